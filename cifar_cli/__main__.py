@@ -1,0 +1,3 @@
+from cifar_cli.app import main
+
+main()

@@ -1,0 +1,1 @@
+"""The library under the command line: every command calls one function from here."""

@@ -1,0 +1,1 @@
+"""The models: `registry` names them, `build` makes them. Importing this package loads no torch."""

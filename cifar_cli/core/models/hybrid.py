@@ -1,0 +1,82 @@
+"""`hybrid`: the early features of a ResNet18, read by a small vision transformer."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import Tensor, nn
+from vit_pytorch.simple_vit import SimpleViT
+
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.errors import ModelError
+
+BACKBONE = "resnet18"
+FEATURE_INDEX = 1  # 64 channels at a quarter of the input's side
+STRIDE = 4
+UNUSED_LAYERS = ("layer2", "layer3", "layer4")  # computed by the full backbone, never read
+
+
+class Hybrid(nn.Module):
+    """ResNet18 features (index 1: 64 channels) into SimpleViT.
+
+    trim_backbone leaves out the layers that never reach the logits. The full backbone is drawn either way,
+    so the same seed gives the same function.
+    Sources: He et al. 2015 (ResNet); Beyer, Zhai & Kolesnikov 2022 (SimpleViT).
+    """
+
+    def __init__(self, *, classes: int, img_size: int, patch_size: int, trim_backbone: bool) -> None:
+        super().__init__()
+        backbone = timm.create_model(BACKBONE, pretrained=False, features_only=True)
+        channels = backbone.feature_info.channels()[FEATURE_INDEX]
+        if trim_backbone:
+            backbone = _trimmed(backbone)
+        self.backbone = backbone
+        self.vit = SimpleViT(
+            image_size=img_size // STRIDE,
+            patch_size=patch_size,
+            num_classes=classes,
+            dim=256,
+            depth=4,
+            heads=4,
+            mlp_dim=512,
+            channels=channels,
+        )
+
+    @property
+    def optional_prefixes(self) -> tuple[str, ...]:
+        """Prefixes of state-dict keys that decide nothing about the logits."""
+        return tuple(f"backbone.{layer}." for layer in UNUSED_LAYERS)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Map float images [B, 3, H, W] to logits [B, K]."""
+        logits_BK: Tensor = self.vit(self.backbone(images_BCHW)[FEATURE_INDEX])
+        return logits_BK
+
+
+def _trimmed(full: nn.Module) -> nn.Module:
+    """The same feature extractor without the layers after FEATURE_INDEX, with the same weights."""
+    with torch.random.fork_rng(devices=[]):  # what is drawn after the backbone must not depend on trimming
+        trimmed: nn.Module = timm.create_model(
+            BACKBONE, pretrained=False, features_only=True, out_indices=tuple(range(FEATURE_INDEX + 1))
+        )
+    wanted = trimmed.state_dict().keys()
+    trimmed.load_state_dict({key: value for key, value in full.state_dict().items() if key in wanted})
+    return trimmed
+
+
+def build(config: ModelConfig) -> nn.Module:
+    """Build `hybrid`. Raises ModelError for an image size whose feature map doesn't divide into patches."""
+    step = STRIDE * config.patch_size
+    if config.img_size % step:
+        smallest = -(-config.img_size // step) * step
+        raise ModelError(
+            f"hybrid's {config.patch_size}x{config.patch_size} patches don't divide the features of "
+            f"{config.img_size}-pixel images",
+            remedy=f"pass --img-size {smallest}, or another multiple of {step}",
+        )
+    return Hybrid(
+        classes=config.classes,
+        img_size=config.img_size,
+        patch_size=config.patch_size,
+        trim_backbone=config.trim_backbone,
+    )

