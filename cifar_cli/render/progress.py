@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import RenderableType
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
+from rich.text import Text
 
 from cifar_cli.core.progress import OnProgress, Progress
 from cifar_cli.render.console import note, stderr
@@ -24,13 +28,14 @@ def progress_shown() -> Iterator[OnProgress]:
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
+        BarColumn(bar_width=None, table_column=Column(ratio=1)),
+        _AmountColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn(
+            "{task.fields[detail]}", markup=False, table_column=Column(ratio=3, no_wrap=True, overflow="ellipsis")
+        ),
     )
-    with Bars(*columns, console=console, transient=True) as bars:
+    with Bars(*columns, console=console, transient=True, expand=True) as bars:
         tasks: dict[str, TaskID] = {}
 
         def listen(progress: Progress) -> None:
@@ -43,20 +48,71 @@ def progress_shown() -> Iterator[OnProgress]:
                 unit=progress.unit,
                 detail=progress.detail,
             )
+            if progress.total is not None and progress.done >= progress.total:
+                bars.remove_task(tasks.pop(progress.task))
 
         yield listen
 
 
+class _AmountColumn(ProgressColumn):
+    """How much of how much, and for bytes how quickly."""
+
+    def render(self, task: Task) -> RenderableType:
+        speed = task.finished_speed or task.speed
+        return Text(amount(task.completed, task.total, task.fields["unit"], speed))
+
+
+def amount(done: float, total: float | None, unit: str, per_second: float | None = None) -> str:
+    """ "12/40 images", or "1.5/170.5 MB, 0.3 MB/s" for bytes; the total and the speed may be unknown."""
+    if unit != "bytes":
+        of = "" if total is None else f"/{total:,.0f}"
+        return f"{done:,.0f}{of} {unit}".rstrip()
+    of = "" if total is None else f"/{total / 1e6:,.1f}"
+    speed = "" if per_second is None else f", {per_second / 1e6:,.2f} MB/s"
+    return f"{done / 1e6:,.1f}{of} MB{speed}"
+
+
+def time_left(seconds: float) -> str:
+    """ "0:51 left" or "1:02:03 left"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} left" if hours else f"{minutes}:{rest:02} left"
+
+
+class _PlainTask:
+    """What the last line of a task said, and how quickly it went on since."""
+
+    def __init__(self, progress: Progress, now: float) -> None:
+        self.said_at = -math.inf
+        self.detail = ""
+        self.finished = False
+        self._from = (now, progress.done)
+
+    def line(self, progress: Progress, now: float) -> str:
+        start, done = self._from
+        per_second = (progress.done - done) / (now - start) if now > start and progress.done > done else None
+        self._from = (now, progress.done)
+        if not progress.unit:
+            return progress.task
+        parts = [f"{progress.task}: {amount(progress.done, progress.total, progress.unit, per_second)}"]
+        if per_second and progress.total and progress.total > progress.done:
+            parts.append(time_left((progress.total - progress.done) / per_second))
+        return ", ".join([*parts, progress.detail] if progress.detail else parts)
+
+
 def _plain_listener() -> OnProgress:
-    last: dict[str, float] = {}
+    """A line when a task begins, ends or goes on from another mirror, and every few seconds between."""
+    tasks: dict[str, _PlainTask] = {}
 
     def listen(progress: Progress) -> None:
         now = time.monotonic()
+        task = tasks.setdefault(progress.task, _PlainTask(progress, now))
         finished = progress.total is not None and progress.done >= progress.total
-        if not finished and now - last.get(progress.task, -PLAIN_LINE_SECONDS) < PLAIN_LINE_SECONDS:
+        switched = progress.unit == "bytes" and progress.detail != task.detail  # to another mirror
+        news = switched or (finished and not task.finished)
+        if not news and now - task.said_at < PLAIN_LINE_SECONDS:
             return
-        last[progress.task] = now
-        of = f"/{progress.total}" if progress.total is not None else ""
-        note(f"{progress.task}: {progress.done}{of} {progress.unit} {progress.detail}".rstrip())
+        task.said_at, task.detail, task.finished = now, progress.detail, finished
+        note(task.line(progress, now))
 
     return listen

@@ -5,20 +5,16 @@ The format is safetensors: raw tensors behind a JSON header, so opening a store 
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cifar_cli.core.data.config import Provenance
-from cifar_cli.errors import DataError, ResourceError
-
-FORMAT = "cifar-store-1"
+from cifar_cli.core.data.store_file import FORCE_REMEDY, SIDES, checksum_of_arrays, read_header, write_store_file
+from cifar_cli.errors import DataError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -72,58 +68,30 @@ def write_store(
 
     Raises ResourceError when it can't be written (no space, no permission); what was there before stays.
     """
-    tensors = {
-        "train_images": train.images_NHWC.contiguous(),
-        "train_labels": train.labels_N.contiguous(),
-        "test_images": test.images_NHWC.contiguous(),
-        "test_labels": test.labels_N.contiguous(),
+    arrays = {
+        "train_images": train.images_NHWC.contiguous().numpy(),
+        "train_labels": train.labels_N.contiguous().numpy(),
+        "test_images": test.images_NHWC.contiguous().numpy(),
+        "test_labels": test.labels_N.contiguous().numpy(),
     }
-    header = {
-        "format": FORMAT,
-        "name": name,
-        "classes": json.dumps(classes),
-        "provenance": json.dumps(provenance.to_dict()),
-    }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, metadata=header)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise ResourceError(
-            f"the store {path} can't be written ({error})",
-            remedy="free some space, or pass --data-dir for a folder you may write to",
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = checksum_of_arrays(arrays)
+    write_store_file(path, name=name, classes=classes, arrays=arrays, content=content, provenance=provenance)
 
 
 def open_store(path: Path) -> Store:
     """Map a store into memory; pixels are read from disk when they are first used.
 
-    Raises DataError when there is none at `path` or the file is not a store.
+    Raises DataError when there is none at `path`, the file is not a store, or it is cut short.
     """
-    remedy = "fetch it with `cifar download`, or import images with `cifar download --from PATH`"
-    if not path.is_file():
-        raise DataError(f"there is no dataset at {path}", remedy=remedy)
+    header = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise DataError(f"{path} is not a dataset that `cifar download` wrote", remedy=remedy)
             train, test = (
                 Part(images_NHWC=file.get_tensor(f"{side}_images"), labels_N=file.get_tensor(f"{side}_labels"))
-                for side in ("train", "test")
+                for side in SIDES
             )
     except (SafetensorError, OSError) as error:
-        raise DataError(
-            f"{path} is broken ({error})", remedy="fetch or import it again with `cifar download --force`"
-        ) from error
+        raise DataError(f"{path} is broken ({error})", remedy=FORCE_REMEDY) from error
     return Store(
-        name=header["name"],
-        classes=tuple(json.loads(header["classes"])),
-        train=train,
-        test=test,
-        provenance=Provenance(**json.loads(header["provenance"])),
-        path=path,
+        name=header.name, classes=header.classes, train=train, test=test, provenance=header.provenance, path=path
     )

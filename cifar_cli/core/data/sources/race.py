@@ -1,0 +1,103 @@
+"""Several mirrors started side by side; the one that has sent most goes on, the others are dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+
+import httpx
+
+from cifar_cli.core.data.sources.http_stream import Mirror, MirrorFault, Transport, Wanted, stream
+
+
+class Racer:
+    """A mirror that is being read into a bounded buffer; when the buffer is full the mirror has to wait."""
+
+    def __init__(
+        self, mirror: Mirror, chunks: AsyncGenerator[bytes], *, buffer_bytes: int, news: asyncio.Event
+    ) -> None:
+        self.mirror = mirror
+        self.received_bytes = 0
+        self.fault: MirrorFault | None = None
+        self.finished = False
+        self._taken_bytes = 0
+        self._buffer: deque[bytes] = deque()
+        self._buffer_bytes = buffer_bytes
+        self._news = news
+        self._room = asyncio.Event()
+        self._task = asyncio.create_task(self._pump(chunks))
+
+    async def take(self, timeout_seconds: float) -> bytes | None:
+        """The next bytes; b"" when none came in time; None after the last, when `finished` or `fault` is set."""
+        if not self._buffer and not self.finished and self.fault is None:
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), timeout_seconds)
+        if not self._buffer:
+            return None if self.finished or self.fault else b""
+        chunk = self._buffer.popleft()
+        self._taken_bytes += len(chunk)
+        self._room.set()
+        return chunk
+
+    async def stop(self) -> None:
+        """Drop the connection."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _pump(self, chunks: AsyncGenerator[bytes]) -> None:
+        try:
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    self._buffer.append(chunk)
+                    self.received_bytes += len(chunk)
+                    self._news.set()
+                    while self.received_bytes - self._taken_bytes >= self._buffer_bytes:
+                        self._room.clear()
+                        await self._room.wait()
+            self.finished = True
+        except MirrorFault as fault:
+            self.fault = fault
+        except Exception as error:  # whatever it is, it must not leave the reader waiting for ever
+            self.fault = MirrorFault(f"failed ({type(error).__name__}: {error})", final=True)
+        self._news.set()
+
+
+async def race(
+    http: httpx.AsyncClient, mirrors: Sequence[Mirror], wanted: Wanted, offset: int, transport: Transport
+) -> Racer | None:
+    """Read all mirrors from `offset` for a short while and return the one that sent most, still running.
+
+    None when every one failed. What went wrong is left on the mirrors.
+    """
+    news = asyncio.Event()
+    racers = [
+        Racer(mirror, stream(http, mirror, wanted, offset, transport), buffer_bytes=transport.race_bytes, news=news)
+        for mirror in mirrors
+    ]
+    leader: Racer | None = None
+    try:
+        leader = await _leader(racers, news, transport)
+    finally:
+        await asyncio.gather(*(racer.stop() for racer in racers if racer is not leader))
+        for racer in racers:
+            if racer is not leader and racer.fault:
+                racer.mirror.note(racer.fault)
+    return leader
+
+
+async def _leader(racers: Sequence[Racer], news: asyncio.Event, transport: Transport) -> Racer | None:
+    """Wait for one that has sent race_bytes or all, or for the end of the race with any bytes at all."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + (transport.race_seconds if len(racers) > 1 else 0.0)
+    while running := [racer for racer in racers if racer.fault is None or racer.received_bytes]:
+        leader = max(running, key=lambda racer: (racer.finished, racer.received_bytes))
+        late = clock() >= deadline
+        if leader.finished or leader.received_bytes >= transport.race_bytes or (late and leader.received_bytes):
+            return leader
+        news.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(news.wait(), None if late else deadline - clock())
+    return None

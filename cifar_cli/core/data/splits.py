@@ -1,0 +1,51 @@
+"""Which training images are held out for validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cifar_cli.errors import ConfigError, DataError
+
+VAL_FRACTION = 0.1
+SPLIT_SEED = 42
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Split:
+    """Rows of the training images: int64, sorted, disjoint, together all of them."""
+
+    train_indices: Tensor
+    val_indices: Tensor
+
+
+def stratified_split(labels_N: Tensor, *, fraction: float = VAL_FRACTION, seed: int = SPLIT_SEED) -> Split:
+    """Hold out `round(fraction * count)` images of every class, at least one and never all.
+
+    labels_N: int64 [N]. Equal labels, fraction and seed give the same split on every machine.
+    Raises ConfigError for a fraction outside 0..1 and DataError for a class of fewer than 2 images.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise ConfigError(
+            f"a validation fraction of {fraction:g} leaves nothing on one side",
+            remedy="choose one between 0 and 1, usually 0.1",
+        )
+    labels_N = labels_N.cpu()
+    counts_K = torch.bincount(labels_N)
+    generator = torch.Generator().manual_seed(seed)
+    held_out = torch.zeros(len(labels_N), dtype=torch.bool)
+    for label in range(len(counts_K)):
+        count = int(counts_K[label])
+        if count == 0:
+            continue  # a class that only the test images have
+        if count < 2:
+            raise DataError(
+                f"class number {label} has a single training image, which can't be on both sides of the split",
+                remedy="add images of that class, or leave the class out",
+            )
+        rows = (labels_N == label).nonzero().squeeze(1)
+        wanted = min(max(round(fraction * count), 1), count - 1)
+        held_out[rows[torch.randperm(count, generator=generator)[:wanted]]] = True
+    return Split(train_indices=(~held_out).nonzero().squeeze(1), val_indices=held_out.nonzero().squeeze(1))

@@ -1,0 +1,73 @@
+"""Datasets on disk as tables."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from cifar_cli.core.data.results import DatasetCheck, DatasetSummary, DownloadResult
+
+NAMED_CLASSES = 12  # in one row; more are only counted
+
+
+def downloaded(result: DownloadResult) -> Table:
+    """What a download or import gave, or what was there."""
+    return _facts(result.dataset)
+
+
+def remarks(result: DownloadResult) -> list[str]:
+    """What was changed or left out on the way."""
+    provenance, size = result.dataset.provenance, result.dataset.img_size
+    said = []
+    if provenance.resized_images:
+        said.append(f"{_images(provenance.resized_images)} of another size scaled and cropped to {size}×{size} pixels")
+    if provenance.skipped_images:
+        said.append(f"{_images(provenance.skipped_images)} left out as unreadable (--skip-bad)")
+    return said
+
+
+def checked(result: DatasetCheck) -> Group:
+    """What is on disk, and how many images each class has; the last row sums them up."""
+    facts = _facts(result.dataset)
+    if result.archive is not None:
+        facts.add_row("archive", escape(str(result.archive)))
+    facts.add_row("whole", "[green]yes, every byte was read[/green]" if result.whole else "[bold red]no[/bold red]")
+    counts = Table(box=box.SIMPLE_HEAD, show_footer=True, title="Images per class", title_justify="left")
+    counts.add_column("class", footer=f"{len(result.per_class)} classes", overflow="fold")
+    counts.add_column("train", justify="right", footer=f"{sum(c.train_images for c in result.per_class):,}")
+    counts.add_column("test", justify="right", footer=f"{sum(c.test_images for c in result.per_class):,}")
+    for count in result.per_class:
+        counts.add_row(escape(count.name), f"{count.train_images:,}", f"{count.test_images:,}")
+    return Group(facts, counts)
+
+
+def _facts(dataset: DatasetSummary) -> Table:
+    synthetic = " (synthetic)" if dataset.provenance.synthetic else ""
+    table = Table(
+        box=box.SIMPLE,
+        show_header=False,
+        title=f"{escape(dataset.name)}{synthetic}",
+        title_justify="left",
+        min_width=40,
+    )
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    names = ", ".join(dataset.classes) if len(dataset.classes) <= NAMED_CLASSES else ""
+    size = f"{dataset.img_size}×{dataset.img_size}"
+    table.add_row("images", f"{dataset.train_images:,} train, {dataset.test_images:,} test, {size} RGB")
+    table.add_row("classes", escape(f"{len(dataset.classes)}: {names}" if names else str(len(dataset.classes))))
+    table.add_row("source", escape(dataset.provenance.source))
+    table.add_row("checksum", dataset.provenance.checksum)
+    table.add_row("imported", f"{dataset.provenance.imported_at} by cifar {dataset.provenance.tool_version}")
+    if dataset.provenance.resized_images:
+        table.add_row("resized", _images(dataset.provenance.resized_images))
+    if dataset.provenance.skipped_images:
+        table.add_row("left out", f"{_images(dataset.provenance.skipped_images)}, unreadable")
+    table.add_row("store", f"{escape(str(dataset.path))} ({dataset.size_bytes / 1e6:,.1f} MB)")
+    return table
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"

@@ -1,0 +1,272 @@
+"""`cifar download` as a person and as a script see it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """An image folder of two classes, three training and one test image each."""
+    for side, images in (("train", 3), ("test", 1)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "pets" / side / name
+            folder.mkdir(parents=True)
+            for number in range(images):
+                Image.new("RGB", (32, 32), (number, 0, 0)).save(folder / f"{number}.png")
+    return tmp_path / "pets"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def imported(cifar, pets, data):
+    result = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", data)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_an_import_shows_what_came_from_where(imported, pets, data):
+    text = imported.stdout
+    assert "6 train, 2 test, 32×32 RGB" in text
+    assert "2: cat, dog" in text
+    assert re.search(r"checksum +sha256:[0-9a-f]{64}", text)
+    flat = re.sub(r"\s+", "", text)
+    assert str(pets) in flat
+    assert str(data / "pets.safetensors") in flat
+
+
+def test_json_is_one_document_with_stable_keys(cifar, pets, data):
+    result = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", data, "--json")
+    document = json.loads(result.stdout)
+    assert sorted(document) == [
+        "already_there", "classes", "content", "dataset", "img_size", "path", "provenance", "size_bytes", "synthetic",
+        "test_images", "train_images",
+    ]  # fmt: skip
+    assert (document["dataset"], document["train_images"], document["already_there"]) == ("pets", 6, False)
+    assert document["path"] == str(data / "pets.safetensors")
+
+
+def test_what_is_there_is_said_and_nothing_is_done(cifar, imported, pets, data):
+    before = (data / "pets.safetensors").stat().st_mtime_ns
+    again = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", data)
+    assert again.exit_code == 0
+    assert "already there" in again.stderr
+    assert (data / "pets.safetensors").stat().st_mtime_ns == before
+    document = json.loads(cifar("download", "--dataset", "pets", "--data-dir", data, "--json").stdout)
+    assert document["already_there"] is True
+
+
+def test_saying_that_it_is_there_loads_neither_torch_nor_the_transport(imported, data):
+    script = (
+        "import sys\n"
+        f"sys.argv = ['cifar', 'download', '--dataset', 'pets', '--data-dir', {str(data)!r}]\n"
+        "from cifar_cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit as done: assert not done.code, done.code\n"
+        "heavy = 'torch numpy httpx safetensors PIL cv2 lightning timm albumentations matplotlib'.split()\n"
+        "print('loaded:', [name for name in heavy if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert "loaded: []" in result.stdout, result.stdout + result.stderr
+    assert "already there" in result.stderr
+
+
+def test_check_counts_every_class_and_sums_up(cifar, imported, data):
+    result = cifar("download", "--dataset", "pets", "--data-dir", data, "--check")
+    assert result.exit_code == 0
+    assert "yes, every byte was read" in result.stdout
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["cat", "3", "1"] in rows
+    assert ["dog", "3", "1"] in rows
+    assert ["2", "classes", "6", "2"] in rows
+
+
+def test_check_as_json_has_the_verdict_and_the_counts(cifar, imported, data):
+    document = json.loads(cifar("download", "--dataset", "pets", "--data-dir", data, "--check", "--json").stdout)
+    assert document["whole"] is True
+    assert document["problems"] == []
+    assert document["archive"] is None
+    assert document["per_class"] == [
+        {"class": "cat", "train_images": 3, "test_images": 1},
+        {"class": "dog", "train_images": 3, "test_images": 1},
+    ]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_check_exits_1_and_says_why_when_a_byte_is_wrong(as_json, cifar, imported, data):
+    path = data / "pets.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-500] ^= 1
+    path.write_bytes(content)
+    result = cifar("download", "--dataset", "pets", "--data-dir", data, "--check", *(["--json"] if as_json else []))
+    assert result.exit_code == 1
+    assert "is not whole: images and labels hash to sha256:" in result.stderr
+    assert f"`cifar download --dataset pets --from {data.parent / 'pets'} --force`" in result.stderr
+    if as_json:
+        assert json.loads(result.stdout)["whole"] is False
+    else:
+        assert re.search(r"whole +no", result.stdout)
+
+
+def test_check_of_a_truncated_store_exits_1(cifar, imported, data):
+    path = data / "pets.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    result = cifar("download", "--dataset", "pets", "--data-dir", data, "--check")
+    assert result.exit_code == 1
+    assert "is broken: it has" in result.stderr
+
+
+def test_check_with_nothing_there_exits_1_with_the_command_to_run(cifar, data):
+    result = cifar("download", "--data-dir", data, "--check")
+    assert result.exit_code == 1
+    assert f"there is no dataset at {data / 'cifar10.safetensors'}" in result.stderr
+    assert "try: fetch it with `cifar download`" in result.stderr
+    assert not data.exists()
+
+
+def test_skipped_and_resized_images_are_said(cifar, pets, data):
+    (pets / "train/cat/1.png").write_bytes(b"no image")
+    Image.new("RGB", (40, 50)).save(pets / "test/dog/large.jpg")
+    result = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", data, "--skip-bad")
+    assert result.exit_code == 0, result.stderr
+    assert "note: 1 image of another size scaled and cropped to 32×32 pixels" in result.stderr
+    assert "note: 1 image left out as unreadable (--skip-bad)" in result.stderr
+    assert "5 train, 3 test" in result.stdout
+    document = json.loads(cifar("download", "--dataset", "pets", "--data-dir", data, "--json").stdout)
+    assert document["provenance"]["resized_images"] == 1
+    assert document["provenance"]["skipped_images"] == 1
+
+
+def test_an_image_size_is_taken(cifar, pets, data):
+    result = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", data, "--img-size", 16, "--json")
+    assert json.loads(result.stdout)["img_size"] == 16
+
+
+def zip_of(pets: Path) -> Path:
+    path = pets.parent / "pets.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(pets / "train/cat/0.png", "train/cat/0.png")
+    return path
+
+
+def truncated(pets: Path) -> Path:
+    path = pets.parent / "pets.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(pets, arcname="pets")
+    path.write_bytes(path.read_bytes()[:-200])
+    return path
+
+
+def linked(pets: Path) -> Path:
+    path = pets.parent / "pets.tar"
+    (pets / "train/cat/link.png").symlink_to("/etc/passwd")
+    with tarfile.open(path, "w") as archive:
+        archive.add(pets, arcname="pets")
+    return path
+
+
+def climbing(pets: Path) -> Path:
+    path = pets.parent / "pets.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(pets / "train/cat/0.png", arcname="../train/cat/0.png")
+    return path
+
+
+def text(pets: Path) -> Path:
+    path = pets.parent / "notes.txt"
+    path.write_text("pets")
+    return path
+
+
+def bad_image(pets: Path) -> Path:
+    (pets / "test/dog/0.png").write_bytes(b"")
+    return pets
+
+
+def empty_folder(pets: Path) -> Path:
+    folder = pets.parent / "empty"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("source", "message", "remedy"),
+    [
+        (lambda pets: pets.parent / "nowhere", "nowhere does not exist", "check the spelling"),
+        (text, "notes.txt is not a tar archive", "pass a .tar, .tar.gz"),
+        (zip_of, "pets.zip is a zip archive, which is not read", "unpack it and pass the folder"),
+        (truncated, "pets.tar.gz is damaged or cut short", "fetch or pack the archive again"),
+        (linked, "pets/train/cat/link.png is a link", "pack plain files only"),
+        (climbing, "../train/cat/0.png is a path that leads outside the archive", "pack plain files only"),
+        (empty_folder, "empty holds no images (.png, .jpg, .jpeg)", "lay the images out as train/CLASS/*.png"),
+        (bad_image, "pets/test/dog/0.png is not a readable image", "--skip-bad"),
+    ],
+)
+def test_each_bad_source_is_one_sentence_with_a_remedy_and_leaves_nothing(source, message, remedy, cifar, pets, data):
+    result = cifar("download", "--dataset", "pets", "--from", source(pets), "--data-dir", data)
+    assert result.exit_code == 1
+    first, second = [line for line in result.stderr.splitlines() if line.startswith(("error:", "  try:"))]
+    assert message in first
+    assert remedy in second
+    assert "Traceback" not in result.output
+    assert not list(data.glob("*.safetensors*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "remedy"),
+    [
+        (("--dataset", "flowers"), "there is no dataset named 'flowers'", "--dataset flowers --from PATH"),
+        (("--dataset", "cifar1"), "there is no dataset named 'cifar1'", "did you mean cifar10 or cifar100?"),
+        (("--dataset", "a/b"), "--dataset 'a/b' is neither a name nor the path", "--dataset NAME --from PATH"),
+        (("--dataset", "shapes", "--from", "x"), "shapes is drawn by cifar, not imported", "another --dataset NAME"),
+        (("--dataset", "x.safetensors"), "x.safetensors is a store file, not a name", "pass --dataset NAME"),
+        (("--img-size", "0"), "--img-size 0 is not a picture", "pass 1 or more"),
+        (("--from", "a", "--from", "b"), "--from can name several mirrors of one archive", "pass one path"),
+    ],
+)
+def test_each_bad_value_is_one_sentence_with_a_remedy(words, message, remedy, cifar, data):
+    result = cifar("download", *words, "--data-dir", data)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert remedy in result.stderr
+
+
+def test_a_data_dir_that_is_a_file_is_one_sentence(cifar, pets, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", tmp_path / "file")
+    assert result.exit_code == 1
+    assert f"--data-dir {tmp_path / 'file'} is a file, not a folder" in result.stderr
+
+
+def test_an_imported_dataset_is_found_by_its_name_in_an_error(cifar, imported, data):
+    result = cifar("download", "--dataset", "pet", "--data-dir", data)
+    assert result.exit_code == 1
+    assert "did you mean pets?" in result.stderr
+
+
+def test_forcing_without_a_source_says_that_one_is_needed(cifar, imported, data):
+    before = (data / "pets.safetensors").read_bytes()
+    result = cifar("download", "--dataset", "pets", "--data-dir", data, "--force")
+    assert result.exit_code == 1
+    assert "pets.safetensors can only be imported again from its source" in result.stderr
+    assert "`cifar download --dataset pets --from PATH --force`" in result.stderr
+    assert (data / "pets.safetensors").read_bytes() == before
+
+
+def test_help_names_every_option(cifar):
+    output = cifar("download", "--help").output
+    for option in ("--dataset", "--from", "--data-dir", "--img-size", "--skip-bad", "--check", "--force", "--json"):
+        assert option in output

@@ -1,0 +1,39 @@
+"""The validation split: stratified, whole, repeatable."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar_cli.core.data.splits import stratified_split
+from cifar_cli.errors import ConfigError, DataError
+
+
+@given(counts=st.lists(st.integers(2, 60), min_size=1, max_size=6), seed=st.integers(0, 2**32))
+def test_every_class_gives_its_rounded_share_and_no_image_is_lost_or_doubled(counts, seed):
+    labels = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
+    split = stratified_split(labels, fraction=0.1, seed=seed)
+    both = torch.cat([split.train_indices, split.val_indices])
+    assert both.sort().values.tolist() == list(range(len(labels)))
+    assert split.train_indices.tolist() == sorted(split.train_indices.tolist())
+    held = torch.bincount(labels[split.val_indices], minlength=len(counts)).tolist()
+    assert held == [max(1, round(0.1 * count)) for count in counts]
+
+
+def test_cifar10_sizes_hold_out_500_of_each_class_and_the_seed_decides_which():
+    labels = torch.arange(50_000) % 10
+    split = stratified_split(labels)
+    assert torch.bincount(labels[split.val_indices]).tolist() == [500] * 10
+    assert torch.equal(split.val_indices, stratified_split(labels, seed=42).val_indices)
+    assert not torch.equal(split.val_indices, stratified_split(labels, seed=43).val_indices)
+
+
+def test_a_class_of_one_image_is_refused_by_name():
+    with pytest.raises(DataError, match="class number 1 has a single training image"):
+        stratified_split(torch.tensor([0, 0, 1]))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1])
+def test_a_fraction_that_empties_one_side_is_refused(fraction):
+    with pytest.raises(ConfigError, match="leaves nothing on one side"):
+        stratified_split(torch.tensor([0, 0]), fraction=fraction)

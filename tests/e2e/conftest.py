@@ -1,0 +1,131 @@
+"""A real HTTP server whose faults the tests switch on."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+SLICE_BYTES = 4096
+
+
+@dataclass
+class Route:
+    """What the server does with one path.
+
+    cuts: after how many body bytes each request's connection is cut, in turn; then no more. statuses: sent
+    instead of the body, in turn; the last one for ever if `always`. stall_after: bytes after which the server
+    falls silent. bytes_per_second: None for as fast as it goes; slow_after: bytes that come at full speed
+    before. length: whether Content-Length is sent.
+    """
+
+    body: bytes
+    cuts: list[int] = field(default_factory=list)
+    statuses: list[int] = field(default_factory=list)
+    always: int | None = None
+    stall_after: int | None = None
+    bytes_per_second: float | None = None
+    slow_after: int = 0
+    content_type: str = "application/x-gzip"
+    ranges: bool = True
+    length: bool = True
+    etag: str | None = None
+    redirect: str | None = None
+    starts: list[int] = field(default_factory=list)  # first byte of each request
+    sent_bytes: list[int] = field(default_factory=list)  # of each request
+
+
+class FaultServer(ThreadingHTTPServer):
+    daemon_threads = True
+    routes: dict[str, Route]
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+    def add(self, path: str, route: Route) -> str:
+        self.routes[path] = route
+        return self.url(path)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hung up is what these tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FaultServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+    def do_GET(self) -> None:
+        self.close_connection = True
+        route = self.server.routes[self.path]
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        current = self.headers.get("If-Range") in (None, route.etag)
+        start = int(asked[1]) if asked and route.ranges and current else 0
+        number = len(route.starts)
+        route.starts.append(start)
+        route.sent_bytes.append(0)
+        if route.redirect:
+            self._head(302, {"Location": route.redirect, "Content-Length": "0"})
+            return
+        status = route.statuses.pop(0) if route.statuses else route.always
+        if status:
+            self._head(status, {"Content-Length": "0"})
+            return
+        if start >= len(route.body) and start:
+            self._head(416, {"Content-Length": "0"})
+            return
+        headers = {"Content-Type": route.content_type, "Connection": "close"}
+        if route.length:
+            headers["Content-Length"] = str(len(route.body) - start)
+        if route.etag:
+            headers["ETag"] = route.etag
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(route.body) - 1}/{len(route.body)}"
+        self._head(206 if start else 200, headers)
+        cut = route.cuts.pop(0) if route.cuts else None
+        self._send(route, start, number, None if cut is None else start + cut)
+
+    def _head(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _send(self, route: Route, start: int, number: int, cut: int | None) -> None:
+        position = start
+        while position < len(route.body):
+            if route.stall_after is not None and position >= route.stall_after:
+                time.sleep(30)
+                return
+            stops = [len(route.body), position + SLICE_BYTES, cut, route.stall_after]
+            piece = route.body[position : min(stop for stop in stops if stop is not None)]
+            if not piece:
+                return  # cut
+            self.wfile.write(piece)
+            position += len(piece)
+            route.sent_bytes[number] += len(piece)
+            if route.bytes_per_second and position > route.slow_after:
+                time.sleep(len(piece) / route.bytes_per_second)
+
+
+@pytest.fixture
+def server() -> Iterator[FaultServer]:
+    running = FaultServer(("127.0.0.1", 0), _Handler)
+    running.routes = {}
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.fixture
+def route() -> type[Route]:
+    return Route
