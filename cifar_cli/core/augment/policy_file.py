@@ -1,0 +1,115 @@
+"""A policy of the user's own, as albumentations' `A.save` writes it: read as data, checked, then built.
+
+Such a file can only name transforms that albumentations registers as serialisable, and give them plain values; a
+Lambda, which would need code, is refused.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cifar_cli.core.augment.quiet import A
+from cifar_cli.core.suggest import nearest
+from cifar_cli.errors import ConfigError
+
+_CLASS = "__class_fullname__"
+_REMEDY = "write one with albumentations: A.save(A.Compose([...]), 'policy.yaml', data_format='yaml')"
+_OURS = ("Normalize", "ToTensorV2", "ToFloat")  # what is done to every image after any policy
+
+
+def load_policy(path: Path) -> Any:
+    """Read a policy file, YAML or JSON, into an `A.Compose` whose transforms are its steps.
+
+    Normalize, ToFloat and ToTensorV2 at its end are left out, because normalisation follows every policy.
+    Raises ConfigError when there is no such file, or it isn't a policy that can be carried out on images alone.
+    """
+    document = _parse(path)
+    tree = document.get("transform") if isinstance(document, dict) else None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} is not an augmentation policy", remedy=_REMEDY)
+    checked = _checked(tree, path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # it only warns where it takes a default for a bad value
+            built = A.from_dict({"transform": checked})
+    except (TypeError, ValueError, KeyError, AttributeError, UserWarning) as error:
+        raise ConfigError(f"{path} can't be built into a policy ({_brief(error)})", remedy=_REMEDY) from error
+    if type(built) is not A.Compose or built.p != 1:
+        return A.Compose([built], is_check_shapes=False)
+    steps = list(built.transforms)
+    while steps and type(steps[-1]).__name__ in _OURS:
+        steps.pop()
+    return A.Compose(steps, is_check_shapes=False)
+
+
+def _parse(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise ConfigError(f"the augmentation policy {path} can't be read ({reason})", remedy=_REMEDY) from error
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        pass
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{path} is neither JSON nor YAML", remedy=_REMEDY) from error
+
+
+def _checked(tree: Any, path: Path) -> dict[str, Any]:
+    """The tree with its names checked, and without the arguments that `A.save` writes but no constructor takes."""
+    if not isinstance(tree, dict) or not isinstance(tree.get(_CLASS), str):
+        raise ConfigError(f"{path} is not an augmentation policy: a transform lacks {_CLASS}", remedy=_REMEDY)
+    name = tree[_CLASS].rsplit(".", 1)[-1]
+    registry = _registry()
+    if name == "Lambda":
+        raise ConfigError(
+            f"{path} holds a Lambda, which would need code from outside the file",
+            remedy="use transforms that A.save can write whole",
+        )
+    if name not in registry:
+        raise ConfigError(f"{path} names an unknown transform {tree[_CLASS]}", remedy=nearest(name, registry))
+    known, inherited = _arguments(registry[name])
+    checked = {_CLASS: name}
+    for argument, value in tree.items():
+        if argument == "transforms":
+            if not isinstance(value, list):
+                raise ConfigError(f"{path} gives {name} no list of transforms", remedy=_REMEDY)
+            checked[argument] = [_checked(inner, path) for inner in value]
+        elif argument in known:
+            checked[argument] = value
+        elif argument not in inherited and argument != _CLASS:
+            raise ConfigError(f"{path} gives {name} an unknown argument {argument}", remedy=nearest(argument, known))
+    return checked
+
+
+def _registry() -> dict[str, Any]:
+    """Serialisable transforms by name; ToTensorV2 is among them once albumentations.pytorch is imported."""
+    from albumentations.core.serialization import SERIALIZABLE_REGISTRY, register_additional_transforms
+
+    register_additional_transforms()
+    return dict(SERIALIZABLE_REGISTRY)
+
+
+def _arguments(transform: Any) -> tuple[set[str], set[str]]:
+    """What a transform's constructor takes, and what its ancestors' take: `A.save` writes both."""
+    known = set(inspect.signature(transform.__init__).parameters) - {"self"}
+    inherited = {
+        name
+        for ancestor in transform.__mro__
+        if "__init__" in vars(ancestor) and ancestor is not object
+        for name in inspect.signature(ancestor.__init__).parameters
+    }
+    return known, inherited
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(f"{error}".split())[:200]

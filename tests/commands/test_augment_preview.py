@@ -1,0 +1,156 @@
+"""`cifar augment-preview`: the picture, the table, the JSON document, the messages."""
+
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from cifar_cli.app import app
+from cifar_cli.core.augment.config import PreviewConfig
+from cifar_cli.core.augment.preview import preview
+from cifar_cli.core.data.config import Provenance
+from cifar_cli.core.data.store import Part, write_store
+from cifar_cli.render import augment_tables, pictures
+
+IMAGES = torch.randint(0, 256, (60, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+LABELS = torch.arange(60) % 3
+CLASSES = ("ant", "bee", "an_unusually_long_class_name")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "insects.safetensors"
+    part = Part(images_NHWC=IMAGES, labels_N=LABELS)
+    provenance = Provenance(source="a test", checksum="sha256:0", imported_at="2026-01-01", tool_version="0")
+    write_store(path, name="insects", classes=CLASSES, train=part, test=part, provenance=provenance)
+    return path
+
+
+@pytest.fixture
+def run(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *options: CliRunner().invoke(app, ["augment-preview", "--dataset", str(store), *options])
+
+
+def test_it_writes_a_picture_and_prints_a_row_for_each_step(run, tmp_path):
+    done = run()
+    assert done.exit_code == 0, done.output
+    for name in ("PadCrop", "HorizontalFlip", "ColorJitter", "CoarseDropout", "padded=36"):
+        assert name in done.stdout
+    assert "augment-preview.png" in done.stderr
+    with Image.open(tmp_path / "augment-preview.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.size[0] > 9 * 96
+
+
+@pytest.mark.parametrize("options", [[], ["--steps"], ["--pipeline", "albumentations"]], ids=" ".join)
+def test_json_is_one_document_on_stdout(run, options):
+    done = run("--json", "--images", "2", "--variants", "3", *options)
+    document = json.loads(done.stdout)
+    assert list(document) == ["dataset", "policy", "pipeline", "seed", "picture", "rows", "columns", "steps"]
+    assert document["rows"] == ["ant", "bee"]
+    assert len(document["columns"]) == (5 if options == ["--steps"] else 4)
+    assert [step["probability"] for step in document["steps"]] == [1.0, 0.5, 0.5, 0.3]
+    assert {step["sample_images"] for step in document["steps"]} == {60}
+
+
+def test_outside_a_terminal_show_says_where_the_picture_is(run):
+    done = run("--show", "--images", "1")
+    assert done.exit_code == 0
+    assert "in a terminal only" in done.stderr
+    assert "▀" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--images", "0"], "--images 0 is not between 1 and 64"),
+        (["--variants", "0"], "--variants 0 is not between 1 and 64"),
+        (["--policy", "corse"], "did you mean course?"),
+        (["--pipeline", "batch"], "did you mean batched?"),
+        (["--augment", "no.yaml"], "the augmentation policy no.yaml can't be read (No such file or directory)"),
+        (["--augment", "no.yaml", "--pipeline", "batched"], "try: add --pipeline albumentations"),
+        (["--out", "no/x.png"], "the folder no for --out does not exist"),
+        (["--out", "x.jpg"], "try: pass --out x.png"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_gets_one_sentence_and_a_remedy(run, tmp_path, options, message):
+    done = run(*options)
+    assert done.exit_code == 1
+    assert message in done.stderr
+    assert "try: " in done.stderr
+    assert "Traceback" not in done.output
+    assert done.stdout == ""
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_an_unwritable_picture_is_named(run, tmp_path):
+    (tmp_path / "taken.png").mkdir()
+    done = run("--out", "taken.png")
+    assert done.exit_code == 1
+    assert "the picture taken.png can't be written" in done.stderr
+
+
+def look(**options):
+    return preview(PreviewConfig(**options), IMAGES, LABELS, CLASSES)
+
+
+def test_every_pixel_of_every_image_stands_in_the_png(tmp_path):
+    result = look(images=3, variants=2)
+    path = tmp_path / "grid.png"
+    pictures.save_preview(result, path)
+    with Image.open(path) as picture:
+        drawn = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
+        drawn = drawn.reshape(picture.height, picture.width, 3)
+    side = 96
+    left = 24 + 8 * pictures.LONGEST_NAME
+    for row in range(3):
+        for column in range(3):
+            y, x = pictures.TOP + row * (side + pictures.GAP), left + column * (side + pictures.GAP)
+            assert torch.equal(drawn[y + 1 : y + side : 3, x + 1 : x + side : 3], result.grid_RCHWC[row, column])
+
+
+def drawn_in_terminal(result, width, tmp_path):
+    path = tmp_path / "screen.txt"
+    with path.open("w", encoding="utf-8") as file:
+        pictures.show_preview(result, Console(file=file, width=width))
+    return path.read_text(encoding="utf-8")
+
+
+def test_half_blocks_hold_two_pixels_each_in_their_true_colours(tmp_path):
+    result = look(images=1, variants=1)
+    lines = [line for line in drawn_in_terminal(result, 80, tmp_path).splitlines() if "▀" in line]
+    assert len(lines) == 16
+    pattern = re.compile(r"\x1b\[38;2;(\d+);(\d+);(\d+);48;2;(\d+);(\d+);(\d+)m▀")
+    for number, line in enumerate(lines):
+        found = [[int(level) for level in levels] for levels in pattern.findall(line)]
+        upper, lower = result.grid_RCHWC[0, :, 2 * number], result.grid_RCHWC[0, :, 2 * number + 1]
+        assert found == torch.cat([upper, lower], dim=-1).flatten(0, 1).tolist()
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_half_blocks_never_run_over_the_terminals_width(tmp_path, width):
+    text = drawn_in_terminal(look(images=1, variants=8), width, tmp_path)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    assert max(len(line) for line in plain) <= width
+    assert any("columns fit into this terminal" in line for line in plain) == (width < 9 * 17 - 1)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_fits_the_terminal_and_shows_how_often_each_step_fired(width):
+    result = look()
+    screen = Console(width=width)
+    with screen.capture() as captured:
+        screen.print(augment_tables.steps(result))
+    text = captured.get()
+    assert max(len(line) for line in text.splitlines()) <= width
+    for step in result.steps:
+        row = next(line for line in text.splitlines() if step.name in line)
+        assert f"{step.fired} ({step.fired / 60:.0%})" in row
+        assert f"{step.mean_change_levels:.1f}" in row
+    assert "…" not in text

@@ -1,0 +1,192 @@
+"""The albumentations pipeline: image by image, a function of seed and position, and of policy files."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import albumentations as A
+import pytest
+import torch
+
+from cifar_cli.core.augment.per_image import PerImagePipeline, compose, load_policy
+from cifar_cli.core.augment.policy import COURSE, CROP_FLIP, NONE, POLICIES, CoarseDropout, HorizontalFlip, Policy
+from cifar_cli.core.augment.policy import ColorJitter as Jitter
+from cifar_cli.errors import ConfigError
+
+MEAN, STD = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)  # so that the output's values are the pixels' levels
+IMAGES = torch.randint(0, 256, (12, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def pipeline(policy=COURSE, size=32):
+    return PerImagePipeline(policy, size, MEAN, STD)
+
+
+def saved(transform, path, data_format="yaml"):
+    A.save(transform, path, data_format=data_format)
+    return path
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize("size", [32, 64])
+def test_every_policy_gives_finite_float_images_of_the_size_asked_for(policy, size):
+    made = pipeline(policy, size)(IMAGES, seed=3)
+    assert made.shape == (12, 3, size, size)
+    assert made.dtype == torch.float32
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    assert 0 <= made.min() <= made.max() <= 255
+
+
+def test_albumentations_knows_every_argument_of_every_policy():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        built = [compose(policy, 32) for policy in POLICIES.values()]
+    assert [len(one.transforms) for one in built] == [len(policy.steps) for policy in POLICIES.values()]
+
+
+def test_the_policy_none_changes_no_pixel():
+    assert torch.equal(pipeline(NONE)(IMAGES, seed=3), IMAGES.permute(0, 3, 1, 2).float())
+
+
+def test_an_image_depends_on_seed_and_position_alone():
+    whole = pipeline()(IMAGES, seed=3)
+    again = pipeline()
+    again(IMAGES, seed=99)  # what was done before leaves no trace
+    assert torch.equal(again(IMAGES, seed=3), whole)
+    assert torch.equal(pipeline()(IMAGES[5:9], seed=3, first=5, of=12), whole[5:9])
+    assert not torch.equal(pipeline()(IMAGES, seed=4), whole)
+
+
+def test_positions_of_a_batch_and_neighbouring_seeds_are_augmented_differently():
+    same = IMAGES[:1].expand(64, -1, -1, -1)
+    looks = {image.numpy().tobytes() for seed in range(2) for image in pipeline()(same, seed=seed)}
+    assert len(looks) > 90  # of 128; a third is cropped and flipped only, in 50 ways
+
+
+def test_steps_of_equal_probability_fire_independently_of_each_other():
+    # With one seed for each transform, as A.Compose.set_random_seed gives them, all or none would fire.
+    policy = Policy(name="pair", summary="", steps=(HorizontalFlip(p=0.5), CoarseDropout(p=0.5)))
+    images = IMAGES[:1].expand(400, -1, -1, -1)
+    flips, holes = (fired for _, fired in pipeline(policy).trace(images, seed=0))
+    both = (flips & holes).sum().item()
+    assert 60 <= both <= 140  # 100 expected, standard deviation 8.7
+
+
+@pytest.mark.parametrize("policy", [COURSE, CROP_FLIP], ids=lambda policy: policy.name)
+def test_a_trace_ends_with_what_a_call_gives(policy):
+    traced = pipeline(policy).trace(IMAGES, seed=3)
+    assert len(traced) == len(policy.steps)
+    assert torch.equal(traced[-1][0].permute(0, 3, 1, 2).float(), pipeline(policy)(IMAGES, seed=3))
+    before = IMAGES
+    for after, fired in traced:
+        assert torch.equal(after[~fired], before[~fired])
+        before = after
+
+
+def test_a_trace_forgets_what_fired_on_the_image_before():
+    policy = Policy(name="rare", summary="", steps=(Jitter(p=0.05),))
+    images = IMAGES[:1].expand(300, -1, -1, -1)
+    ((after, fired),) = pipeline(policy).trace(images, seed=0)
+    assert 3 <= fired.sum() <= 30
+    assert torch.equal(after[~fired], images[~fired])
+
+
+@pytest.mark.parametrize("data_format", ["json", "yaml"])
+def test_a_saved_policy_gives_the_images_it_gave_before_it_was_saved(tmp_path, data_format):
+    path = saved(compose(COURSE, 32), tmp_path / "policy", data_format)
+    assert torch.equal(pipeline(load_policy(path))(IMAGES, seed=3), pipeline()(IMAGES, seed=3))
+
+
+@pytest.mark.parametrize(
+    "ending", [[A.Normalize()], [A.Normalize(), A.ToTensorV2()], [A.ToFloat(max_value=255), A.ToTensorV2()]]
+)
+def test_normalisation_and_conversion_at_the_end_of_a_file_are_not_done_twice(tmp_path, ending):
+    path = saved(A.Compose([A.HorizontalFlip(p=1.0), *ending]), tmp_path / "policy.yaml")
+    made = pipeline(load_policy(path))(IMAGES, seed=3)
+    assert torch.equal(made, IMAGES.flip(2).permute(0, 3, 1, 2).float())
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        A.HorizontalFlip(p=1.0),
+        A.OneOf([A.HorizontalFlip(p=1.0)], p=1.0),
+        A.Compose([A.Compose([A.HorizontalFlip(p=1.0)])]),
+    ],
+    ids=["one transform", "a choice", "nested"],
+)
+def test_a_file_may_hold_one_transform_or_a_nest_of_them(tmp_path, transform):
+    made = pipeline(load_policy(saved(transform, tmp_path / "policy.yaml")))(IMAGES, seed=3)
+    assert torch.equal(made, IMAGES.flip(2).permute(0, 3, 1, 2).float())
+
+
+def test_a_file_whose_whole_policy_has_a_probability_keeps_it(tmp_path):
+    policy = load_policy(saved(A.Compose([A.HorizontalFlip(p=1.0)], p=0.25), tmp_path / "policy.yaml"))
+    ((_, fired),) = pipeline(policy).trace(IMAGES[:1].expand(400, -1, -1, -1), seed=0)
+    assert 65 <= fired.sum() <= 135  # 100 expected, standard deviation 8.7
+
+
+BAD_FILES = {
+    "[broken": "neither JSON nor YAML",
+    "epochs: 3\n": "is not an augmentation policy",
+    "": "is not an augmentation policy",
+    '{"transform": {"p": 1.0}}': "lacks __class_fullname__",
+    '{"transform": {"__class_fullname__": "os.system", "p": 1.0}}': "unknown transform os.system",
+    '{"transform": {"__class_fullname__": "Lambda", "__name__": "x", "p": 1.0}}': "holds a Lambda",
+    '{"transform": {"__class_fullname__": "HorizontalFlip", "prob": 1.0}}': "unknown argument prob",
+    '{"transform": {"__class_fullname__": "HorizontalFlip", "p": 7}}': "can't be built into a policy",
+    '{"transform": {"__class_fullname__": "HorizontalFlip"}}': "has no 'p' parameter",
+    '{"transform": {"__class_fullname__": "Compose", "p": 1.0, "transforms": 5}}': "no list of transforms",
+    "!!python/object/apply:os.system ['touch executed']": "neither JSON nor YAML",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_FILES.items(), ids=range(len(BAD_FILES)))
+def test_a_file_that_is_no_policy_is_named_with_a_remedy_and_executes_nothing(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_policy(path)
+    assert message in caught.value.what
+    assert str(path) in caught.value.what
+    assert "\n" not in caught.value.what
+    assert caught.value.remedy
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_missing_file_a_folder_and_a_binary_file_are_named(tmp_path):
+    binary = tmp_path / "policy.png"
+    binary.write_bytes(b"\x89PNG\xff\xfe")
+    for path, reason in [(tmp_path / "no.yaml", "No such file"), (tmp_path, "directory"), (binary, "not text")]:
+        with pytest.raises(ConfigError, match=reason):
+            load_policy(path)
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (A.Resize(height=16, width=16, p=1.0), "makes a 16×16×3 uint8 image of a 32×32×3 uint8 one"),
+        (A.RandomCrop(height=64, width=64, p=1.0), "fails on an RGB image of 32 pixels"),
+        (A.Compose([A.Normalize(), A.HorizontalFlip(p=0.5)]), "float32 image"),
+        (A.MaskDropout(p=1.0), "fails on an RGB image of 32 pixels"),
+    ],
+    ids=["size", "too small", "float", "mask"],
+)
+def test_a_policy_that_does_not_fit_the_images_is_refused_before_training(tmp_path, transform, message):
+    policy = load_policy(saved(transform, tmp_path / "policy.yaml"))
+    with pytest.raises(ConfigError, match=message) as caught:
+        pipeline(policy)
+    assert caught.value.remedy
+
+
+def test_albumentations_never_asks_the_network_for_its_version():
+    environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
+    code = (
+        "import urllib.request as u\n"
+        "def refuse(*a, **k): raise SystemExit('asked the network')\n"
+        "u.OpenerDirector.open = refuse\n"
+        "import cifar_cli.core.augment.per_image"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
