@@ -1,0 +1,192 @@
+"""FLOPs as torch's own counter sees them, made right where it is wrong and honest where it is blind.
+
+Three things torch's counter gets wrong or leaves out are mended here:
+- fused attention: whether it is counted depends on torch's version and the device (pytorch issue 195460), and its
+  backward counts the recomputed scores too. Here attention always runs as explicit matrix products.
+- the backward of a grouped convolution: counted as if there were no groups, which makes a depthwise
+  layer's hundreds of times too large.
+- everything it has no formula for is silently zero. Here it is listed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from math import prod
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from cifar_cli.core.profiling.summary_results import UncountedOperator
+
+_GROUPS: dict[str, tuple[str, ...]] = {
+    "elementwise": ("hardswish", "hardsigmoid", "hardtanh", "glu", "prelu"),  # torch doesn't tag these pointwise
+    "normalisation": ("batch_norm", "layer_norm", "group_norm", "rms_norm", "vector_norm"),
+    "pooling": ("pool",),
+    "softmax": ("softmax",),
+    "resampling": ("upsample", "interpolate", "grid_sampler"),
+    "reduction": (
+        "sum",
+        "mean",
+        "var_mean",
+        "std_mean",
+        "var",
+        "std",
+        "amax",
+        "amin",
+        "max",
+        "min",
+        "prod",
+        "cumsum",
+        "logsumexp",
+        "argmax",
+    ),
+}
+
+_BY_PART = frozenset({"normalisation", "pooling", "softmax", "resampling"})  # one word of the name is enough
+
+# Operators that only move, make or look up numbers.
+_NO_ARITHMETIC = frozenset(
+    """
+    arange as_strided as_strided_scatter assert_async assert_scalar bernoulli cat channel_shuffle clone col2im
+    constant_pad_nd contiguous copy detach embedding embedding_dense empty empty_like empty_permuted empty_strided
+    expand eye fill flip full full_like gather im2col index index_copy index_put index_select lift_fresh linspace
+    local_scalar_dense masked_fill masked_select meshgrid native_dropout new_empty new_empty_strided new_full
+    new_ones new_zeros normal ones ones_like pixel_shuffle pixel_unshuffle rand rand_like randn randn_like randperm
+    reflection_pad1d reflection_pad2d repeat repeat_interleave replication_pad2d reshape_copy resize roll
+    scalar_tensor scatter select select_scatter set slice slice_scatter split split_with_sizes stack to_copy tril
+    triu unbind unfold uniform unsafe_index unsafe_index_put unsafe_split unsafe_view where zero zeros zeros_like
+    """.split()  # noqa: SIM905
+)
+
+
+class FlopTally:
+    """A context in which every operator is counted, forward and backward.
+
+    flops: so far, two for each multiply-add. bytes_moved: what operators that are not views read and wrote,
+    each tensor once per operator, as if nothing were fused or cached.
+    """
+
+    def __init__(self) -> None:
+        self._counter = FlopCounterMode(
+            display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward_flops}
+        )
+        self._log = _OperatorLog(counted=self._counter.flop_registry.keys())
+        self._stack = ExitStack()
+
+    def __enter__(self) -> FlopTally:
+        self._stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        self._stack.enter_context(self._log)
+        self._stack.enter_context(
+            self._counter
+        )  # innermost: it takes composite operators apart before the log sees them
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    @property
+    def flops(self) -> int:
+        return int(self._counter.get_total_flops())
+
+    @property
+    def bytes_moved(self) -> int:
+        return self._log.bytes_moved
+
+    @property
+    def uncounted(self) -> tuple[UncountedOperator, ...]:
+        """Operators with arithmetic that added nothing, the most called first; the unknown before all others."""
+        found = (
+            UncountedOperator(name=name, group=group, calls=calls)
+            for (name, group), calls in self._log.uncounted.items()
+        )
+        return tuple(sorted(found, key=lambda item: (item.group != "unknown", -item.calls, item.name)))
+
+
+class _OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operator that runs: adds up bytes, and notes those without a FLOP formula."""
+
+    def __init__(self, *, counted: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._counted = counted
+        self.uncounted: Counter[tuple[str, str]] = Counter()
+        self.bytes_moved = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.is_view or func.namespace == "prim" or func.overloadpacket.__name__.startswith(("empty", "new_empty")):
+            return result
+        self.bytes_moved += sum(
+            leaf.numel() * leaf.element_size()
+            for leaf in tree_leaves((args, kwargs, result))
+            if isinstance(leaf, Tensor)
+        )
+        if func.overloadpacket not in self._counted:
+            group = operator_group(func)
+            if group is not None:
+                self.uncounted[_name(func), group] += 1
+        return result
+
+
+def operator_group(func: Any) -> str | None:
+    """Say what kind of arithmetic an operator without FLOP formula does; None for none, "unknown" if in doubt.
+
+    func: a torch.ops overload, such as torch.ops.aten.gelu.default.
+    """
+    forward = func.overloadpacket.__name__.strip("_").removesuffix("_data").removesuffix("_backward")
+    if func.namespace != "aten":
+        return "unknown"
+    if forward in _NO_ARITHMETIC:
+        return None
+    for group, words in _GROUPS.items():
+        if forward in words or (group in _BY_PART and any(word in forward for word in words)):
+            return group
+    if torch.Tag.pointwise in func.tags or torch.Tag.pointwise in _forward_tags(forward):
+        return "elementwise"
+    return "unknown"
+
+
+def _forward_tags(name: str) -> Sequence[Any]:
+    """Tags of the forward operator `name`, for one that works in place or backward; empty when there is none."""
+    packet = getattr(torch.ops.aten, name, None)
+    return [tag for overload in packet.overloads() for tag in getattr(packet, overload).tags] if packet else []
+
+
+def _name(func: Any) -> str:
+    name: str = func.overloadpacket.__name__
+    return name if func.namespace == "aten" else f"{func.namespace}::{name}"
+
+
+def convolution_backward_flops(
+    grad_out_shape: Sequence[int],
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    bias_sizes: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    output_mask: Sequence[bool],
+    out_shape: Any = None,
+    **kwargs: Any,
+) -> int:
+    """FLOPs of a convolution's backward pass, groups included.
+
+    The gradient of the input pairs every output with every weight that made it, and so does the gradient of the
+    weight: each takes as many multiply-adds as the forward pass. weight_shape holds the channels of one group
+    only ([out, in/groups, …], transposed [in, out/groups, …]), so its product already knows the groups.
+    """
+    pixels = prod((x_shape if transposed else grad_out_shape)[2:])
+    forward = 2 * x_shape[0] * pixels * prod(weight_shape)
+    return forward * (int(output_mask[0]) + int(output_mask[1]))

@@ -1,0 +1,169 @@
+"""Count a model: parameters, multiply-adds, FLOPs, and the part of it that never reaches the logits.
+
+Nothing is computed. The model lives on torch's meta device, where a tensor is a shape, so a batch of any size
+takes no memory and hardly any time, and no weights are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torchinfo
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from cifar_cli.core.profiling.flops import FlopTally
+from cifar_cli.core.profiling.image_size import build_for_counting, readable_or_explain, to_meta
+from cifar_cli.core.profiling.layer_table import kind_of, layer_rows
+from cifar_cli.core.profiling.summary_results import (
+    LargeLayer,
+    ModelSummary,
+    SummaryConfig,
+    TrainingMemory,
+    UncountedOperator,
+    UnusedPart,
+)
+
+
+def summarize(config: SummaryConfig) -> ModelSummary:
+    """Build the model without weights and count it.
+
+    Raises ModelError for a model that is unknown or can't read images of this size, naming the smallest it can.
+    """
+    with readable_or_explain(config.model):
+        return count_module(build_for_counting(config.model), config)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pass:
+    """What one pass through the model showed."""
+
+    statistics: torchinfo.ModelStatistics
+    forward_flops: int
+    forward_bytes_moved: int
+    total_flops: int
+    uncounted: tuple[UncountedOperator, ...]
+
+
+def count_module(model: nn.Module, config: SummaryConfig) -> ModelSummary:
+    """Count any classifier that maps float images [B, 3, H, W] to logits.
+
+    The model moves to the meta device and into evaluation mode: dropout and stochastic depth do nothing,
+    and a batch of one image passes through batch normalisation. Its gradients are set.
+    Raises what the model raises on images that it can't read.
+    """
+    model = to_meta(model).eval()
+    side, batch = config.model.img_size, config.batch
+    step = _run(model, torch.empty(batch, 3, side, side, device="meta"), backward=True)
+    # One image is not the batch divided by its size: some models do work once per batch (SwinV2's position bias).
+    image = step if batch == 1 else _run(model, torch.empty(1, 3, side, side, device="meta"), backward=False)
+    unused = {id(p) for p in model.parameters() if p.requires_grad and p.grad is None}
+    total = sum(p.numel() for p in model.parameters())
+    unused_params = sum(p.numel() for p in model.parameters() if id(p) in unused)
+    return ModelSummary(
+        label=config.model.label,
+        config=config.model,
+        batch=batch,
+        total_params=total,
+        trainable_params=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        unused_params=unused_params,
+        unused_parts=tuple(_unused_parts(model, unused)),
+        unused_remedy="--trim-backbone" if unused_params and config.model.name == "hybrid" else None,
+        macs_per_image=image.statistics.total_mult_adds,
+        macs_per_batch=step.statistics.total_mult_adds,
+        forward_flops_per_image=image.forward_flops,
+        forward_flops_per_batch=step.forward_flops,
+        train_step_flops_per_batch=step.total_flops,
+        forward_bytes_moved_per_batch=step.forward_bytes_moved,
+        memory=_memory(model, unused, step.statistics),
+        largest_layers=_largest_layers(model, unused, total, config.top),
+        layers=layer_rows(step.statistics.summary_list, depth=config.depth),
+        uncounted_operators=step.uncounted,
+    )
+
+
+def _run(model: nn.Module, images_BCHW: Tensor, *, backward: bool) -> _Pass:
+    """One forward pass that feeds torchinfo and the FLOP counter alike, and perhaps the backward pass after it."""
+    outputs: list[object] = []
+
+    def record_gradients(module: nn.Module, inputs: object) -> None:
+        torch.set_grad_enabled(True)  # torchinfo switches them off around the pass, and back to what they were
+
+    hooks = (
+        model.register_forward_pre_hook(record_gradients),
+        model.register_forward_hook(lambda module, inputs, output: outputs.append(output)),
+    )
+    tally = FlopTally()
+    try:
+        with tally:
+            statistics = torchinfo.summary(model, input_data=images_BCHW, mode="eval", verbose=0)
+            forward_flops, forward_bytes = tally.flops, tally.bytes_moved
+            if backward:
+                model.zero_grad(set_to_none=True)
+                logits = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
+                torch.autograd.backward(logits, [torch.empty_like(leaf) for leaf in logits])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return _Pass(
+        statistics=statistics,
+        forward_flops=forward_flops,
+        forward_bytes_moved=forward_bytes,
+        total_flops=tally.flops,
+        uncounted=tally.uncounted,
+    )
+
+
+def _unused_parts(model: nn.Module, unused: set[int]) -> Iterator[UnusedPart]:
+    """The topmost modules that are unused as a whole, and single parameters that are unused on their own."""
+    covered: list[str] = []
+    for path, module in model.named_modules():
+        parameters = list(module.parameters())
+        if not parameters or any(path.startswith(prefix) for prefix in covered):
+            continue
+        if all(id(p) in unused for p in parameters):
+            covered.append(f"{path}.")
+            yield UnusedPart(path=path, params=sum(p.numel() for p in parameters))
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in unused:
+                yield UnusedPart(path=f"{path}.{name}".lstrip("."), params=parameter.numel())
+
+
+def _largest_layers(model: nn.Module, unused: set[int], total: int, top: int) -> tuple[LargeLayer, ...]:
+    """Modules by the parameters they hold themselves, the largest first, equals in the order of the model.
+
+    A parameter that two modules share is the first one's.
+    """
+    layers, seen = [], set[int]()
+    for path, module in model.named_modules():
+        own = [p for p in module.parameters(recurse=False) if id(p) not in seen]
+        seen.update(map(id, own))
+        if own:
+            params = sum(p.numel() for p in own)
+            layers.append(
+                LargeLayer(
+                    path=path or "(the model itself)",
+                    kind=kind_of(module),
+                    params=params,
+                    share_of_params=params / total,
+                    unused=all(id(p) in unused for p in own),
+                )
+            )
+    return tuple(sorted(layers, key=lambda layer: -layer.params)[:top])
+
+
+def _memory(model: nn.Module, unused: set[int], statistics: torchinfo.ModelStatistics) -> TrainingMemory:
+    def size(tensors: Iterator[Tensor]) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    gradients = size(p for p in model.parameters() if p.requires_grad and id(p) not in unused)
+    return TrainingMemory(
+        weight_bytes=size(model.parameters()),
+        buffer_bytes=size(model.buffers()),
+        gradient_bytes=gradients,
+        adam_bytes=2 * gradients,
+        activation_bytes=int(statistics.total_output_bytes),
+    )

@@ -1,0 +1,92 @@
+import time
+
+import pytest
+
+from cifar_cli.core.models.build import build_untrained
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.profiling.config import MemoryConfig, StepConfig
+from cifar_cli.core.profiling.max_batch import Tracer, choose_batch, find_max_batch, largest_that
+from cifar_cli.core.profiling.measure import in_child, measure
+from cifar_cli.core.profiling.replay import between, fits, peak_of, tensor_peak_bytes
+from cifar_cli.core.profiling.trace import trace_steps
+from cifar_cli.errors import ResourceError
+
+NULL = MemoryConfig(model=ModelConfig(name="null"))
+
+
+@pytest.mark.parametrize("name", ["null", "cnn", "hybrid"])
+def test_predicted_peak_is_within_one_percent_of_the_hosts_allocator(name: str) -> None:
+    config = MemoryConfig(model=ModelConfig(name=name, weights="none"), step=StepConfig(physics="cpu"))
+    trace = trace_steps(build_untrained(config.model), 32, img_size=32, classes=10, step=config.step)
+    seen = measure(config, 32, device="cpu").peak_allocated_bytes
+    assert tensor_peak_bytes(trace) == pytest.approx(seen, rel=0.01)
+
+
+def test_terms_add_up_to_the_memory_of_the_device() -> None:
+    peak = peak_of(Tracer(NULL).at(16), model="null")
+    assert peak.terms is not None
+    assert peak.terms.total_bytes == peak.device_bytes
+    assert min(getattr(peak.terms, name) for name in peak.terms.__slots__) >= 0
+    assert peak.terms.weights_bytes == 545_098 * 4
+
+
+def test_adams_state_on_the_gpu_is_two_moments_and_no_step_counts() -> None:
+    terms = peak_of(Tracer(NULL).at(16), model="null").terms
+    assert terms is not None
+    assert terms.optimizer_bytes == 2 * terms.weights_bytes
+
+
+def test_a_scaled_trace_has_the_sizes_of_the_real_one() -> None:
+    tracer = Tracer(NULL)
+    foreseen = between(tracer.at(8), tracer.at(32), 20)
+    assert foreseen is not None
+    assert foreseen.sizes_bytes == tracer.at(20).sizes_bytes
+
+
+def test_the_largest_batch_and_its_neighbour_were_traced() -> None:
+    tracer, memory = Tracer(NULL), 2 * 2**30
+    found = find_max_batch(tracer, gpu="2GiB", memory_bytes=memory)
+    assert {found.max_batch, found.max_batch + 1} <= set(found.tested)
+    assert fits(tracer.at(found.max_batch), memory)
+    assert not fits(tracer.at(found.max_batch + 1), memory)
+    assert found.margin_left_bytes >= 0
+
+
+def test_multiple_of_is_kept() -> None:
+    assert find_max_batch(Tracer(NULL), gpu="x", memory_bytes=2**30, multiple_of=8).max_batch % 8 == 0
+
+
+@pytest.mark.parametrize("truth", [0, 1, 2, 37, 1000])
+@pytest.mark.parametrize("guess", [-5, 1, 40, 10**6])
+def test_bracket_and_bisection_find_the_exact_number(truth: int, guess: int) -> None:
+    assert largest_that(lambda n: n <= truth, guess=guess, most=1000) == truth
+
+
+def test_choosing_a_batch_where_the_weights_dont_fit_says_so() -> None:
+    config = ModelConfig(name="hybrid", weights="none")
+    with pytest.raises(ResourceError, match="alone don't fit"):
+        choose_batch(config, StepConfig(), memory_bytes=100 * 10**6)
+
+
+def _exit(code: int) -> None:
+    import os
+
+    os._exit(code)
+
+
+def _out_of_memory() -> None:
+    import torch
+
+    raise torch.OutOfMemoryError("told to")
+
+
+@pytest.mark.parametrize(
+    ("worker", "arguments", "kind"),
+    [(_exit, (3,), "died"), (_out_of_memory, (), "out of memory"), (abs, (-2,), "done")],
+)
+def test_a_childs_end_is_told_apart(worker: object, arguments: tuple[int, ...], kind: str) -> None:
+    assert in_child(worker, *arguments, timeout_seconds=60).kind == kind  # type: ignore[arg-type]
+
+
+def test_a_child_that_hangs_is_ended() -> None:
+    assert in_child(time.sleep, 600, timeout_seconds=1).kind == "timed out"
