@@ -8,14 +8,12 @@ import typer
 from typer.core import TyperGroup
 
 from cifar_cli import __version__
-from cifar_cli.errors import CifarError
+from cifar_cli.errors import CifarError, Interrupted
 from cifar_cli.options import DebugOpt
-
-INTERRUPTED = 130  # 128 + SIGINT, what shells report for Ctrl-C
 
 
 class ErrorBoundary(TyperGroup):
-    """Turns an expected failure into one sentence, its remedy and exit status 1; Ctrl-C into 130."""
+    """Turns an expected failure into one sentence, its remedy and exit status; Ctrl-C into 130."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         from cifar_cli.render import console
@@ -24,12 +22,12 @@ class ErrorBoundary(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             console.error("interrupted", None)
-            raise typer.Exit(INTERRUPTED) from None
+            raise typer.Exit(Interrupted.exit_code) from None
         except CifarError as error:
             if (ctx.find_root().obj or {}).get("debug"):
                 raise
             console.error(error.what, error.remedy)
-            raise typer.Exit(1) from None
+            raise typer.Exit(error.exit_code) from None
 
 
 app = typer.Typer(

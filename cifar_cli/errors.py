@@ -4,11 +4,14 @@ from __future__ import annotations
 
 
 class CifarError(Exception):
-    """An expected failure. The command line prints `what` and `remedy` and exits with status 1.
+    """An expected failure. The command line prints `what` and `remedy` and exits with
+    `exit_code`.
 
     what: one sentence that names the thing that failed, with its value or path.
     remedy: what the user can do next, best as a command to copy.
     """
+
+    exit_code = 1
 
     def __init__(self, what: str, *, remedy: str | None = None) -> None:
         super().__init__(what)
@@ -41,3 +44,9 @@ class CheckpointError(CifarError):
 
 class ResourceError(CifarError):
     """No space, no memory, no such device."""
+
+
+class Interrupted(CifarError):
+    """The user pressed Ctrl-C, and what was done so far is safe."""
+
+    exit_code = 130  # 128 + SIGINT, what shells report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,19 @@ def require_batch(batch: int) -> int:
     if batch < 1:
         raise ConfigError(f"--batch {batch} holds no image", remedy="pass 1 or more, for example --batch 128")
     return batch
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """The options that the user gave: all but those that are None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def parse_duration(flag: str, text: str) -> float:
+    """Seconds in "HH:MM:SS", "MM:SS" or "SS". Raises ConfigError for anything else."""
+    parts = text.split(":")
+    if len(parts) > 3 or not all(part.isdigit() for part in parts):
+        raise ConfigError(f"{flag} {text} is not a duration", remedy=f"pass HH:MM:SS, for example {flag} 00:20:00")
+    return float(sum(int(part) * 60**place for place, part in enumerate(reversed(parts))))
 
 
 ModelOpt = Annotated[
@@ -65,6 +78,10 @@ DataDirOpt = Annotated[
     Path, typer.Option("--data-dir", metavar="DIR", help="Folder that holds the datasets.", file_okay=True)
 ]
 SeedOpt = Annotated[int, typer.Option("--seed", metavar="N", help="Decides everything that is drawn by chance.")]
+AcceleratorOpt = Annotated[
+    str,
+    typer.Option("--accelerator", metavar="auto|cpu|gpu", help="Where to compute; auto takes a GPU if there is one."),
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 
 

@@ -5,4 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-COMMANDS: dict[str, Callable[..., Any]] = {}
+from cifar_cli.commands.augment_preview import augment_preview
+from cifar_cli.commands.download import download
+from cifar_cli.commands.evaluate import evaluate
+from cifar_cli.commands.profile_memory import profile_memory
+from cifar_cli.commands.summarize import summarize
+from cifar_cli.commands.train import train
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "download": download,
+    "augment-preview": augment_preview,
+    "summarize": summarize,
+    "train": train,
+    "evaluate": evaluate,
+    "profile-memory": profile_memory,
+}

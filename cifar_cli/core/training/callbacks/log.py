@@ -1,0 +1,89 @@
+"""The record of a run: a row per epoch to metrics.csv, TensorBoard and the listener; progress in between."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils.tensorboard import SummaryWriter
+
+from cifar_cli.core.progress import OnProgress, Progress
+from cifar_cli.core.training.callbacks.clock import Clock
+from cifar_cli.core.training.config import EpochResult
+from cifar_cli.core.training.module import Classifier
+from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.errors import CifarError
+
+OnEpoch = Callable[[EpochResult], None]
+PROGRESS_SECONDS = 0.5  # reading the loss makes the device wait, so it is done seldom
+
+
+class EpochLog(Callback):
+    """Writes what an epoch gave, once it is over."""
+
+    def __init__(
+        self, *, run: RunDir, writer: SummaryWriter, clock: Clock, on_progress: OnProgress, on_epoch: OnEpoch
+    ) -> None:
+        self.run = run
+        self.writer = writer
+        self.clock = clock
+        self.on_progress = on_progress
+        self.on_epoch = on_epoch
+        self.best_val_accuracy = -1.0
+        self._last_progress = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_val_accuracy": self.best_val_accuracy}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_val_accuracy = float(state_dict["best_val_accuracy"])
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        total = int(trainer.num_training_batches)
+        if now - self._last_progress < PROGRESS_SECONDS and batch_idx + 1 < total:
+            return
+        self._last_progress = now
+        self.on_progress(
+            Progress(
+                task=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+                done=batch_idx + 1,
+                total=total,
+                unit="steps",
+                detail=f"loss {float(outputs['loss']):.3f}, {self.clock.epoch_images_per_second:,.0f} images/s, "
+                f"{self.clock.elapsed_seconds:,.0f} of {self.clock.max_seconds:,.0f} s",
+            )
+        )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        train, val = pl_module.train_scores, pl_module.val_scores
+        result = EpochResult(
+            epoch=trainer.current_epoch + 1,
+            train_loss=train.loss,
+            train_accuracy=train.accuracy,
+            val_loss=val.loss,
+            val_accuracy=val.accuracy,
+            learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
+            elapsed_seconds=self.clock.elapsed_seconds,
+            images_per_second=self.clock.epoch_images_per_second,
+            best=val.accuracy > self.best_val_accuracy,
+        )
+        self.best_val_accuracy = max(self.best_val_accuracy, result.val_accuracy)
+        self.run.append_metrics(result)
+        for name, value in asdict(result).items():
+            if name != "best":
+                self.writer.add_scalar(name.replace("train_", "train/").replace("val_", "val/"), value, result.epoch)
+        self.writer.flush()
+        self.on_epoch(result)
+        if not math.isfinite(result.train_loss):
+            raise CifarError(
+                f"the training loss became {result.train_loss} in epoch {result.epoch}",
+                remedy=f"lower --lr (it was {result.learning_rate:g}); the best weights so far are in {self.run.path}",
+            )

@@ -1,0 +1,107 @@
+"""The LightningModule: the step, the optimizer, and metrics that stay on the device until the epoch ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import Metric, SumMetric
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from cifar_cli.core.training.recipe import Recipe
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Scores(nn.Module):
+    """Mean loss and confusion matrix of one pass over a split; accuracy follows from the matrix.
+
+    Nothing is read from the device before `loss`, `accuracy` or `matrix_KK` is asked for.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        # Not MeanMetric: without its check for NaN, which waits for the device, 1.9 forgets the weights.
+        self.loss_sum = SumMetric(nan_strategy="disable")
+        # Labels come from a verified store, so checking their range at every step would only cost time.
+        self.confusion: Metric = MulticlassConfusionMatrix(max(classes, 2), validate_args=False)
+
+    def update(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor) -> None:
+        """Add a batch. loss: its mean, a scalar."""
+        self.loss_sum.update(loss.detach() * labels_B.shape[0])
+        self.confusion.update(logits_BK.detach().argmax(dim=1), labels_B)
+
+    def reset(self) -> None:
+        self.loss_sum.reset()
+        self.confusion.reset()
+
+    @property
+    def loss(self) -> float:
+        return float(self.loss_sum.compute() / self.confusion.compute().sum().clamp(min=1))
+
+    @property
+    def matrix_KK(self) -> Tensor:
+        """Counts, int64 [K, K] on the CPU: true class by row, predicted class by column."""
+        matrix: Tensor = self.confusion.compute().cpu()
+        return matrix
+
+    @property
+    def accuracy(self) -> float:
+        matrix = self.matrix_KK
+        return float(matrix.diagonal().sum() / matrix.sum().clamp(min=1))
+
+
+class Classifier(LightningModule):
+    """Cross-entropy training of any module that maps images [B, 3, H, W] to logits [B, K]."""
+
+    def __init__(self, model: nn.Module, *, classes: int, recipe: Recipe, learning_rate: float) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.learning_rate = learning_rate
+        self.train_scores, self.val_scores, self.test_scores = (Scores(classes) for _ in range(3))
+        self.description: dict[str, Any] = {}
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        logits_BK: Tensor = self.model(images_BCHW)
+        return logits_BK
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self._step(batch, self.train_scores)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step(batch, self.val_scores)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step(batch, self.test_scores)
+
+    def _step(self, batch: Batch, scores: Scores) -> Tensor:
+        images_BCHW, labels_B = batch
+        logits_BK = self(images_BCHW)
+        loss = F.cross_entropy(logits_BK, labels_B)
+        scores.update(loss, logits_BK, labels_B)
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        self.train_scores.reset()
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_scores.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        # Named for ModelCheckpoint, which chooses the best weights by it.
+        self.log("val_accuracy", self.val_scores.accuracy, logger=False)
+
+    def on_test_epoch_start(self) -> None:
+        self.test_scores.reset()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(trained, lr=self.learning_rate, weight_decay=self.recipe.weight_decay)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Plain values only: checkpoints are read with weights_only=True.
+        checkpoint["cifar"] = self.description

@@ -1,0 +1,109 @@
+"""The directory of a run: where it lies and what is in it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cifar_cli.core.training.config import EpochResult
+from cifar_cli.errors import CheckpointError, ResourceError
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Paths inside a run directory."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.checkpoints / "last.ckpt"
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        self.config.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        self.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+    def append_metrics(self, epoch: EpochResult) -> None:
+        """Add a row to metrics.csv, with a header if it is the first."""
+        row = asdict(epoch)
+        new = not self.metrics.exists()
+        with self.metrics.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+
+def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None) -> RunDir:
+    """Make a new run directory: `path`, or runs/<date-time>-<model>/ with a number behind it when taken.
+
+    Raises CheckpointError when `path` already holds something, ResourceError when it can't be made.
+    """
+    try:
+        if path is not None:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise CheckpointError(
+                    f"{path} is not empty", remedy=f"pass another --run-dir, or continue it with --resume {path}"
+                )
+            return _with_checkpoints(path)
+        stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
+        root = Path("runs")
+        root.mkdir(exist_ok=True)
+        for number in range(1, 1000):
+            candidate = root / (f"{stamp}-{model}" if number == 1 else f"{stamp}-{model}-{number}")
+            try:
+                candidate.mkdir()  # fails when another process just took the name
+            except FileExistsError:
+                continue
+            return _with_checkpoints(candidate)
+    except OSError as error:
+        raise ResourceError(
+            f"the run directory {path or 'runs'} can't be made ({error.strerror or error})",
+            remedy="pass --run-dir for a folder you may write to",
+        ) from error
+    raise ResourceError("runs/ holds a thousand runs of this second", remedy="pass --run-dir")
+
+
+def open_run_dir(path: Path) -> RunDir:
+    """Open a run to continue it. Raises CheckpointError when there is nothing to continue."""
+    run = RunDir(path)
+    if not run.last.is_file():
+        raise CheckpointError(
+            f"{path} holds no run that can be continued", remedy="pass a run directory with checkpoints/last.ckpt"
+        )
+    return run
+
+
+def _with_checkpoints(path: Path) -> RunDir:
+    run = RunDir(path)
+    run.checkpoints.mkdir()
+    return run

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from typer.main import get_command
+
+from cifar_cli.app import app
+from cifar_cli.commands import COMMANDS
+
+HEAVY = ("torch", "torchvision", "lightning", "timm", "albumentations", "cv2", "numpy", "matplotlib", "pydantic")
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_loads_nothing_heavy(command: str | None) -> None:
+    words = ["--help"] if command is None else [command, "--help"]
+    program = (
+        "import sys\n"
+        "from cifar_cli.app import app\n"
+        f"try:\n    app({words!r})\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        f"print(sorted(set(sys.modules) & set({HEAVY[:6]!r})), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "Usage" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+def test_every_command_and_option_has_help() -> None:
+    group = get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert command.help, name
+        assert all(getattr(option, "help", None) for option in command.params), name
+
+
+def test_the_six_commands_are_there() -> None:
+    assert {"download", "augment-preview", "summarize", "train", "evaluate", "profile-memory"} <= set(COMMANDS)
+
+
+def test_a_usage_error_exits_2_and_an_expected_failure_1(cifar) -> None:  # type: ignore[no-untyped-def]
+    assert cifar("train", "--no-such-flag").exit_code == 2
+    assert cifar("train", "--batch", "many").exit_code == 2
+    failed = cifar("train", "--model", "nul")
+    assert failed.exit_code == 1
+    assert failed.stderr == (
+        "error: there is no model named 'nul'\n  try: did you mean null? (any timm classifier goes as timm:NAME)\n"
+    )
+    assert failed.stdout == ""
+
+
+def test_debug_shows_the_traceback() -> None:
+    words = [sys.executable, "-m", "cifar_cli"]
+    for debug in ([*words, "train", "--debug", "--model", "nul"], [*words, "--debug", "train", "--model", "nul"]):
+        done = subprocess.run(debug, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr
+        assert "there is no model named 'nul'" in done.stderr
+
+
+def test_version(cifar) -> None:  # type: ignore[no-untyped-def]
+    from cifar_cli import __version__
+
+    assert cifar("--version").stdout == f"cifar {__version__}\n"

@@ -1,0 +1,113 @@
+"""What tests of several rooms share: small datasets, a run trained on one, an archive like CIFAR-10's."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cifar_cli.core.data.sources.mirrors import Archive
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # no test may reach for the network
+# Tests are small and run beside each other: threads that wait for one another would only slow them down.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["COLUMNS"] = "100"
+
+TRAIN_IMAGES, TEST_IMAGES = 400, 100
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small `shapes` store: 400 training and 100 test images."""
+    from cifar_cli.core.data.config import Provenance
+    from cifar_cli.core.data.sources.shapes import SHAPE_CLASSES, draw_shapes
+    from cifar_cli.core.data.store import write_store
+
+    folder = tmp_path_factory.mktemp("data")
+    train, test = draw_shapes(train_images=TRAIN_IMAGES, test_images=TEST_IMAGES)
+    provenance = Provenance(
+        source="drawn by cifar", checksum="", imported_at="2026-01-01T00:00:00+00:00", tool_version="0", synthetic=True
+    )
+    path = folder / "shapes.safetensors"
+    write_store(path, name="shapes", classes=SHAPE_CLASSES, train=train, test=test, provenance=provenance)
+    return folder
+
+
+class Cifar:
+    """Calls the command line in this process."""
+
+    def __call__(self, *words: object) -> Result:
+        from cifar_cli.app import app
+
+        return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="session")
+def cifar() -> Cifar:
+    return Cifar()
+
+
+@pytest.fixture(scope="session")
+def trained_run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory, cifar: Cifar) -> Path:
+    """A run directory of `null`, two epochs on the small shapes."""
+    run_dir = tmp_path_factory.mktemp("runs") / "null"
+    words = ("--dataset", "shapes", "--data-dir", data_dir, "--max-epochs", 2, "--batch", 64, "--run-dir", run_dir)
+    result = cifar("train", "--model", "null", "--lr", "1e-3", *words)
+    assert result.exit_code == 0, result.output
+    return run_dir
+
+
+@dataclass(frozen=True)
+class TinyArchive:
+    """An archive in the format of CIFAR-10's official one, with its description and what is in it."""
+
+    path: Path
+    archive: Archive
+    train_images: Any  # uint8 [N, 32, 32, 3]
+    train_labels: list[int]
+
+
+@pytest.fixture(scope="session")
+def tiny_cifar10(tmp_path_factory: pytest.TempPathFactory) -> TinyArchive:
+    """100 training and 20 test images of noise, about 370 kB, which no mirror in the world has."""
+    import numpy as np
+
+    from cifar_cli.core.data.sources.mirrors import ARCHIVES
+
+    official = ARCHIVES["cifar10"]
+    random = np.random.default_rng(0)
+    rows = {name: random.integers(0, 256, (20, 3072), dtype=np.uint8) for name in (*official.train, *official.test)}
+    labels = {name: [int(label) for label in random.permutation(20) % 10] for name in rows}
+    contents = {name: pickle.dumps({"data": rows[name], "labels": labels[name]}, protocol=2) for name in rows}
+    contents["batches.meta"] = pickle.dumps({"label_names": list(official.classes)}, protocol=2)
+    path = tmp_path_factory.mktemp("official") / official.filename
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(f"{official.folder}/{name}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    md5 = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+    archive = replace(
+        official,
+        size_bytes=path.stat().st_size,
+        md5=hashlib.md5(path.read_bytes()).hexdigest(),
+        mirrors=(),
+        train={name: md5[name] for name in official.train},
+        test={name: md5[name] for name in official.test},
+        meta={name: md5[name] for name in official.meta},
+    )
+    train = np.concatenate([rows[name] for name in official.train])
+    return TinyArchive(
+        path=path,
+        archive=archive,
+        train_images=train.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1),
+        train_labels=[label for name in official.train for label in labels[name]],
+    )

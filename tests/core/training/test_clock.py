@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from cifar_cli.core.training.callbacks import clock as clock_module
+from cifar_cli.core.training.callbacks.clock import Clock
+
+
+class Run:
+    """Drives a clock through steps of given length, without waiting."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: float) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(clock_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        self.clock = Clock(**options)  # type: ignore[arg-type]
+        self.trainer = SimpleNamespace(should_stop=False)
+        self.clock.on_train_start(self.trainer, None)  # type: ignore[arg-type]
+        self.clock.on_train_epoch_start(self.trainer, None)  # type: ignore[arg-type]
+
+    def step(self, seconds: float, images: int = 100) -> bool:
+        self.now += seconds
+        batch = (torch.zeros(images), torch.zeros(images))
+        self.clock.on_train_batch_end(self.trainer, None, None, batch, 0)  # type: ignore[arg-type]
+        return bool(self.trainer.should_stop)
+
+    def validate(self, seconds: float) -> None:
+        self.clock.on_validation_start(self.trainer, None)  # type: ignore[arg-type]
+        self.now += seconds
+        self.clock.on_validation_end(self.trainer, None)  # type: ignore[arg-type]
+
+
+def test_a_slow_first_step_does_not_end_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch, max_seconds=60, val_images=5000, test_images=10_000)
+    assert not run.step(5.0)
+    assert not any(run.step(0.1) for _ in range(30))
+
+
+def test_the_end_leaves_time_for_validation_and_test_as_long_as_the_last_validation_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(monkeypatch, max_seconds=100, val_images=100, test_images=200)
+    run.validate(4.0)  # 4 s for 100 images: 12 s for validation and test, 15 s with the margin
+    steps = 0
+    while not run.step(1.0):
+        steps += 1
+    assert run.clock.stopped_by == "time"
+    assert 83 <= run.clock.elapsed_seconds <= 86
+
+
+def test_the_rate_is_the_median_after_the_first_ten_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch, max_seconds=1e6, val_images=1, test_images=1)
+    for _ in range(10):
+        run.step(10.0)
+    for seconds in (1.0, 2.0, 4.0):
+        run.step(seconds)
+    assert run.clock.images_per_second == pytest.approx(50)
+
+
+def test_a_resumed_run_goes_on_counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch, max_seconds=60, val_images=1, test_images=1)
+    run.clock.load_state_dict({"elapsed_seconds": 59.5})
+    assert run.step(1.0)
