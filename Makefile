@@ -1,7 +1,7 @@
 # One way to do each check. CI runs `make check`.
 PYTHON ?= python
 LIGHT := cifar_cli/app.py cifar_cli/options.py cifar_cli/errors.py cifar_cli/__main__.py cifar_cli/commands \
-	$(wildcard cifar_cli/core/*/config.py cifar_cli/core/*/results.py cifar_cli/core/*/registry.py cifar_cli/core/*/__init__.py)
+	$(wildcard cifar_cli/core/*/config.py cifar_cli/core/*/*results.py cifar_cli/core/*/registry.py cifar_cli/core/*/__init__.py)
 
 .PHONY: check lint types imports test
 check: lint types imports test
