@@ -66,7 +66,7 @@ WeightsOpt = Annotated[
     typer.Option(
         "--weights",
         metavar="imagenet|none|bundled|PATH",
-        help="Initial weights [default: imagenet for cnn and hybrid].",
+        help="Initial weights (default: imagenet for cnn and hybrid).",
         show_default=False,
     ),
 ]

@@ -26,7 +26,7 @@ def augment_preview(
         typer.Option(
             "--pipeline",
             metavar="batched|albumentations",
-            help="Who carries the augmentation out [default: batched, or albumentations with --augment].",
+            help="Who carries the augmentation out (default: batched, or albumentations with --augment).",
         ),
     ] = None,
     policy: Annotated[

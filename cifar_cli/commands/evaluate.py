@@ -14,14 +14,14 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(metavar="RUN_DIR|CHECKPOINT", help="What `cifar train` wrote.")],
     batch: BatchOpt = 512,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", metavar="NAME|PATH", help="[default: what the model was trained on]")
+        str | None, typer.Option("--dataset", metavar="NAME|PATH", help="(default: what the model was trained on)")
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", metavar="DIR", help="[default: where it was trained from]")
+        Path | None, typer.Option("--data-dir", metavar="DIR", help="(default: where it was trained from)")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.png", help="The confusion matrix [default: in the run directory]."),
+        typer.Option("--out", metavar="FILE.png", help="The confusion matrix (default: in the run directory)."),
     ] = None,
     accelerator: AcceleratorOpt = "auto",
     as_json: JsonOpt = False,

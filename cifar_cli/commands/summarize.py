@@ -25,7 +25,7 @@ from cifar_cli.options import (
 
 DepthOpt = Annotated[
     int | None,
-    typer.Option("--depth", metavar="N", help="Levels of the layer table [default: 3 for one model, none for more]."),
+    typer.Option("--depth", metavar="N", help="Levels of the layer table (default: 3 for one model, none for more)."),
 ]
 TopOpt = Annotated[int, typer.Option("--top", metavar="N", help="How many of the largest layers to name.")]
 MemoryOpt = Annotated[bool, typer.Option("--memory", help="Also count the bytes of weights, gradients and Adam.")]

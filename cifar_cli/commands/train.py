@@ -27,7 +27,7 @@ from cifar_cli.options import (
 if TYPE_CHECKING:
     from cifar_cli.core.training.config import TrainConfig
 
-RECIPE_HELP = "[default: the recipe's]"
+RECIPE_HELP = "(default: the recipe's)"
 
 
 def train(
@@ -35,7 +35,7 @@ def train(
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            "--lr", "--learning-rate", metavar="RATE", help="Learning rate [default: 1e-3 for null, 1e-4 otherwise]."
+            "--lr", "--learning-rate", metavar="RATE", help="Learning rate (default: 1e-3 for null, 1e-4 otherwise)."
         ),
     ] = None,
     batch: Annotated[
@@ -59,14 +59,14 @@ def train(
     patch_size: PatchSizeOpt = 2,
     img_size: Annotated[
         int | None,
-        typer.Option("--img-size", metavar="PIXELS", help="Resize images to this side [default: as stored]."),
+        typer.Option("--img-size", metavar="PIXELS", help="Resize images to this side (default: as stored)."),
     ] = None,
     pipeline: Annotated[
         str | None,
         typer.Option(
             "--pipeline",
             metavar="batched|albumentations",
-            help="Who carries the augmentation out [default: batched, or albumentations with --augment].",
+            help="Who carries the augmentation out (default: batched, or albumentations with --augment).",
         ),
     ] = None,
     policy: Annotated[
@@ -82,7 +82,7 @@ def train(
     seed: SeedOpt = 42,
     accelerator: AcceleratorOpt = "auto",
     run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", metavar="DIR", help="Where the run goes [default: runs/<time>-<model>].")
+        Path | None, typer.Option("--run-dir", metavar="DIR", help="Where the run goes (default: runs/<time>-<model>).")
     ] = None,
     resume: Annotated[
         Path | None,
