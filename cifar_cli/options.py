@@ -37,6 +37,24 @@ def parse_duration(flag: str, text: str) -> float:
     return float(sum(int(part) * 60**place for place, part in enumerate(reversed(parts))))
 
 
+def parse_count(flag: str, text: str, *, example: int) -> int:
+    """A whole number. Raises ConfigError for anything else; what numbers make sense is for the config to say."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(
+            f"{flag} {text} is not a whole number", remedy=f"pass for example {flag} {example}, or {flag} auto"
+        ) from None
+
+
+def parse_seeds(flag: str, text: str) -> tuple[int, ...]:
+    """Different whole numbers from 0, separated by commas. Raises ConfigError for anything else."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdigit() for word in words) or len(set(words)) < len(words):
+        raise ConfigError(f"{flag} {text} is not a list of different seeds", remedy=f"pass for example {flag} 0,1,2")
+    return tuple(int(word) for word in words)
+
+
 ModelOpt = Annotated[
     str, typer.Option("--model", "-m", metavar="NAME", help="null, cnn, hybrid, or any timm model as timm:NAME.")
 ]

@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import tarfile
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # no test may reach for the networ
 # Tests are small and run beside each other: threads that wait for one another would only slow them down.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["COLUMNS"] = "100"
+
+# What tests find out about this machine's speed is forgotten with them.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cifar-tests-")
 
 TRAIN_IMAGES, TEST_IMAGES = 400, 100
 

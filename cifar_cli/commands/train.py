@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,16 +19,18 @@ from cifar_cli.options import (
     ModelOpt,
     PatchSizeOpt,
     SeedOpt,
-    TrimBackboneOpt,
     WeightsOpt,
     given,
+    parse_count,
     parse_duration,
+    parse_seeds,
 )
 
 if TYPE_CHECKING:
-    from cifar_cli.core.training.config import TrainConfig
+    from cifar_cli.core.workflow.config import TrainRequest
 
-RECIPE_HELP = "(default: the recipe's)"
+OF_THE_RECIPE = "(default: the recipe's)"
+RECIPE = "Recipe"
 
 
 def train(
@@ -35,27 +38,120 @@ def train(
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            "--lr", "--learning-rate", metavar="RATE", help="Learning rate (default: 1e-3 for null, 1e-4 otherwise)."
+            "--lr",
+            "--learning-rate",
+            metavar="RATE",
+            help="Highest learning rate (default: the recipe's; with course, 1e-3 for null and 1e-4 otherwise).",
+            rich_help_panel=RECIPE,
         ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option("--batch", "--batch-size", "-b", metavar="N", help=f"Images per step {RECIPE_HELP}.")
+        str | None,
+        typer.Option(
+            "--batch",
+            "--batch-size",
+            "-b",
+            metavar="N|auto",
+            help=f"Images per step; auto looks for what this machine trains best with {OF_THE_RECIPE}.",
+            rich_help_panel=RECIPE,
+        ),
     ] = None,
     max_epochs: Annotated[
-        int | None, typer.Option("--max-epochs", metavar="N", help=f"Stop after so many epochs {RECIPE_HELP}.")
+        int | None,
+        typer.Option(
+            "--max-epochs", metavar="N", help=f"Stop after so many epochs {OF_THE_RECIPE}.", rich_help_panel=RECIPE
+        ),
     ] = None,
     max_time: Annotated[
         str | None,
         typer.Option(
-            "--max-time", metavar="HH:MM:SS", help=f"Stop in time, validation and test included {RECIPE_HELP}."
+            "--max-time",
+            metavar="HH:MM:SS",
+            help=f"Stop in time, validation and test included {OF_THE_RECIPE}.",
+            rich_help_panel=RECIPE,
         ),
     ] = None,
     dataset: DatasetOpt = "cifar10",
     data_dir: DataDirOpt = Path("data"),
-    recipe: Annotated[str, typer.Option("--recipe", metavar="NAME", help="course.")] = "course",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            "--recipe",
+            metavar="course|fast|best",
+            help="course: as the course defines it; fast: its accuracy in the least time; best: the most accuracy "
+            "in 20 minutes. Every flag of this group overrides it.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = "course",
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            "--optimizer", metavar="adam|adamw|sgd|muon", help=f"Optimizer {OF_THE_RECIPE}.", rich_help_panel=RECIPE
+        ),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            "--schedule",
+            metavar="constant|one-cycle|triangular",
+            help=f"How the learning rate changes {OF_THE_RECIPE}.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
+    warmup: Annotated[
+        float | None,
+        typer.Option(
+            "--warmup",
+            metavar="SHARE",
+            help=f"Share of the training in which it rises {OF_THE_RECIPE}.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(
+            "--weight-decay", metavar="X", help=f"Of matrices and kernels {OF_THE_RECIPE}.", rich_help_panel=RECIPE
+        ),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(
+            "--label-smoothing",
+            metavar="SHARE",
+            help=f"Target spread over all classes {OF_THE_RECIPE}.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
+    ema_decay: Annotated[
+        float | None,
+        typer.Option(
+            "--ema-decay",
+            metavar="SHARE",
+            help=f"Average the weights, keeping this share at each step; 0 for no average {OF_THE_RECIPE}.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy",
+            metavar="NAME",
+            help=f"Augmentation: course, crop-flip, crop-flip-cutout, none {OF_THE_RECIPE}.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
+    augment: Annotated[
+        Path | None, typer.Option("--augment", metavar="FILE", help="A policy saved with albumentations' A.save.")
+    ] = None,
     weights: WeightsOpt = None,
     backbone: BackboneOpt = "efficientnet_b0",
-    trim_backbone: TrimBackboneOpt = False,
+    trim_backbone: Annotated[
+        bool,
+        typer.Option(
+            "--trim-backbone/--full-backbone",
+            help="hybrid: leave out the backbone layers that never reach the logits; the function stays the same.",
+        ),
+    ] = True,
     patch_size: PatchSizeOpt = 2,
     img_size: Annotated[
         int | None,
@@ -69,18 +165,30 @@ def train(
             help="Who carries the augmentation out (default: batched, or albumentations with --augment).",
         ),
     ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option("--policy", metavar="NAME", help=f"Augmentation: course, crop-flip, none {RECIPE_HELP}."),
-    ] = None,
-    augment: Annotated[
-        Path | None, typer.Option("--augment", metavar="FILE", help="A policy saved with albumentations' A.save.")
-    ] = None,
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", help="Processes of the albumentations pipeline.")
     ] = 2,
     seed: SeedOpt = 42,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", metavar="0,1,2", help="Train once with each seed; report mean and standard deviation."),
+    ] = None,
     accelerator: AcceleratorOpt = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision", metavar="auto|32|bf16|16", help="auto takes what is fastest here and agrees with float32."
+        ),
+    ] = "auto",
+    memory_format: Annotated[
+        str,
+        typer.Option(
+            "--memory-format", metavar="auto|channels-last|contiguous", help="How images and kernels lie in memory."
+        ),
+    ] = "auto",
+    compile: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Compile the model with torch.compile first.")
+    ] = False,
     run_dir: Annotated[
         Path | None, typer.Option("--run-dir", metavar="DIR", help="Where the run goes (default: runs/<time>-<model>).")
     ] = None,
@@ -88,24 +196,41 @@ def train(
         Path | None,
         typer.Option("--resume", metavar="RUN_DIR", help="Continue an interrupted run; needs nothing else."),
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write a trace of ten steps, for TensorBoard and Perfetto.")
+    ] = False,
     fast_dev_run: Annotated[
         bool, typer.Option("--fast-dev-run", help="One batch of train, val and test each, for debugging.")
     ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what was measured and chosen.")] = False,
     as_json: JsonOpt = False,
     debug: DebugOpt = False,
 ) -> None:
     """Train a classifier, keep its best weights, score them on the test split."""
+    began = time.monotonic()
     from cifar_cli.core.data.config import DataConfig
     from cifar_cli.core.models.config import ModelConfig
     from cifar_cli.core.training.config import TrainConfig
     from cifar_cli.core.training.recipe import recipe_of
+    from cifar_cli.core.workflow.config import TrainRequest
 
     if resume is not None:
-        _train(resume, as_json=as_json)
+        _train(TrainRequest(resume=resume), began=began, as_json=as_json, verbose=verbose)
         return
-    overrides = given(learning_rate=learning_rate, batch=batch, max_epochs=max_epochs, policy=policy)
-    if max_time is not None:
-        overrides["max_seconds"] = parse_duration("--max-time", max_time)
+    overrides = given(
+        learning_rate=learning_rate,
+        batch=None if batch in (None, "auto") else parse_count("--batch", batch, example=128),
+        max_epochs=max_epochs,
+        max_seconds=None if max_time is None else parse_duration("--max-time", max_time),
+        optimizer=optimizer,
+        schedule=schedule,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        policy=policy,
+    )
+    if ema_decay is not None:
+        overrides["ema_decay"] = ema_decay or None
     config = TrainConfig(
         model=ModelConfig(
             name=model,
@@ -123,28 +248,42 @@ def train(
         augment_file=augment,
         workers=workers,
         accelerator=accelerator,
+        precision=precision,
+        memory_format=memory_format,
+        compile=compile,
+        profile=profile,
         fast_dev_run=fast_dev_run,
         run_dir=run_dir,
     )
-    _train(config, as_json=as_json)
+    request = TrainRequest(
+        config=config,
+        batch_auto=batch == "auto",
+        keep_steps=max_epochs is None,
+        seeds=() if seeds is None else parse_seeds("--seeds", seeds),
+    )
+    _train(request, began=began, as_json=as_json, verbose=verbose)
 
 
-def _train(wanted: TrainConfig | Path, *, as_json: bool) -> None:
+def _train(request: TrainRequest, *, began: float, as_json: bool, verbose: bool) -> None:
     """Begin a run, or continue the one in a directory, and show what it gave."""
-    from cifar_cli.core.training import trainer
-    from cifar_cli.render import console, tables
-    from cifar_cli.render.progress import progress_shown
+    from cifar_cli.core.training.trainer import Listeners
+    from cifar_cli.core.workflow.run import run
+    from cifar_cli.render import console, training_tables
+    from cifar_cli.render.training_view import training_shown
 
-    run = trainer.resume if isinstance(wanted, Path) else trainer.train
-    with progress_shown() as on_progress:
-        listeners = trainer.Listeners(
+    with training_shown() as view:
+        listeners = Listeners(
             on_note=console.note,
-            on_progress=on_progress,
-            on_epoch=lambda epoch: console.note(tables.epoch_line(epoch)),
+            on_progress=view.on_progress,
+            on_step=view.on_step,
+            on_epoch=lambda epoch: console.note(training_tables.epoch_line(epoch)),
+            on_numerics=lambda numerics: training_tables.say_numerics(numerics, verbose=verbose),
+            began=began,
         )
-        result = run(wanted, listeners)  # type: ignore[arg-type]
+        report = run(request, listeners)
     if as_json:
-        console.print_json(result.to_dict())
-    else:
-        console.show(tables.training(result))
-        console.note(f"next: cifar evaluate {result.run_dir}    tensorboard --logdir {result.run_dir.parent}")
+        console.print_json(report.to_dict())
+        return
+    console.show(*training_tables.training(report))
+    last = report.results[-1].run_dir
+    console.note(f"next: cifar evaluate {last}    tensorboard --logdir {last.parent}")

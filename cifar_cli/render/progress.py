@@ -72,11 +72,16 @@ def amount(done: float, total: float | None, unit: str, per_second: float | None
     return f"{done / 1e6:,.1f}{of} MB{speed}"
 
 
-def time_left(seconds: float) -> str:
-    """ "0:51 left" or "1:02:03 left"."""
+def clock(seconds: float) -> str:
+    """ "0:51" or "1:02:03"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02} left" if hours else f"{minutes}:{rest:02} left"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def time_left(seconds: float) -> str:
+    """ "0:51 left" or "1:02:03 left"."""
+    return f"{clock(seconds)} left"
 
 
 class _PlainTask:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cifar_cli.core.training.config import EpochResult, TrainResult
+from cifar_cli.core.training.config import EpochResult
 from cifar_cli.options import parse_duration
-from cifar_cli.render import tables
+from cifar_cli.render import training_tables
 
 
 @pytest.fixture
@@ -69,6 +69,17 @@ def test_another_image_size_is_resized_to(cifar, small: list[object]) -> None:  
             "albumentations",
         ),
         (["--policy", "curse"], "no augmentation policy named 'curse'", "course"),
+        (["--policy", "none", "--schedule", "cosine"], "--schedule cosine is not offered", "one-cycle"),
+        (["--optimizer", "addam"], "--optimizer addam is not offered", "adam"),
+        (["--warmup", "1.5"], "--warmup 1.5 is not a share", "less than 1"),
+        (["--label-smoothing", "-0.1"], "--label-smoothing -0.1 is not a share", "0 or more"),
+        (["--ema-decay", "1"], "--ema-decay 1 is not a share", "less than 1"),
+        (["--weight-decay", "-1"], "--weight-decay -1 can't train", "0 or more"),
+        (["--precision", "8"], "--precision 8 is not offered", "bf16"),
+        (["--precision", "16", "--accelerator", "cpu"], "--precision 16 needs a CUDA GPU", "bf16"),
+        (["--memory-format", "rows"], "--memory-format rows is not offered", "contiguous"),
+        (["--batch", "many"], "--batch many is not a whole number", "--batch auto"),
+        (["--seeds", "1,1"], "--seeds 1,1 is not a list of different seeds", "0,1,2"),
         (["--seed", "-1"], "--seed -1 is negative", "0 or more"),
         (["--workers", "-1"], "--workers -1 is negative", "0 or more"),
         (["--recipe", "curse"], "no recipe named 'curse'", "course"),
@@ -105,22 +116,50 @@ def test_an_epoch_line_fits_80_columns() -> None:
         images_per_second=123_456.0,
         best=True,
     )
-    line = tables.epoch_line(result)
+    line = training_tables.epoch_line(result)
     assert len(line) <= 80
     assert "100.00%*" in line
 
 
-def test_the_result_names_the_run_and_says_why_it_ended() -> None:
-    from io import StringIO
+def test_several_seeds_train_several_runs(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    result = cifar("train", "--seeds", "3,4", "--json", *small)
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert [run["seed"] for run in document["runs"]] == [3, 4]
+    assert document["test_accuracy"] == pytest.approx(sum(run["test_accuracy"] for run in document["runs"]) / 2)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"seed-3", "seed-4"}
 
-    from rich.console import Console
 
-    result = TrainResult(
-        run_dir=Path("runs/x"), checkpoint=Path("runs/x/checkpoints/best.ckpt"), model="null", dataset="cifar10",
-        synthetic=False, epochs=12, train_seconds=1118.0, images_per_second=2345.6, val_accuracy=0.7618,
-        test_accuracy=0.7612, test_loss=0.7, stopped_by="time",
-    )  # fmt: skip
-    text = StringIO()
-    Console(file=text, width=80).print(tables.training(result))
-    for expected in ("null on cifar10", "76.12%", "76.18%", "12 (the time was up)", "18 min 38 s", "2,346 images/s"):
-        assert expected in text.getvalue()
+def test_a_profile_is_a_trace_that_names_the_steps_operators(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    result = cifar("train", "--profile", *small)
+    assert result.exit_code == 0, result.stderr
+    (trace,) = (tmp_path / "run/profile").glob("*.pt.trace.json")
+    names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
+    assert "aten::conv2d" in names
+
+
+@pytest.mark.parametrize("recipe", ["fast", "best"])
+def test_the_other_recipes_train_too(cifar, small: list[object], recipe: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    result = cifar("train", "--recipe", recipe, "--batch", 16, *small)
+    assert result.exit_code == 0, result.stderr
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["config"]["recipe"]["name"] == recipe
+
+
+def test_every_part_of_a_recipe_has_a_flag(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words = ("--optimizer", "muon", "--schedule", "triangular", "--warmup", 0.4, "--weight-decay", 0.02)
+    more = ("--label-smoothing", 0.2, "--ema-decay", 0.5, "--precision", "32", "--memory-format", "contiguous")
+    result = cifar("train", *words, *more, *small)
+    assert result.exit_code == 0, result.stderr
+    config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["config"]
+    recipe = config["recipe"]
+    assert (recipe["optimizer"], recipe["schedule"], recipe["warmup"]) == ("muon", "triangular", 0.4)
+    assert (recipe["weight_decay"], recipe["label_smoothing"], recipe["ema_decay"]) == (0.02, 0.2, 0.5)
+    assert (config["precision"], config["memory_format"]) == ("32", "contiguous")
+
+
+def test_hybrid_is_trained_trimmed_unless_asked_for_whole(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    words = ("train", "--model", "hybrid", "--weights", "none", "--batch", 8)
+    trimmed = cifar(*words, *small)
+    assert "2,331,722 parameters" in trimmed.stderr
+    whole = cifar(*words, "--full-backbone", *small[:-1], tmp_path / "whole")
+    assert "13,350,730 parameters" in whole.stderr

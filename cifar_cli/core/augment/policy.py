@@ -81,12 +81,17 @@ class Policy:
 
 NONE = Policy(name="none", summary="normalise only", steps=())
 CROP_FLIP = Policy(name="crop-flip", summary="random crop and horizontal flip", steps=(PadCrop(), HorizontalFlip()))
+CROP_FLIP_CUTOUT = Policy(
+    name="crop-flip-cutout",
+    summary="random crop, horizontal flip, and one black square in every image",
+    steps=(PadCrop(), HorizontalFlip(), CoarseDropout(smallest=8, largest=8, p=1.0)),
+)
 COURSE = Policy(
     name="course",
     summary="random crop, horizontal flip, colour jitter, coarse dropout",
     steps=(PadCrop(), HorizontalFlip(), ColorJitter(), CoarseDropout()),
 )
-POLICIES: dict[str, Policy] = {policy.name: policy for policy in (COURSE, CROP_FLIP, NONE)}
+POLICIES: dict[str, Policy] = {policy.name: policy for policy in (COURSE, CROP_FLIP, CROP_FLIP_CUTOUT, NONE)}
 
 
 def policy_of(name: str) -> Policy:

@@ -5,6 +5,7 @@ Not of the number of workers, nor of the number of devices, nor of where a run w
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -129,6 +130,7 @@ class BatchLoader:
             world_size=world_size,
         )
         self.epoch = 0
+        self.seconds = 0.0  # waited for batches, over all passes
         self._start = 0  # where the next pass begins: not 0 only after load_state_dict
         self._next = 0  # the batch that would come next
 
@@ -159,7 +161,11 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, start, self._start = self.epoch, self._start, 0
-        for index, made in enumerate(self._make(epoch, range(start, len(self))), start=start):
+        batches = self._make(epoch, range(start, len(self)))
+        for index in range(start, len(self)):
+            began = time.perf_counter()
+            made = next(batches)
+            self.seconds += time.perf_counter() - began
             self._next = index + 1
             yield made
         self.set_epoch(epoch + 1)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch.nn import functional as F
-
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.evaluation.config import EvaluateConfig, EvaluateResult
 from cifar_cli.core.evaluation.metrics import class_scores
 from cifar_cli.core.figures import confusion_figure
-from cifar_cli.core.progress import OnProgress, Progress, silent
+from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.core.training.batches import loader_of_test
 from cifar_cli.core.training.checkpoint import Checkpoint, load_checkpoint
-from cifar_cli.core.training.module import Scores
+from cifar_cli.core.training.scoring import score
 from cifar_cli.core.training.trainer import device_of
 from cifar_cli.errors import CheckpointError, ResourceError
 
@@ -33,7 +30,9 @@ def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> Eva
     data = replace(told, dataset=config.dataset or told.dataset, data_dir=config.data_dir or told.data_dir)
     store = open_dataset(data, on_progress=on_progress)
     _require_same_classes(checkpoint, store)
-    scores = score(checkpoint, store, device=device, batch=config.batch, on_progress=on_progress)
+    loader = loader_of_test(store, img_size=checkpoint.config.model.img_size, device=device, batch=config.batch)
+    classes = len(store.classes)
+    scores = score(checkpoint.model, loader, classes=classes, device=device, on_progress=on_progress).plain
     matrix_KK = scores.matrix_KK
     figure_path = config.out or _figure_path(checkpoint.path)
     kind = " (synthetic)" if store.synthetic else ""
@@ -59,21 +58,6 @@ def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> Eva
         confusion=tuple(tuple(row) for row in matrix_KK.tolist()),
         figure=figure_path,
     )
-
-
-def score(
-    checkpoint: Checkpoint, store: Store, *, device: torch.device, batch: int, on_progress: OnProgress = silent
-) -> Scores:
-    """Run the model over the test images, in order, without augmentation."""
-    model = checkpoint.model.to(device).to(memory_format=torch.channels_last).eval()
-    scores = Scores(len(store.classes)).to(device)
-    loader = loader_of_test(store, img_size=checkpoint.config.model.img_size, device=device, batch=batch)
-    with torch.inference_mode():
-        for done, (images_BCHW, labels_B) in enumerate(loader, start=1):
-            logits_BK = model(images_BCHW)
-            scores.update(F.cross_entropy(logits_BK, labels_B), logits_BK, labels_B)
-            on_progress(Progress(task="evaluating", done=done, total=len(loader), unit="batches"))
-    return scores
 
 
 def _require_same_classes(checkpoint: Checkpoint, store: Store) -> None:

@@ -13,6 +13,8 @@ from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.errors import ConfigError
 
 ACCELERATORS = ("auto", "cpu", "gpu")
+PRECISIONS = ("auto", "32", "bf16", "16")
+MEMORY_FORMATS = ("auto", "channels-last", "contiguous")
 PIPELINES = ("batched", "albumentations")
 
 
@@ -24,7 +26,10 @@ class TrainConfig:
     follow the dataset). seed: initial weights, order and augmentation; the validation split has its own fixed
     seed, so that runs with different seeds are measured on the same images. workers: processes of the
     albumentations pipeline. augment_file: a policy saved with albumentations' `A.save`, instead of the recipe's.
-    fast_dev_run: one batch of each kind. run_dir: None makes one below runs/.
+    precision: "32", or autocast to "bf16" or "16" with float32 weights; memory_format: how images and kernels lie in
+    memory; "auto" of either takes the fastest on this machine. compile: run the model through torch.compile.
+    profile: write a profiler's trace of some steps. fast_dev_run: one batch of each kind.
+    run_dir: None makes one below runs/.
     Raises ConfigError for a value that is not offered.
     """
 
@@ -37,12 +42,18 @@ class TrainConfig:
     augment_file: Path | None = None
     workers: int = 2
     accelerator: str = "auto"
+    precision: str = "auto"
+    memory_format: str = "auto"
+    compile: bool = False
+    profile: bool = False
     fast_dev_run: bool = False
     run_dir: Path | None = None
 
     def __post_init__(self) -> None:
         _require_one_of("--accelerator", self.accelerator, ACCELERATORS)
         _require_one_of("--pipeline", self.pipeline, PIPELINES)
+        _require_one_of("--precision", self.precision, PRECISIONS)
+        _require_one_of("--memory-format", self.memory_format, MEMORY_FORMATS)
         if self.augment_file is not None and self.pipeline != "albumentations":
             raise ConfigError(
                 "--augment names an albumentations policy, which the batched pipeline can't carry out",
@@ -93,10 +104,55 @@ class EpochResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrainProgress:
+    """How far a training is. Loss and accuracy are means over the epoch so far; accuracies are fractions.
+
+    step: of `steps` in this epoch. val_accuracies: of the epochs done, the first one first.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    val_accuracies: tuple[float, ...]
+    images_per_second: float
+    elapsed_seconds: float
+    max_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimeSpent:
+    """Seconds of a run by what they went to; the sum is the time from the command to the end of the test.
+
+    startup: everything before the first step, the libraries' import included. data: waiting for batches.
+    step: forward and backward pass; optimizer: clipping and update. other: what is left, the trainer's own work.
+    On a GPU the parts of a step are taken from every 50th one, for which the device is waited for.
+    """
+
+    startup_seconds: float
+    data_seconds: float
+    step_seconds: float
+    optimizer_seconds: float
+    metrics_seconds: float
+    validation_seconds: float
+    logging_seconds: float
+    test_seconds: float
+    other_seconds: float
+
+    @property
+    def total_seconds(self) -> float:
+        return float(sum(asdict(self).values()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
     """What a training gave. Accuracies are fractions, measured with the best weights by validation.
 
-    images_per_second: median over the steps after the first ten. stopped_by: "epochs" or "time".
+    test_accuracy_flip_averaged: with the probabilities of each image and its mirror image averaged.
+    images_per_second: median over windows of 16 steps after the first ten. stopped_by: "epochs" or "time".
+    config: what was trained, nothing left open; plain values leave it to config.yaml.
     """
 
     run_dir: Path
@@ -104,16 +160,24 @@ class TrainResult:
     model: str
     dataset: str
     synthetic: bool
+    recipe: str
+    seed: int
     epochs: int
     train_seconds: float
     images_per_second: float
     val_accuracy: float
     test_accuracy: float
+    test_accuracy_flip_averaged: float
     test_loss: float
     stopped_by: str
+    precision: str
+    memory_format: str
+    time: TimeSpent
+    config: TrainConfig
 
     def to_dict(self) -> dict[str, Any]:
         plain: dict[str, Any] = _plain(asdict(self))
+        del plain["config"]
         return plain
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from cifar_cli.core.training.optimizers import make_optimizer
 from cifar_cli.core.training.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]
@@ -55,35 +57,48 @@ class Scores(nn.Module):
 
 
 class Classifier(LightningModule):
-    """Cross-entropy training of any module that maps images [B, 3, H, W] to logits [B, K]."""
+    """Cross-entropy training of any module that maps images [B, 3, H, W] to logits [B, K].
 
-    def __init__(self, model: nn.Module, *, classes: int, recipe: Recipe, learning_rate: float) -> None:
+    layout: the memory format that images and kernels lie in.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        classes: int,
+        recipe: Recipe,
+        learning_rate: float,
+        layout: torch.memory_format = torch.channels_last,
+        fused: bool = True,
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model = model.to(memory_format=layout)
         self.recipe = recipe
         self.learning_rate = learning_rate
-        self.train_scores, self.val_scores, self.test_scores = (Scores(classes) for _ in range(3))
+        self.layout = layout
+        self.fused = fused
+        self.train_scores, self.val_scores = Scores(classes), Scores(classes)
+        self.metrics_seconds = 0.0
         self.description: dict[str, Any] = {}
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        logits_BK: Tensor = self.model(images_BCHW)
+        logits_BK: Tensor = self.model(images_BCHW.contiguous(memory_format=self.layout))
         return logits_BK
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._step(batch, self.train_scores)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, self.val_scores)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch, self.test_scores)
-
-    def _step(self, batch: Batch, scores: Scores) -> Tensor:
         images_BCHW, labels_B = batch
         logits_BK = self(images_BCHW)
-        loss = F.cross_entropy(logits_BK, labels_B)
-        scores.update(loss, logits_BK, labels_B)
+        loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.recipe.label_smoothing)
+        start = time.perf_counter()
+        self.train_scores.update(loss, logits_BK, labels_B)
+        self.metrics_seconds += time.perf_counter() - start
         return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        images_BCHW, labels_B = batch
+        logits_BK = self(images_BCHW)
+        self.val_scores.update(F.cross_entropy(logits_BK, labels_B), logits_BK, labels_B)
 
     def on_train_epoch_start(self) -> None:
         self.train_scores.reset()
@@ -95,12 +110,18 @@ class Classifier(LightningModule):
         # Named for ModelCheckpoint, which chooses the best weights by it.
         self.log("val_accuracy", self.val_scores.accuracy, logger=False)
 
-    def on_test_epoch_start(self) -> None:
-        self.test_scores.reset()
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        return torch.optim.Adam(trained, lr=self.learning_rate, weight_decay=self.recipe.weight_decay)
+        return make_optimizer(self.model, self.recipe, learning_rate=self.learning_rate, fused=self.fused)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Lightning's own refuses fused optimizers under any autocast, though bfloat16 scales no gradients.
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Plain values only: checkpoints are read with weights_only=True.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
@@ -23,23 +24,37 @@ from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.core.training.batches import Loaders, make_loaders
 from cifar_cli.core.training.callbacks.clock import Clock
-from cifar_cli.core.training.callbacks.log import EpochLog, OnEpoch
+from cifar_cli.core.training.callbacks.log import EpochLog, OnEpoch, OnStep
 from cifar_cli.core.training.callbacks.pictures import Pictures
+from cifar_cli.core.training.callbacks.rate import LearningRate
 from cifar_cli.core.training.callbacks.rescue import Rescue
+from cifar_cli.core.training.callbacks.trace import StepTrace
 from cifar_cli.core.training.checkpoint import describe, read_checkpoint, trained_config
-from cifar_cli.core.training.config import TrainConfig, TrainResult
+from cifar_cli.core.training.config import TimeSpent, TrainConfig, TrainResult
 from cifar_cli.core.training.module import Classifier
+from cifar_cli.core.training.numerics import Numerics, choose_numerics
 from cifar_cli.core.training.run_dir import RunDir, create_run_dir, open_run_dir
+from cifar_cli.core.training.scoring import SplitScores, score
 from cifar_cli.errors import CheckpointError, ResourceError
+
+LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listeners:
-    """Who hears of a training: a sentence at its start, progress within an epoch, the result of every epoch."""
+    """Who hears of a training: a sentence at its start, progress of its preparation, the choice of precision, its
+    steps, the result of every epoch.
+
+    began: when the user's command began, in seconds of
+    time.monotonic(); None takes the call of `train`.
+    """
 
     on_note: Callable[[str], None] = lambda sentence: None
     on_progress: OnProgress = silent
+    on_step: OnStep = lambda progress: None
     on_epoch: OnEpoch = lambda result: None
+    on_numerics: Callable[[Numerics], None] = lambda numerics: None
+    began: float | None = None
 
 
 SILENT = Listeners()
@@ -51,6 +66,7 @@ def train(config: TrainConfig, listeners: Listeners = SILENT) -> TrainResult:
     Writes the run directory described in docs/training.md.
     Raises CifarError children for what the user can mend, Interrupted (with everything saved) on Ctrl-C.
     """
+    began = time.monotonic() if listeners.began is None else listeners.began
     device = device_of(config.accelerator)
     # The weights come first: when they can't be had, nothing was downloaded or written in vain.
     model = build_model(config.model, seed=config.seed)
@@ -60,8 +76,16 @@ def train(config: TrainConfig, listeners: Listeners = SILENT) -> TrainResult:
         config = replace(config, model=fitted)
         model = build_model(fitted, seed=config.seed)
     loaders = make_loaders(config, store, device=device)
+    numerics = choose_numerics(config, model, classes=len(store.classes), device=device)
+    listeners.on_numerics(numerics)
     run = create_run_dir(config.run_dir, model=config.model.label)
-    return _run(replace(config, run_dir=run.path), model, store, loaders, run, device, None, listeners)
+    config = replace(config, run_dir=run.path, precision=numerics.precision, memory_format=numerics.memory_format)
+    session = _Session(config, model, store, loaders, run, device, listeners, began)
+    run.write_config(
+        session.module.description
+        | {"device": str(device), "torch": str(torch.__version__), "trials": [asdict(t) for t in numerics.trials]}
+    )
+    return session.run_to_end(None)
 
 
 def resume(run_dir: Path, listeners: Listeners = SILENT) -> TrainResult:
@@ -69,6 +93,7 @@ def resume(run_dir: Path, listeners: Listeners = SILENT) -> TrainResult:
 
     Raises CheckpointError when the directory holds nothing that can be continued.
     """
+    began = time.monotonic() if listeners.began is None else listeners.began
     run = open_run_dir(run_dir)
     told = read_checkpoint(run.last).get("cifar")
     if not isinstance(told, dict):
@@ -83,7 +108,7 @@ def resume(run_dir: Path, listeners: Listeners = SILENT) -> TrainResult:
         )
     model = build_model(config.model, seed=config.seed)
     loaders = make_loaders(config, store, device=device)
-    return _run(config, model, store, loaders, run, device, run.last, listeners)
+    return _Session(config, model, store, loaders, run, device, listeners, began).run_to_end(run.last)
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -98,115 +123,153 @@ def device_of(accelerator: str) -> torch.device:
     return torch.device("cpu")
 
 
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class _Callbacks:
-    clock: Clock
-    log: EpochLog
-    rescue: Rescue
-    best: ModelCheckpoint
-    last: ModelCheckpoint
-    pictures: Pictures
+class _Session:
+    """One run, from its parts to its result."""
 
-    def all(self) -> list[Callback]:
-        return [self.clock, self.log, self.pictures, self.rescue, self.best, self.last]
-
-
-def _run(
-    config: TrainConfig,
-    model: nn.Module,
-    store: Store,
-    loaders: Loaders,
-    run: RunDir,
-    device: torch.device,
-    checkpoint: Path | None,
-    listeners: Listeners,
-) -> TrainResult:
-    module = Classifier(
-        model.to(memory_format=torch.channels_last),
-        classes=len(store.classes),
-        recipe=config.recipe,
-        learning_rate=config.recipe.learning_rate or spec_of(config.model.name).learning_rate,
-    )
-    module.description = describe(config, classes=store.classes, synthetic=store.synthetic)
-    if checkpoint is None:
-        run.write_config(module.description | {"device": str(device), "torch": str(torch.__version__)})
-    logger = TensorBoardLogger(run.path, name="", version="", default_hp_metric=False)
-    logger.experiment.add_text("dataset", _dataset_line(store))
-    callbacks = _callbacks(config, store, run, loaders, logger, listeners)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    listeners.on_note(
-        f"training {config.model.label} ({parameters:,} parameters) on {len(loaders.train_indices):,} images of "
-        f"{_dataset_line(store)}, {device}; everything goes to {run.path}"
-    )
-    torch.manual_seed(config.seed)  # whatever the model draws while training (dropout) follows the seed too
-    with _quiet_lightning():
-        trainer = Trainer(
-            accelerator="cpu" if device.type == "cpu" else "gpu",
-            devices=1,
-            max_epochs=1 if config.fast_dev_run else config.recipe.max_epochs,
-            gradient_clip_val=config.recipe.clip_norm,
-            logger=logger,
-            callbacks=callbacks.all(),
-            num_sanity_val_steps=0,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        store: Store,
+        loaders: Loaders,
+        run: RunDir,
+        device: torch.device,
+        listeners: Listeners,
+        began: float,
+    ) -> None:
+        self.config, self.store, self.loaders, self.run = config, store, loaders, run
+        self.device, self.listeners, self.began = device, listeners, began
+        numerics = Numerics(precision=config.precision, memory_format=config.memory_format)
+        self.module = Classifier(
+            model,
+            classes=len(store.classes),
+            recipe=config.recipe,
+            learning_rate=config.recipe.learning_rate or spec_of(config.model.name).learning_rate,
+            layout=numerics.layout,
+            fused=config.precision != "16",  # gradient scaling can't clip what a fused optimizer unscales itself
         )
-        _fit(trainer, module, loaders, callbacks.rescue, run, checkpoint)
-        train_seconds = callbacks.clock.elapsed_seconds
-        module.load_state_dict(read_checkpoint(run.best)["state_dict"])
-        trainer.test(module, loaders.test, verbose=False)
-    logger.experiment.close()
-    test = module.test_scores
-    result = TrainResult(
-        run_dir=run.path,
-        checkpoint=run.best,
-        model=config.model.label,
-        dataset=store.name,
-        synthetic=store.synthetic,
-        epochs=trainer.current_epoch,
-        train_seconds=train_seconds,
-        images_per_second=callbacks.clock.images_per_second,
-        val_accuracy=callbacks.log.best_val_accuracy,
-        test_accuracy=test.accuracy,
-        test_loss=test.loss,
-        stopped_by=callbacks.clock.stopped_by,
-    )
-    run.write_summary(result.to_dict())
-    return result
-
-
-def _callbacks(
-    config: TrainConfig,
-    store: Store,
-    run: RunDir,
-    loaders: Loaders,
-    logger: TensorBoardLogger,
-    listeners: Listeners,
-) -> _Callbacks:
-    clock = Clock(
-        max_seconds=config.recipe.max_seconds, val_images=len(loaders.val_indices), test_images=len(store.test)
-    )
-    return _Callbacks(
-        clock=clock,
-        log=EpochLog(
+        self.module.description = describe(config, classes=store.classes, synthetic=store.synthetic)
+        self.logger = TensorBoardLogger(run.path, name="", version="", default_hp_metric=False)
+        self.logger.experiment.add_text("dataset", _dataset_line(store))
+        # The test sees every image twice (as it is and mirrored), in float32, which takes twice as long as 16 bits.
+        test_images = len(store.test) * 2 * (1 if config.precision == "32" else 2)
+        self.clock = Clock(
+            max_seconds=config.recipe.max_seconds, val_images=len(loaders.val_indices), test_images=test_images
+        )
+        self.log = EpochLog(
             run=run,
-            writer=logger.experiment,
-            clock=clock,
-            on_progress=listeners.on_progress,
+            writer=self.logger.experiment,
+            clock=self.clock,
+            on_step=listeners.on_step,
             on_epoch=listeners.on_epoch,
-        ),
-        pictures=Pictures(
-            writer=logger.experiment,
-            store=store,
-            indices=(("train", loaders.train_indices), ("val", loaders.val_indices)),
-            img_size=config.model.img_size,
-        ),
-        rescue=Rescue(run),
-        best=_checkpoint(run.best, monitor="val_accuracy"),
-        # One of its own: with `save_last`, Lightning writes it only in epochs in which the best one changes.
-        last=_checkpoint(run.last, monitor=None),
-    )
+        )
+        self.rescue = Rescue(run)
+
+    def run_to_end(self, checkpoint: Path | None) -> TrainResult:
+        """Train (on from the checkpoint), then score the best weights once on the test split."""
+        config, recipe = self.config, self.config.recipe
+        parameters = sum(parameter.numel() for parameter in self.module.model.parameters())
+        self.listeners.on_note(
+            f"training {config.model.label} ({parameters:,} parameters, recipe {recipe.name}) on "
+            f"{len(self.loaders.train_indices):,} images of {_dataset_line(self.store)}, {self.device}, "
+            f"precision {config.precision}, {config.memory_format}; everything goes to {self.run.path}"
+        )
+        torch.manual_seed(config.seed)  # whatever the model draws while training (dropout) follows the seed too
+        if config.compile:
+            self.module.model.compile()
+        startup = time.monotonic() - self.began
+        with _quiet_lightning(), _fast_kernels(self.device):
+            trainer = Trainer(
+                accelerator="cpu" if self.device.type == "cpu" else "gpu",
+                devices=1,
+                precision=LIGHTNING_PRECISION[config.precision],  # type: ignore[arg-type]
+                max_epochs=1 if config.fast_dev_run else recipe.max_epochs,
+                logger=self.logger,
+                callbacks=self._callbacks(),
+                num_sanity_val_steps=0,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+            )
+            self._fit(trainer, checkpoint)
+        train_seconds, fit_seconds = self.clock.elapsed_seconds, time.monotonic() - self.began - startup
+        test_started = time.monotonic()
+        self.module.load_state_dict(read_checkpoint(self.run.best)["state_dict"])
+        scores = score(
+            self.module.model,
+            self.loaders.test,
+            classes=len(self.store.classes),
+            device=self.device,
+            flip_average=True,
+            on_progress=self.listeners.on_progress,
+        )
+        spent = self.clock.spent(
+            startup=startup,
+            train=fit_seconds,
+            data=self.loaders.train.seconds,
+            metrics=self.module.metrics_seconds,
+            test=time.monotonic() - test_started,
+        )
+        self.logger.experiment.close()
+        result = self._result(scores, spent, epochs=trainer.current_epoch, train_seconds=train_seconds)
+        self.run.write_summary(result.to_dict())
+        return result
+
+    def _callbacks(self) -> list[Callback]:
+        """In the order they are called in: the average knows a step before Ctrl-C saves it."""
+        recipe = self.config.recipe
+        pictures = Pictures(
+            writer=self.logger.experiment,
+            store=self.store,
+            indices=(("train", self.loaders.train_indices), ("val", self.loaders.val_indices)),
+            img_size=self.config.model.img_size,
+        )
+        averaging = [] if recipe.ema_decay is None else [EMAWeightAveraging(decay=recipe.ema_decay)]
+        return [
+            self.clock,
+            LearningRate(recipe=recipe, clock=self.clock),
+            *averaging,
+            *([StepTrace(self.run.path / "profile")] if self.config.profile else []),
+            self.log,
+            pictures,
+            self.rescue,
+            _checkpoint(self.run.best, monitor="val_accuracy"),
+            # One of its own: with `save_last`, Lightning writes it only in epochs in which the best one changes.
+            _checkpoint(self.run.last, monitor=None),
+        ]
+
+    def _fit(self, trainer: Trainer, checkpoint: Path | None) -> None:
+        try:
+            with self.rescue.listening():
+                trainer.fit(self.module, self.loaders.train, self.loaders.val, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:  # how Lightning ends after a KeyboardInterrupt
+            raise self.rescue.interrupted("interrupted; all up to the last whole epoch is saved") from None
+        except (OSError, RuntimeError) as error:
+            raise _explained(error, self.run, compiled=self.config.compile) from error
+
+    def _result(self, scores: SplitScores, spent: TimeSpent, *, epochs: int, train_seconds: float) -> TrainResult:
+        config = self.config
+        return TrainResult(
+            run_dir=self.run.path,
+            checkpoint=self.run.best,
+            model=config.model.label,
+            dataset=self.store.name,
+            synthetic=self.store.synthetic,
+            recipe=config.recipe.name,
+            seed=config.seed,
+            epochs=epochs,
+            train_seconds=train_seconds,
+            images_per_second=self.clock.images_per_second,
+            val_accuracy=self.log.best_val_accuracy,
+            test_accuracy=scores.plain.accuracy,
+            test_accuracy_flip_averaged=scores.accuracy_flip_averaged or 0.0,
+            test_loss=scores.plain.loss,
+            stopped_by=self.clock.stopped_by,
+            precision=config.precision,
+            memory_format=config.memory_format,
+            time=spent,
+            config=config,
+        )
 
 
 def _checkpoint(path: Path, *, monitor: str | None) -> ModelCheckpoint:
@@ -221,23 +284,16 @@ def _checkpoint(path: Path, *, monitor: str | None) -> ModelCheckpoint:
     )
 
 
-def _fit(
-    trainer: Trainer, module: Classifier, loaders: Loaders, rescue: Rescue, run: RunDir, checkpoint: Path | None
-) -> None:
-    try:
-        with rescue.listening():
-            trainer.fit(module, loaders.train, loaders.val, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:  # how Lightning ends after a KeyboardInterrupt
-        raise rescue.interrupted("interrupted; all up to the last whole epoch is saved") from None
-    except (OSError, RuntimeError) as error:
-        raise _explained(error, run) from error
-
-
-def _explained(error: OSError | RuntimeError, run: RunDir) -> Exception:
+def _explained(error: OSError | RuntimeError, run: RunDir, *, compiled: bool) -> Exception:
     """The failures of a long run that a user can mend, in words; any other error as it is."""
     if isinstance(error, torch.OutOfMemoryError):
         return ResourceError(
             "the GPU ran out of memory", remedy="pass a smaller --batch; `cifar profile-memory` says which fits"
+        )
+    if compiled and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return ResourceError(
+            f"torch.compile can't compile this model here ({str(error).strip().splitlines()[0]})",
+            remedy="pass --no-compile, or install a C++ compiler",
         )
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     # torch's zip writer reports a full disk as a RuntimeError of its own.
@@ -252,6 +308,23 @@ def _explained(error: OSError | RuntimeError, run: RunDir) -> Exception:
 def _dataset_line(store: Store) -> str:
     kind = "synthetic, drawn by cifar: not real images" if store.synthetic else f"from {store.provenance.source}"
     return f"{store.name} ({kind})"
+
+
+@contextmanager
+def _fast_kernels(device: torch.device) -> Iterator[None]:
+    """On CUDA: TF32 for float32 products, and the convolution algorithms that are fastest for these shapes."""
+    if device.type != "cuda":
+        yield
+        return
+    precision, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = tf32, benchmark
 
 
 @contextmanager

@@ -83,6 +83,6 @@ def test_the_confusion_figure_labels_classes_and_counts() -> None:
 def test_samples_tell_wrong_predictions_by_colour() -> None:
     images = torch.zeros(3, 4, 4, 3, dtype=torch.uint8)
     figure = samples_figure(images, torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), ("cat", "dog"), title="val")
-    titles = [axes.title for axes in figure.axes]
-    assert [title.get_color() for title in titles] == ["black", "firebrick", "black"]
-    assert titles[1].get_text() == "true dog\npred. cat"
+    labels = figure.axes[0].texts
+    assert [label.get_color() for label in labels] == ["black", "firebrick", "black"]
+    assert labels[1].get_text() == "true dog\npred. cat"

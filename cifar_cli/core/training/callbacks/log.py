@@ -11,36 +11,39 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.tensorboard import SummaryWriter
 
-from cifar_cli.core.progress import OnProgress, Progress
 from cifar_cli.core.training.callbacks.clock import Clock
-from cifar_cli.core.training.config import EpochResult
+from cifar_cli.core.training.config import EpochResult, TrainProgress
 from cifar_cli.core.training.module import Classifier
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.errors import CifarError
 
 OnEpoch = Callable[[EpochResult], None]
+OnStep = Callable[[TrainProgress], None]
 PROGRESS_SECONDS = 0.5  # reading the loss makes the device wait, so it is done seldom
 
 
 class EpochLog(Callback):
     """Writes what an epoch gave, once it is over."""
 
-    def __init__(
-        self, *, run: RunDir, writer: SummaryWriter, clock: Clock, on_progress: OnProgress, on_epoch: OnEpoch
-    ) -> None:
+    def __init__(self, *, run: RunDir, writer: SummaryWriter, clock: Clock, on_step: OnStep, on_epoch: OnEpoch) -> None:
         self.run = run
         self.writer = writer
         self.clock = clock
-        self.on_progress = on_progress
+        self.on_step = on_step
         self.on_epoch = on_epoch
-        self.best_val_accuracy = -1.0
+        self.val_accuracies: list[float] = []
         self._last_progress = 0.0
 
+    @property
+    def best_val_accuracy(self) -> float:
+        """The highest so far; below 0 before the first validation."""
+        return max(self.val_accuracies, default=-1.0)
+
     def state_dict(self) -> dict[str, Any]:
-        return {"best_val_accuracy": self.best_val_accuracy}
+        return {"val_accuracies": self.val_accuracies}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_val_accuracy = float(state_dict["best_val_accuracy"])
+        self.val_accuracies = [float(accuracy) for accuracy in state_dict["val_accuracies"]]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -50,14 +53,19 @@ class EpochLog(Callback):
         if now - self._last_progress < PROGRESS_SECONDS and batch_idx + 1 < total:
             return
         self._last_progress = now
-        self.on_progress(
-            Progress(
-                task=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
-                done=batch_idx + 1,
-                total=total,
-                unit="steps",
-                detail=f"loss {float(outputs['loss']):.3f}, {self.clock.epoch_images_per_second:,.0f} images/s, "
-                f"{self.clock.elapsed_seconds:,.0f} of {self.clock.max_seconds:,.0f} s",
+        assert isinstance(pl_module, Classifier)
+        self.on_step(
+            TrainProgress(
+                epoch=trainer.current_epoch + 1,
+                epochs=trainer.max_epochs or 1,
+                step=batch_idx + 1,
+                steps=total,
+                loss=pl_module.train_scores.loss,
+                accuracy=pl_module.train_scores.accuracy,
+                val_accuracies=tuple(self.val_accuracies),
+                images_per_second=self.clock.epoch_images_per_second,
+                elapsed_seconds=self.clock.elapsed_seconds,
+                max_seconds=self.clock.max_seconds,
             )
         )
 
@@ -75,7 +83,7 @@ class EpochLog(Callback):
             images_per_second=self.clock.epoch_images_per_second,
             best=val.accuracy > self.best_val_accuracy,
         )
-        self.best_val_accuracy = max(self.best_val_accuracy, result.val_accuracy)
+        self.val_accuracies.append(result.val_accuracy)
         self.run.append_metrics(result)
         for name, value in asdict(result).items():
             if name != "best":

@@ -1,0 +1,248 @@
+"""Which precision and memory layout trains fastest here: a few steps of each tell, and the answer is remembered."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.optimizers import make_optimizer
+from cifar_cli.errors import ConfigError
+
+DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
+LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
+LOSS_TOLERANCE = 0.05  # of float32's loss, by which another precision's may differ after the first steps
+COMPARED_STEPS = 3  # after which losses are compared; the first of them warms up and isn't timed
+TRIAL_SECONDS = 0.4  # for the timed steps of one combination
+LONGEST_STEP_SECONDS = 0.15  # a slower first step is followed by smaller batches
+HOPELESS = 1.5  # a step that takes so many times the best one's time is not repeated
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """A few training steps in one precision and layout.
+
+    batch: images a step of the trial, perhaps fewer than training's. loss: of the last compared step. agrees: that
+    loss lies within LOSS_TOLERANCE of float32's.
+    """
+
+    precision: str
+    memory_format: str
+    batch: int
+    images_per_second: float
+    loss: float
+    agrees: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Numerics:
+    """The choice. trials: what it was made from, empty where nothing was tried. remembered_in: the file that
+    an earlier run left them in, None where they are fresh.
+    """
+
+    precision: str
+    memory_format: str
+    trials: tuple[Trial, ...] = ()
+    remembered_in: Path | None = None
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What autocast computes in; None for float32."""
+        return DTYPES.get(self.precision)
+
+    @property
+    def layout(self) -> torch.memory_format:
+        return LAYOUTS[self.memory_format]
+
+
+def choose_numerics(config: TrainConfig, model: nn.Module, *, classes: int, device: torch.device) -> Numerics:
+    """Fill in what the config leaves open ("auto"); the model is copied, not touched.
+
+    The fastest combination whose loss agrees with float32's wins. It is remembered per machine and model in
+    `memory_path()`. A debugging run tries nothing and takes float32, channels last.
+    Raises ConfigError for float16 without a GPU.
+    """
+    if config.precision == "16" and device.type != "cuda":
+        raise ConfigError("--precision 16 needs a CUDA GPU", remedy="pass --precision bf16, 32 or auto")
+    precisions = offered_precisions(device) if config.precision == "auto" else (config.precision,)
+    formats = tuple(LAYOUTS) if config.memory_format == "auto" else (config.memory_format,)
+    if config.fast_dev_run or (len(precisions) == 1 and len(formats) == 1):
+        return Numerics(precision=precisions[0], memory_format=formats[0])
+    key = _key(config, precisions, formats, device)
+    known = recall(key)
+    trials = known or tuple(_tried(config, model, classes=classes, device=device, over=(precisions, formats)))
+    if not known:
+        remember(key, trials)
+    best = max((trial for trial in trials if trial.agrees), key=lambda trial: trial.images_per_second)
+    return Numerics(
+        precision=best.precision,
+        memory_format=best.memory_format,
+        trials=trials,
+        remembered_in=memory_path() if known else None,
+    )
+
+
+def offered_precisions(device: torch.device) -> tuple[str, ...]:
+    """What "auto" tries: float32 first, then 16 bits where the hardware computes in them."""
+    if device.type == "cuda":
+        return ("32", "bf16") if torch.cuda.is_bf16_supported(including_emulation=False) else ("32", "16")
+    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return ("32", "bf16")
+    return ("32",)
+
+
+def _tried(
+    config: TrainConfig,
+    model: nn.Module,
+    *,
+    classes: int,
+    device: torch.device,
+    over: tuple[tuple[str, ...], tuple[str, ...]],
+) -> Iterator[Trial]:
+    """One trial for each combination; the first one's loss (float32, unless it isn't wanted) is the measure."""
+    batch, reference, best = config.recipe.batch, None, 0.0
+    for precision, memory_format in product(*over):
+        step = _Step(config, model, precision, memory_format, classes=classes, device=device)
+        if reference is None:  # the first step of all: how large may the batch be?
+            start = time.perf_counter()
+            step(min(batch, 16))
+            per_image = (time.perf_counter() - start) / min(batch, 16)
+            batch = max(1, min(batch, int(LONGEST_STEP_SECONDS / per_image)))
+            step = _Step(config, model, precision, memory_format, classes=classes, device=device)
+        rate, loss = _timed(step, batch, hopeless_below=best / HOPELESS)
+        reference = loss if reference is None else reference
+        best = max(best, rate)
+        yield Trial(
+            precision=precision,
+            memory_format=memory_format,
+            batch=batch,
+            images_per_second=rate,
+            loss=loss,
+            agrees=loss == reference or abs(loss - reference) <= LOSS_TOLERANCE * abs(reference),
+        )
+
+
+def _timed(step: Callable[[int], float], batch: int, *, hopeless_below: float) -> tuple[float, float]:
+    """Images per second (median over steps after the first) and the loss after COMPARED_STEPS."""
+    step(batch)
+    loss, seconds = math.nan, list[float]()
+    while len(seconds) < COMPARED_STEPS - 1 or sum(seconds) < TRIAL_SECONDS:
+        start = time.perf_counter()
+        last = step(batch)
+        seconds.append(time.perf_counter() - start)
+        if len(seconds) == COMPARED_STEPS - 1:
+            loss = last
+            if batch / statistics.median(seconds) < hopeless_below:
+                break
+    return batch / statistics.median(seconds), loss
+
+
+class _Step:
+    """Training steps of a copy of the model on random images, the same for every combination."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: nn.Module,
+        precision: str,
+        memory_format: str,
+        *,
+        classes: int,
+        device: torch.device,
+    ) -> None:
+        self.dtype = DTYPES.get(precision)
+        self.layout = LAYOUTS[memory_format]
+        self.device = device
+        self.classes = classes
+        self.side = config.model.img_size
+        self.model = copy.deepcopy(model).to(device).to(memory_format=self.layout).train()
+        rate = config.recipe.learning_rate or 1e-3
+        self.optimizer = make_optimizer(self.model, config.recipe, learning_rate=rate, fused=precision != "16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "16")
+        self.batches: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, batch: int) -> float:
+        """One step of `batch` images; gives its loss, having waited for the device."""
+        images, labels = self._batch(batch)
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            loss = F.cross_entropy(self.model(images), labels)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return float(loss.detach())
+
+    def _batch(self, batch: int) -> tuple[Tensor, Tensor]:
+        if batch not in self.batches:
+            generator = torch.Generator().manual_seed(0)
+            images = torch.randn(batch, 3, self.side, self.side, generator=generator)
+            labels = torch.randint(self.classes, (batch,), generator=generator)
+            images = images.to(self.device).contiguous(memory_format=self.layout)
+            self.batches[batch] = images, labels.to(self.device)
+        return self.batches[batch]
+
+
+def memory_path() -> Path:
+    """The file that remembers: in $XDG_CACHE_HOME (or ~/.cache), cifar/numerics.json."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar" / "numerics.json"
+
+
+def recall(key: str) -> tuple[Trial, ...] | None:
+    """The trials remembered under a key; None when there are none, or the file can't be read."""
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+        trials = json.loads(memory_path().read_text(encoding="utf-8"))[key]
+        return tuple(Trial(**trial) for trial in trials) or None
+    return None
+
+
+def remember(key: str, trials: tuple[Trial, ...]) -> None:
+    """Add trials to the file, by an atomic replacement. A folder that can't be written to is no reason to stop."""
+    path = memory_path()
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        known: dict[str, Any] = {}
+        with suppress(OSError, ValueError):
+            known = json.loads(path.read_text(encoding="utf-8"))
+        known = known if isinstance(known, dict) else {}
+        known[key] = [asdict(trial) for trial in trials]
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            json.dump(known, file, indent=1)
+        Path(file.name).replace(path)
+
+
+def _key(config: TrainConfig, precisions: tuple[str, ...], formats: tuple[str, ...], device: torch.device) -> str:
+    """Everything that the speed of a step depends on."""
+    model = config.model
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+    parts = (
+        f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        f"{model.name} {model.backbone if model.name == 'cnn' else ''} {model.img_size} px, {model.classes} classes",
+        f"{'trimmed' if model.trim_backbone else 'whole'} patch {model.patch_size}, batch {config.recipe.batch}",
+        f"{config.recipe.optimizer}, {'|'.join(precisions)}, {'|'.join(formats)}",
+    )
+    return "; ".join(parts)
+
+
+def processor_name() -> str:
+    """The processor as the system calls it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,119 @@
+"""A training while it runs: a live view on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cifar_cli.core.progress import OnProgress, Progress
+from cifar_cli.core.training.config import TrainProgress
+from cifar_cli.render.console import note, stderr
+from cifar_cli.render.progress import PLAIN_LINE_SECONDS, clock, progress_shown
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+SPARKLINE_WIDTH = 40
+
+
+class OnStep:
+    """Shows the steps; a callable, so that the core knows nothing of it."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live: Live | None = None
+        self._said_at = 0.0
+
+    def __call__(self, progress: TrainProgress) -> None:
+        if self.console.is_terminal:
+            self._redraw(progress)
+        elif time.monotonic() - self._said_at >= PLAIN_LINE_SECONDS:
+            self._said_at = time.monotonic()
+            note(plain_line(progress))
+
+    def _redraw(self, progress: TrainProgress) -> None:
+        if self.live is None:
+            self.live = Live(console=self.console, transient=True, auto_refresh=False)
+            self.live.start()
+        self.live.update(panel(progress), refresh=True)
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingView:
+    """Where a training's preparation and steps are shown."""
+
+    on_progress: OnProgress
+    on_step: OnStep
+
+
+@contextmanager
+def training_shown() -> Iterator[TrainingView]:
+    """Give the listeners; what they draw vanishes at the end, lines stay."""
+    steps = OnStep(stderr())
+
+    def on_progress(progress: Progress) -> None:
+        steps.close()  # two live displays can't share a terminal
+        listen(progress)
+
+    try:
+        with progress_shown() as listen:
+            yield TrainingView(on_progress=on_progress, on_step=steps)
+    finally:
+        steps.close()
+
+
+def panel(progress: TrainProgress) -> RenderableType:
+    """Epoch, time used and validation so far, in three lines of at most 80 columns."""
+    bars = Table.grid(padding=(0, 1))
+    bars.add_row(
+        f"epoch {progress.epoch}/{progress.epochs}",
+        ProgressBar(total=progress.steps, completed=progress.step, width=24),
+        f"loss {progress.loss:.3f}  accuracy {progress.accuracy:.2%}  {progress.images_per_second:,.0f} images/s",
+    )
+    bars.add_row(
+        "time",
+        ProgressBar(total=progress.max_seconds, completed=progress.elapsed_seconds, width=24),
+        f"{clock(progress.elapsed_seconds)} of {clock(progress.max_seconds)}, ends in {clock(seconds_left(progress))}",
+    )
+    seen = progress.val_accuracies
+    if not seen:
+        return bars
+    line = Text.assemble("validation ", (sparkline(seen), "cyan"), f"  {seen[-1]:.2%}, best {max(seen):.2%}")
+    return Group(bars, line)
+
+
+def plain_line(progress: TrainProgress) -> str:
+    """The same in one line, for logs."""
+    best = f", val best {max(progress.val_accuracies):.2%}" if progress.val_accuracies else ""
+    return (
+        f"epoch {progress.epoch}/{progress.epochs} step {progress.step}/{progress.steps}: loss {progress.loss:.3f}, "
+        f"accuracy {progress.accuracy:.2%}{best}, {progress.images_per_second:,.0f} images/s, "
+        f"{clock(progress.elapsed_seconds)} of {clock(progress.max_seconds)}, "
+        f"ends in {clock(seconds_left(progress))}"
+    )
+
+
+def seconds_left(progress: TrainProgress) -> float:
+    """Until the epochs are done at the pace so far, or the time is up."""
+    done = progress.epoch - 1 + progress.step / progress.steps
+    by_epochs = progress.elapsed_seconds * (progress.epochs - done) / max(done, 1e-9)
+    return max(0.0, min(by_epochs, progress.max_seconds - progress.elapsed_seconds))
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """The last values as blocks between their lowest and highest."""
+    shown = values[-SPARKLINE_WIDTH:]
+    low, high = min(shown), max(shown)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((value - low) * scale)] for value in shown)

@@ -1,0 +1,144 @@
+"""What a training looks like while it runs and when it is over."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.training.config import TimeSpent, TrainConfig, TrainProgress, TrainResult
+from cifar_cli.core.training.numerics import Numerics, Trial
+from cifar_cli.core.workflow.config import Speed, TrainReport
+from cifar_cli.render import training_tables, training_view
+from cifar_cli.render.training_view import panel, plain_line, seconds_left, sparkline, training_shown
+
+PROGRESS = TrainProgress(
+    epoch=12, epochs=30, step=176, steps=352, loss=0.8123, accuracy=0.7134,
+    val_accuracies=(0.5, 0.62, 0.7012, 0.69), images_per_second=4321.0, elapsed_seconds=125.0, max_seconds=1200.0,
+)  # fmt: skip
+RESULT = TrainResult(
+    run_dir=Path("runs/x"), checkpoint=Path("runs/x/checkpoints/best.ckpt"), model="null", dataset="cifar10",
+    synthetic=False, recipe="course", seed=42, epochs=12, train_seconds=1118.0, images_per_second=2345.6,
+    val_accuracy=0.7618, test_accuracy=0.7612, test_accuracy_flip_averaged=0.7712, test_loss=0.7, stopped_by="time",
+    precision="bf16", memory_format="channels-last",
+    time=TimeSpent(
+        startup_seconds=6, data_seconds=70, step_seconds=900, optimizer_seconds=40, metrics_seconds=2,
+        validation_seconds=30, logging_seconds=40, test_seconds=3, other_seconds=9,
+    ),
+    config=TrainConfig(model=ModelConfig(name="null")),
+)  # fmt: skip
+REPORT = TrainReport(results=(RESULT,), speed=Speed(achieved_flops_per_second=1.5e11, matmul_flops_per_second=4e11))
+
+
+def drawn(*renderables: object, width: int) -> str:
+    text = io.StringIO()
+    Console(file=text, width=width).print(*renderables)
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_live_view_shows_epoch_time_and_validation_in_three_lines(width: int) -> None:
+    lines = drawn(panel(PROGRESS), width=width).rstrip("\n").splitlines()
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= width
+    for expected, line in zip(
+        (("epoch 12/30", "loss 0.812", "71.34%", "4,321 images/s"), ("2:05 of 20:00", "ends in"), ("▁", "best 70.12%")),
+        lines,
+        strict=True,
+    ):
+        assert all(words in line for words in expected), line
+
+
+def test_before_the_first_validation_there_is_no_line_about_it() -> None:
+    assert "validation" not in drawn(panel(replace(PROGRESS, val_accuracies=())), width=80)
+
+
+def test_a_run_ends_when_its_epochs_or_its_time_are_over() -> None:
+    assert seconds_left(PROGRESS) == pytest.approx(125 * (30 - 11.5) / 11.5)
+    assert seconds_left(replace(PROGRESS, max_seconds=130.0)) == 5
+
+
+def test_a_sparkline_reaches_from_the_lowest_to_the_highest_block() -> None:
+    assert sparkline([0.1, 0.2, 0.45, 0.8]) == "▁▂▄█"
+    assert sparkline([0.5, 0.5]) == "▁▁"
+    assert len(sparkline([0.1] * 500)) == training_view.SPARKLINE_WIDTH
+
+
+def test_without_a_terminal_there_is_a_line_every_few_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(training_view.time, "monotonic", lambda: now[0])
+    with training_shown() as view:
+        for _ in range(12):
+            view.on_step(PROGRESS)
+            now[0] += 1.0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [plain_line(PROGRESS)] * 3
+    assert "epoch 12/30 step 176/352: loss 0.812, accuracy 71.34%, val best 70.12%" in err
+
+
+def test_on_a_terminal_the_view_vanishes_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=80)
+    monkeypatch.setattr(training_view, "stderr", lambda: console)
+    with training_shown() as view:
+        view.on_step(PROGRESS)
+        assert "epoch 12/30" in text.getvalue()
+        assert view.on_step.live is not None
+    assert view.on_step.live is None
+    assert text.getvalue().endswith("\x1b[2K")  # the last line that was drawn is wiped
+
+
+def test_the_result_names_the_run_and_says_why_it_ended() -> None:
+    text = drawn(*training_tables.training(REPORT), width=80)
+    for expected in (
+        "null on cifar10", "76.12%", "77.12%", "76.18%", "12 (the time was up)", "18 min 38 s", "2,346 images/s",
+    ):  # fmt: skip
+        assert expected in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_time_table_s_lines_add_up_and_name_the_share_of_the_machine() -> None:
+    text = drawn(training_tables.time_spent(RESULT.time, REPORT.speed, RESULT), width=80)
+    rows = [line.split("│") for line in text.splitlines() if line.startswith("│")]
+    seconds = [float(row[2].replace(",", "")) for row in rows]
+    assert sum(seconds[:-1]) == pytest.approx(seconds[-1])
+    assert "150 GFLOP/s" in text
+    assert "38%" in text
+
+
+def test_several_seeds_are_summed_up_as_mean_and_deviation() -> None:
+    results = tuple(replace(RESULT, seed=seed, test_accuracy=0.76 + 0.01 * seed) for seed in range(3))
+    report = replace(REPORT, results=results)
+    text = drawn(*training_tables.training(report), width=80)
+    assert "77.00% ± 1.00" in text
+    document = report.to_dict()
+    assert document["test_accuracy"] == pytest.approx(0.77)
+    assert document["test_accuracy_standard_deviation"] == pytest.approx(0.01)
+    assert [run["seed"] for run in document["runs"]] == [0, 1, 2]
+
+
+def test_what_was_tried_is_shown_to_those_who_ask(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = (("32", 1000.0, 2.30, True), ("bf16", 4000.0, 2.31, True), ("16", 9000.0, 3.0, False))
+    trials = tuple(
+        Trial(precision=name, memory_format="channels-last", batch=128, images_per_second=rate, loss=loss, agrees=good)
+        for name, rate, loss, good in rows
+    )
+    numerics = Numerics(
+        precision="bf16", memory_format="channels-last", trials=trials, remembered_in=Path("numerics.json")
+    )
+    training_tables.say_numerics(numerics, verbose=False)
+    assert capsys.readouterr().err == ""
+    training_tables.say_numerics(numerics, verbose=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    (chosen,) = [line for line in err.splitlines() if "chosen" in line]
+    assert "bf16" in chosen
+    assert "loss differs" in err
+    assert "delete numerics.json to try again" in err
