@@ -1,9 +1,12 @@
-"""What the CPU's kernels allocate inside an operator, for comparing a trace with the memory of this host."""
+"""Memory of this host: what is there, what is taken, and what the CPU's kernels take inside an operator."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,17 +57,65 @@ def scratch_bytes(calls: Sequence[Call]) -> list[int]:
     """
     if not calls:
         return []
-    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with torch.no_grad(), watched_allocations() as watched:
         for number, call in enumerate(calls):
             args = _made(call.args)
             with record_function(f"{_MARK}{number}"):
                 results = call.operator(*args)
             del args, results
-    return _beyond_results(profiler, len(calls))
+    return _beyond_results(watched.events, len(calls))
 
 
-def _beyond_results(profiler: Any, count: int) -> list[int]:
-    events = list(profiler.profiler.kineto_results.events())
+@dataclass(slots=True)
+class Watched:
+    """What the profiler recorded, in order; filled when the watch ends."""
+
+    events: list[Any] = field(default_factory=list)
+
+    def peak_bytes(self) -> int:
+        """The most that the CPU allocator had given out at once since the watch began."""
+        now = peak = 0
+        for event in self.events:
+            if event.name() == "[memory]":
+                now += event.nbytes()
+                peak = max(peak, now)
+        return peak
+
+
+@contextlib.contextmanager
+def watched_allocations() -> Iterator[Watched]:
+    """Record every allocation and release of torch's CPU allocator."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes about itself to the terminal
+    watched = Watched()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        yield watched
+    watched.events.extend(profiler.profiler.kineto_results.events())
+
+
+def available_bytes() -> int:
+    """Memory that new processes may take without swapping: the kernel's figure, or what a container leaves of it."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    with contextlib.suppress(OSError, ValueError):
+        control = Path("/sys/fs/cgroup")
+        limit, used = (int((control / name).read_text()) for name in ("memory.max", "memory.current"))
+        free = min(free, max(0, limit - used))
+    return free
+
+
+def limit_this_process() -> None:
+    """Let allocations beyond what the host has left fail here, before the kernel ends some other process for them."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # no such limits outside of Unix
+        import resource
+
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + available_bytes(), hard))
+
+
+def _beyond_results(events: Sequence[Any], count: int) -> list[int]:
     spans = {
         int(event.name().removeprefix(_MARK)): (event.start_ns(), event.end_ns())
         for event in events
