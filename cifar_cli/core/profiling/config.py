@@ -117,8 +117,10 @@ class MemoryRequest:
             raise ConfigError(
                 f"--multiple-of {self.multiple_of} leaves no batch size", remedy="pass 1 or more, often 8"
             )
-        if self.measure and self.find_max_batch:
-            raise ConfigError("--find-max-batch is an estimate", remedy="leave --measure out, then measure that batch")
+        if self.measure and self.find_max_batch and self.gpu is not None:
+            raise ConfigError(
+                "--gpu names a card to estimate for, and --measure runs on this machine", remedy="leave one of them out"
+            )
         parse_margin(self.margin)
         if self.memory is not None:
             parse_bytes(self.memory)

@@ -1,53 +1,150 @@
-"""What the CPU does otherwise than CUDA, for comparing a trace with the memory of this host."""
+"""Memory of this host: what is there, what is taken, and what the CPU's kernels take inside an operator."""
 
 from __future__ import annotations
 
-import math
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
+
+_MARK = "cifar: operator "
 
 
-def scratch_bytes(func: Any, args: tuple[Any, ...]) -> tuple[int, ...]:
-    """What the CPU's kernel allocates and releases again inside an operator, one amount after the other.
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor's metadata: what a kernel chooses its way by."""
 
-    Where oneDNN has no kernel for a 16-bit type (no AVX-512 or AMX for it), a convolution unfolds its input into
-    columns, group by group, and joins the groups at the end; its bias gradient is summed over a float32 copy.
-    Seen with torch's profiler (`_slow_conv2d_forward`, `_slow_conv2d_backward`); other operators give nothing.
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One operator and its operands, tensors as Operand and lists as tuples, so that equal calls compare equal."""
+
+    operator: Any
+    args: tuple[Any, ...]
+
+
+# Operators whose kernels were seen (torch's profiler) to take memory that they give back before they return. Others
+# take none, or so little that it never decides a peak.
+_TAKES_SCRATCH = frozenset(
+    {
+        torch.ops.aten.convolution.default,
+        torch.ops.aten.convolution_backward.default,
+        torch.ops.aten.mean.dim,
+    }
+)
+
+
+def call_of(operator: Any, args: tuple[Any, ...]) -> Call | None:
+    """The call, when its kernel may take memory of its own."""
+    return Call(operator, _described(args)) if operator in _TAKES_SCRATCH else None
+
+
+def scratch_bytes(calls: Sequence[Call]) -> list[int]:
+    """The most that each call holds beside its operands and results, on this processor with this many threads.
+
+    oneDNN decides by shape, type, instruction set and threads in which layouts a convolution computes and what it
+    copies for that; there is no formula to follow, so each call is run once, alone, and the allocator watched.
     """
-    if func is torch.ops.aten.convolution.default:
-        images, weight, groups = args[0], args[1], args[8]
-        if _has_own_kernel(images):
-            return ()
-        grid = [(size + 2 * pad - step * (side - 1) - 1) // stride + 1 for size, side, stride, pad, step in
-                zip(images.shape[2:], weight.shape[2:], args[3], args[4], args[5], strict=True)]  # fmt: skip
-        columns = _columns(images, weight, grid)
-        if groups == 1:
-            return (columns,)
-        made = images.shape[0] * weight.shape[0] * math.prod(grid) * images.element_size()
-        return (max(images.nbytes // groups + columns, made),)
-    if func is torch.ops.aten.convolution_backward.default:
-        received, images, weight, groups = args[0], args[1], args[2], args[9]
-        if _has_own_kernel(images):
-            return ()
-        columns = _columns(images, weight, received.shape[2:])
-        summed = received.numel() // groups * 4 if args[10][2] else 0
-        if groups == 1:
-            return summed, columns
-        slices = (images.nbytes + received.nbytes) // groups
-        return (max(slices + max(summed, columns), images.nbytes if args[10][0] else 0),)
-    return ()
+    if not calls:
+        return []
+    with torch.no_grad(), watched_allocations() as watched:
+        for number, call in enumerate(calls):
+            args = _made(call.args)
+            with record_function(f"{_MARK}{number}"):
+                results = call.operator(*args)
+            del args, results
+    return _beyond_results(watched.events, len(calls))
 
 
-def _has_own_kernel(tensor: Tensor) -> bool:
-    if tensor.dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return tensor.dtype != torch.float16 or bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+@dataclass(slots=True)
+class Watched:
+    """What the profiler recorded, in order; filled when the watch ends."""
+
+    events: list[Any] = field(default_factory=list)
+
+    def peak_bytes(self) -> int:
+        """The most that the CPU allocator had given out at once since the watch began."""
+        now = peak = 0
+        for event in self.events:
+            if event.name() == "[memory]":
+                now += event.nbytes()
+                peak = max(peak, now)
+        return peak
 
 
-def _columns(images: Tensor, weight: Tensor, grid: Any) -> int:
-    """Bytes of one group's unfolded input; a 1x1 kernel needs none."""
-    if math.prod(weight.shape[2:]) == 1 and list(grid) == list(images.shape[2:]):
-        return 0
-    return int(images.shape[0] * math.prod(weight.shape[1:]) * math.prod(grid) * images.element_size())
+@contextlib.contextmanager
+def watched_allocations() -> Iterator[Watched]:
+    """Record every allocation and release of torch's CPU allocator."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes about itself to the terminal
+    watched = Watched()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        yield watched
+    watched.events.extend(profiler.profiler.kineto_results.events())
+
+
+def available_bytes() -> int:
+    """Memory that new processes may take without swapping: the kernel's figure, or what a container leaves of it."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    with contextlib.suppress(OSError, ValueError):
+        control = Path("/sys/fs/cgroup")
+        limit, used = (int((control / name).read_text()) for name in ("memory.max", "memory.current"))
+        free = min(free, max(0, limit - used))
+    return free
+
+
+def limit_this_process() -> None:
+    """Let allocations beyond what the host has left fail here, before the kernel ends some other process for them."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # no such limits outside of Unix
+        import resource
+
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + available_bytes(), hard))
+
+
+def _beyond_results(events: Sequence[Any], count: int) -> list[int]:
+    spans = {
+        int(event.name().removeprefix(_MARK)): (event.start_ns(), event.end_ns())
+        for event in events
+        if event.name().startswith(_MARK)
+    }
+    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
+    at = 0
+    found = []
+    for number in range(count):
+        start, end = spans[number]
+        now = peak = 0
+        while at < len(changes) and changes[at][0] <= end:
+            if changes[at][0] >= start:
+                now += changes[at][1]
+                peak = max(peak, now)
+            at += 1
+        found.append(peak - now)
+    return found
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return Operand(tuple(value.shape), value.stride(), value.dtype)
+    if isinstance(value, (list, tuple)):
+        return tuple([_described(item) for item in value])
+    return value
+
+
+def _made(value: Any) -> Any:
+    if isinstance(value, Operand):
+        return torch.empty_strided(value.shape, value.stride, dtype=value.dtype).zero_()
+    return tuple([_made(item) for item in value]) if isinstance(value, tuple) else value

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from cifar_cli.core.models.build import build_untrained
-from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.config import GIB, MIB, MemoryConfig, StepConfig
+from cifar_cli.core.profiling.config import MIB, MemoryConfig
 from cifar_cli.core.profiling.gpus import CONTEXT_BYTES
 from cifar_cli.core.profiling.replay import WORKSPACE_BYTES, between, fits, peak_of, tensor_peak_bytes
 from cifar_cli.core.profiling.results import MaxBatch, PeakMemory
+from cifar_cli.core.profiling.search import largest_that
 from cifar_cli.core.profiling.trace import Trace, trace_steps
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import ConfigError, ResourceError
@@ -41,6 +39,15 @@ class Tracer:
                 step=self.config.step,
             )
         return self._traces[batch]
+
+    def foreseen(self, batch: int) -> Trace | None:
+        """What the trace of a batch should be, from two small ones; None where they don't tell."""
+        low, high = (self.at(size) for size in FIRST_SIZES)
+        return between(low, high, batch)
+
+    def smallest_peak(self) -> PeakMemory:
+        """The peak of the smallest batch that is traced."""
+        return peak_of(self.at(FIRST_SIZES[0]), model=self.config.model.label)
 
     def line(self) -> tuple[float, float]:
         """Bytes at batch 0 and bytes an image, through two small traces."""
@@ -74,10 +81,8 @@ def find_max_batch(
 
     fixed, slope = tracer.line()
 
-    low, high = (tracer.at(size) for size in FIRST_SIZES)
-
     def should_run(multiples: int) -> bool:
-        foreseen = between(low, high, multiples * multiple_of)
+        foreseen = tracer.foreseen(multiples * multiple_of)
         return runs(multiples) if foreseen is None else fits(foreseen, usable)
 
     most = MOST // multiple_of
@@ -102,33 +107,15 @@ def find_max_batch(
     )
 
 
-def largest_that(runs: Callable[[int], bool], *, guess: int, most: int) -> int:
-    """An n in 1..most for which `runs` holds and n + 1 doesn't; 0 when none does.
-
-    Starts at the guess, brackets with growing steps and bisects.
-    """
-    low, high, stride = 0, most + 1, 1
-    at = min(max(guess, 1), most)
-    while high - low > 1:
-        if runs(at):
-            low = at
-        else:
-            high = at
-        if low and high <= most:
-            at = (low + high) // 2
-        else:
-            at = min(low + stride, most) if low else max(high - stride, 1)
-            stride *= 4
-    return low
-
-
 def require_weights_fit(tracer: Tracer, memory_bytes: int) -> None:
-    """Raises ResourceError when the weights alone, with the CUDA context, don't fit."""
+    """Raises ResourceError when the weights alone, on a GPU with the CUDA context, don't fit."""
     weights = sum(p.numel() * p.element_size() for p in tracer.model.parameters())
-    if weights + CONTEXT_BYTES > memory_bytes:
+    on_gpu = tracer.config.step.physics == "cuda"
+    if weights + on_gpu * CONTEXT_BYTES > memory_bytes:
+        context = f" and the CUDA context ({CONTEXT_BYTES / MIB:.0f} MiB)" if on_gpu else ""
         raise ResourceError(
-            f"the weights of {tracer.config.model.label} ({weights / MIB:.0f} MiB) and the CUDA context "
-            f"({CONTEXT_BYTES / MIB:.0f} MiB) alone don't fit into {memory_bytes / MIB:.0f} MiB",
+            f"the weights of {tracer.config.model.label} ({weights / MIB:.0f} MiB){context} alone don't fit into "
+            f"{memory_bytes / MIB:.0f} MiB",
             remedy="pass more --memory, or a smaller --model",
         )
 
@@ -144,15 +131,3 @@ def what_would_help(config: MemoryConfig) -> str:
         helps.append("--trim-backbone")
     helps.append("a smaller --img-size, or gradient accumulation over smaller batches")
     return "try " + ", ".join(helps)
-
-
-def choose_batch(
-    model: ModelConfig, step: StepConfig, *, memory_bytes: int, gpu: str = "this device", margin: float = 0.05
-) -> MaxBatch:
-    """For `train --batch auto`: the largest batch by estimate. Raises ResourceError when nothing fits."""
-    tracer = Tracer(MemoryConfig(model=model, step=step))
-    require_weights_fit(tracer, memory_bytes)
-    chosen = find_max_batch(tracer, gpu=gpu, memory_bytes=memory_bytes, margin=margin)
-    if not chosen.max_batch:
-        raise ResourceError(f"not one image fits into {memory_bytes / GIB:.1f} GiB", remedy=chosen.help)
-    return chosen

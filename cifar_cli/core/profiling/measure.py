@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import gc
 from collections.abc import Callable
-from dataclasses import dataclass
-from queue import Empty
-from typing import Any, Literal
 
 import torch
-from torch import nn
-from torch.profiler import ProfilerActivity, profile
 
-from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.profiling.config import MemoryConfig
-from cifar_cli.core.profiling.results import PeakMemory
-from cifar_cli.core.profiling.trace import make_optimizer
+from cifar_cli.core.profiling.host import limit_this_process, watched_allocations
+from cifar_cli.core.profiling.results import PeakMemory, Trial
+from cifar_cli.core.profiling.steps import built, prove_steps, try_steps
+from cifar_cli.core.profiling.worker import in_child
 from cifar_cli.errors import ConfigError, ResourceError
-
-STEPS = 5
-_DTYPES = {"16": torch.float16, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """How a child process ended. kind: "done", "out of memory", "died" or "timed out"."""
-
-    kind: Literal["done", "out of memory", "died", "timed out"]
-    value: Any = None
 
 
 def require_gpu() -> None:
@@ -47,104 +32,79 @@ def measure(config: MemoryConfig, batch: int, *, device: str, timeout_seconds: f
     if batch < 1:
         raise ConfigError(f"--batch {batch} holds no image", remedy="pass 1 or more, for example --batch 128")
     if device == "cpu":
-        return _measure_host(config, batch)
+        return peak_of_trial(config, run_on_host(config, None, batch))
     require_gpu()
-    outcome = in_child(_gpu_worker, config, batch, timeout_seconds=timeout_seconds)
+    outcome = in_child(run_on_gpu, config, None, batch, timeout_seconds=timeout_seconds)
     if outcome.kind != "done":
         raise ResourceError(
             f"{batch} images of {config.model.label} don't run on this GPU: {outcome.kind}",
             remedy="pass a smaller --batch, or --find-max-batch",
         )
-    allocated, reserved, taken = outcome.value
+    return peak_of_trial(config, outcome.value)
+
+
+def peak_of_trial(config: MemoryConfig, trial: Trial) -> PeakMemory:
+    """A trial that ran, as a peak."""
     return PeakMemory(
         model=config.model.label,
-        batch=batch,
+        batch=trial.batch,
         method="measure",
-        peak_allocated_bytes=allocated,
-        peak_reserved_bytes=reserved,
-        device_bytes=taken,
+        peak_allocated_bytes=trial.peak_allocated_bytes,
+        peak_reserved_bytes=trial.peak_reserved_bytes,
+        device_bytes=trial.device_bytes,
+        host=trial.host,
     )
 
 
-def in_child(worker: Callable[..., Any], *arguments: Any, timeout_seconds: float) -> Outcome:
-    """Call `worker` in a fresh process, so that whatever befalls it leaves nothing behind here."""
-    context = multiprocessing.get_context("spawn")
-    answers: Any = context.Queue()
-    child = context.Process(target=_answer, args=(answers, worker, arguments), daemon=True)
-    child.start()
-    try:
-        waited = 0.0
-        while waited < timeout_seconds:
-            try:
-                return Outcome(**answers.get(timeout=0.2))
-            except Empty:
-                waited += 0.2
-            if not child.is_alive():
-                try:
-                    return Outcome(**answers.get(timeout=0.5))
-                except Empty:
-                    return Outcome(kind="died", value=child.exitcode)
-        return Outcome(kind="timed out")
-    finally:
-        if child.is_alive():
-            child.join(timeout=2)
-        if child.is_alive():
-            child.kill()
-        child.join()
+def run_on_gpu(config: MemoryConfig, usable_bytes: int | None, batch: int, proof: bool = False) -> Trial:
+    """Run steps on the GPU as if it had `usable_bytes`, context and other processes included; None is all of it.
 
-
-def _answer(answers: Any, worker: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    try:
-        answers.put({"kind": "done", "value": worker(*arguments)})
-    except torch.OutOfMemoryError:
-        answers.put({"kind": "out of memory"})
-
-
-def _gpu_worker(config: MemoryConfig, batch: int) -> tuple[int, int, int]:
-    torch.cuda.reset_peak_memory_stats()
-    _run_steps(config, batch, device="cuda", steps=STEPS)
-    torch.cuda.synchronize()
+    Meant for a process of its own. Raises torch.OutOfMemoryError.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
-    return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved(), total - free
-
-
-def _measure_host(config: MemoryConfig, batch: int) -> PeakMemory:
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        _run_steps(config, batch, device="cpu", steps=2)
-    now = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            peak = max(peak, now)
-    return PeakMemory(
-        model=config.model.label,
+    usable = total if usable_bytes is None else min(usable_bytes, total)
+    if usable < total:
+        # Held against the allocator, so that it gives back and tries again at this limit as it would at the card's.
+        left = usable - (total - free)
+        if left <= 0:
+            raise torch.OutOfMemoryError("context and other processes leave nothing")
+        torch.cuda.set_per_process_memory_fraction(left / total)
+    torch.cuda.reset_peak_memory_stats()
+    speed = _steps_of(proof)(config, batch, device="cuda")
+    free, _ = torch.cuda.mem_get_info()
+    if total - free > usable:
+        raise torch.OutOfMemoryError("the context grew into what was to stay free")
+    return Trial(
         batch=batch,
-        method="measure",
+        kind="ran",
+        peak_allocated_bytes=torch.cuda.max_memory_allocated(),
+        peak_reserved_bytes=torch.cuda.max_memory_reserved(),
+        device_bytes=total - free,
+        images_per_second=speed,
+    )
+
+
+def run_on_host(config: MemoryConfig, usable_bytes: int | None, batch: int, proof: bool = False) -> Trial:
+    """Run steps on the CPU; they fit when the allocator's peak stays within `usable_bytes`, None for no bound."""
+    if usable_bytes is not None:
+        limit_this_process()
+    built(config.model)  # before the watch: only the copy that trains counts
+    with watched_allocations() as watched:
+        speed = _steps_of(proof)(config, batch, device="cpu")
+    peak = watched.peak_bytes()
+    fits = usable_bytes is None or peak <= usable_bytes
+    return Trial(
+        batch=batch,
+        kind="ran" if fits else "out of memory",
         peak_allocated_bytes=peak,
         peak_reserved_bytes=peak,
         device_bytes=peak,
+        images_per_second=speed,
         host=True,
     )
 
 
-def _run_steps(config: MemoryConfig, batch: int, *, device: str, steps: int) -> None:
-    step, size = config.step, config.model.img_size
-    layout = torch.channels_last if step.channels_last else torch.contiguous_format
-    model = build_untrained(config.model).train().to(device)
-    if step.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, step)
-    images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=layout)
-    labels = torch.zeros(batch, dtype=torch.long, device=device)
-    scaler = torch.amp.GradScaler(device, enabled=step.precision == "16" and device == "cuda")
-    for _ in range(steps):
-        optimizer.zero_grad()
-        with torch.autocast(device, dtype=_DTYPES.get(step.precision), enabled=step.precision != "32"):
-            loss = nn.functional.cross_entropy(model(images), labels)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        del loss
-        scaler.unscale_(optimizer)
-        if step.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), step.clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
+def _steps_of(proof: bool) -> Callable[..., float]:
+    return prove_steps if proof else try_steps

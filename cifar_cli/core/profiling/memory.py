@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from cifar_cli.core.profiling.config import MemoryConfig, MemoryRequest, parse_b
 from cifar_cli.core.profiling.gpus import GPUS, TABLE_GPUS, gpu_of
 from cifar_cli.core.profiling.max_batch import Tracer, find_max_batch, require_weights_fit
 from cifar_cli.core.profiling.measure import measure, require_gpu
+from cifar_cli.core.profiling.measured import gpu_and_memory, host_memory, on_gpu, on_host
 from cifar_cli.core.profiling.replay import peak_of
 from cifar_cli.core.profiling.results import MaxBatch, PeakMemory
 from cifar_cli.core.progress import OnProgress, silent
@@ -39,6 +40,10 @@ class MemoryReport:
                     "margin_left_bytes": found.margin_left_bytes,
                     "tested_batches": list(found.tested),
                     "help": found.help,
+                    "proved": found.proved,
+                    "stopped_by": found.stopped_by,
+                    "images_per_second": [asdict(speed) for speed in found.speeds],
+                    "knee_batch": found.knee_batch,
                     "largest_modules": _modules(found.peak),
                 }
             )
@@ -47,27 +52,15 @@ class MemoryReport:
 
 def profile(request: MemoryRequest, *, on_progress: OnProgress = silent) -> MemoryReport:
     """Answer the request. Raises CifarError children for what can't be had."""
-    cards = memory_of_cards(request)
     if request.measure and request.device == "cuda":
         require_gpu()
     peaks: list[PeakMemory] = []
     largest: list[MaxBatch] = []
     for config in request.configs:
-        tracer = Tracer(config, on_progress=on_progress)
-        if request.gpu or request.memory:
-            require_weights_fit(tracer, min(cards.values()))
         if request.find_max_batch:
-            for name, memory in cards.items():
-                found = find_max_batch(
-                    tracer,
-                    gpu=name,
-                    memory_bytes=memory,
-                    margin=parse_margin(request.margin),
-                    multiple_of=request.multiple_of,
-                )
-                largest.append(found)
+            largest.extend(_largest(request, config, on_progress))
         else:
-            peaks.extend(_peaks(request, tracer, config))
+            peaks.extend(_peaks(request, config, on_progress))
     return MemoryReport(peaks=tuple(peaks), largest=tuple(largest))
 
 
@@ -79,19 +72,64 @@ def memory_of_cards(request: MemoryRequest) -> dict[str, int]:
         gpu = gpu_of(request.gpu)
         return {gpu.name: gpu.memory_bytes}
     if torch.cuda.is_available():
-        device = torch.cuda.get_device_properties(0)
-        return {device.name: device.total_memory}
+        name, memory = gpu_and_memory()
+        return {name: memory}
     return {name: GPUS[name].memory_bytes for name in TABLE_GPUS}
 
 
-def _peaks(request: MemoryRequest, tracer: Tracer, config: MemoryConfig) -> list[PeakMemory]:
+def measures_on_gpu(request: MemoryRequest) -> bool:
+    """Whether to run steps on the GPU: where asked to, and where there is one and no other memory was named."""
+    if request.estimate or request.device == "cpu":
+        return False
+    return request.measure or (torch.cuda.is_available() and request.gpu is None and request.memory is None)
+
+
+def _largest(request: MemoryRequest, config: MemoryConfig, on_progress: OnProgress) -> list[MaxBatch]:
+    margin, multiple_of = parse_margin(request.margin), request.multiple_of
+    asked = None if request.memory is None else parse_bytes(request.memory)
+    if request.measure and request.device == "cpu":
+        memory = host_memory(asked)
+        tracer = Tracer(replace(config, step=replace(config.step, physics="cpu")), on_progress=on_progress)
+        require_weights_fit(tracer, memory)
+        return [on_host(tracer, memory_bytes=memory, margin=margin, multiple_of=multiple_of, on_progress=on_progress)]
+    tracer = Tracer(config, on_progress=on_progress)
+    if measures_on_gpu(request):
+        name, total = gpu_and_memory()
+        memory = total if asked is None else min(asked, total)
+        require_weights_fit(tracer, memory)
+        return list(
+            on_gpu(
+                tracer,
+                name=name,
+                memory_bytes=memory,
+                margin=margin,
+                multiple_of=multiple_of,
+                on_progress=on_progress,
+            )
+        )
+    cards = memory_of_cards(request)
+    if request.gpu or request.memory:
+        require_weights_fit(tracer, min(cards.values()))
+    return [
+        find_max_batch(tracer, gpu=name, memory_bytes=memory, margin=margin, multiple_of=multiple_of)
+        for name, memory in cards.items()
+    ]
+
+
+def _peaks(request: MemoryRequest, config: MemoryConfig, on_progress: OnProgress) -> list[PeakMemory]:
+    on_host = request.measure and request.device == "cpu"
+    measured = on_host or measures_on_gpu(request)
+    if on_host:
+        config = replace(config, step=replace(config.step, physics="cpu"))
+    tracer = Tracer(config, on_progress=on_progress)
+    if request.gpu or request.memory:
+        require_weights_fit(tracer, min(memory_of_cards(request).values()))
     found: list[PeakMemory] = []
-    on_gpu = not request.estimate and torch.cuda.is_available()
     for batch in request.batches:
-        if not (request.measure and request.device == "cpu"):
+        if not on_host:
             peak = peak_of(tracer.at(batch), model=config.model.label)
             found.append(replace(peak, bytes_per_image=tracer.line()[1]))
-        if request.measure or on_gpu:
+        if measured:
             found.append(measure(config, batch, device=request.device))
     return found
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 
 _SCALARS = (bool, int, float, complex)
 
@@ -49,10 +50,10 @@ class Shapes:
             key = (func, _key(args), _key(tuple(kwargs.items())))
             answer = self._answers.get(key)
         except TypeError:  # an argument that can't be hashed
-            return func(*args, **kwargs)
+            return _run(func, args, kwargs)
         if answer is not None:
             return answer(args)
-        out = func(*args, **kwargs)
+        out = _run(func, args, kwargs)
         written = [argument for argument in func._schema.arguments if argument.alias_info is not None]
         if not written:
             if _all_new(out, args, kwargs):
@@ -68,6 +69,19 @@ class Shapes:
             elif out is args[0]:
                 self._answers[key] = lambda again: again[0]
         return out
+
+
+def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    out = func(*args, **kwargs)
+    if func is torch.ops.aten.convolution.default and any(map(_is_channels_last, args[:2])):
+        # A real convolution, cuDNN's as oneDNN's, answers in the layout of its operands; one without data can't know
+        # the device and always answers contiguous.
+        return out.to(memory_format=torch.channels_last)
+    return out
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.dim() == 4 and suggest_memory_format(tensor) is torch.channels_last
 
 
 def _key(value: Any) -> Any:

@@ -21,7 +21,7 @@ from torch.utils.hooks import RemovableHandle
 
 from cifar_cli.core.profiling.autocast import Autocast
 from cifar_cli.core.profiling.config import StepConfig
-from cifar_cli.core.profiling.host import scratch_bytes
+from cifar_cli.core.profiling.host import Call, call_of, scratch_bytes
 from cifar_cli.core.profiling.shapes import Shapes
 from cifar_cli.errors import ConfigError, ModelError
 
@@ -65,6 +65,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.phase = Category.WEIGHTS
         self.module_path: list[str] = []
         self._ids: dict[int, int] = {}
+        self._calls: dict[Call, list[int]] = {}
         self._shapes = Shapes()
         self._operations = 0
         self._sum: tuple[int, int, int] | None = None  # output, first operand, time of a sum in backward
@@ -122,15 +123,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if isinstance(item, Tensor):
                     self.track(item)
         if self.on_host:
-            for size in scratch_bytes(func, args):
-                self._pass_by(size)
+            self._pass_by(call_of(func, args))
         return out
 
-    def _pass_by(self, size: int) -> None:
-        """Record memory that is released before the operator returns."""
-        if size:
-            passing = self._new(size, Category.TEMPORARIES)
+    def _pass_by(self, call: Call | None) -> None:
+        """Record memory that is released before the operator returns; how much is asked when the trace is done."""
+        if call is not None:
+            passing = self._new(0, Category.TEMPORARIES)
             self.trace.events.append(~passing)
+            self._calls.setdefault(call, []).append(passing)
+
+    def ask_host(self) -> None:
+        """Fill in what the operators themselves took."""
+        for size, passing in zip(scratch_bytes(list(self._calls)), self._calls.values(), strict=True):
+            for tensor in passing:
+                self.trace.sizes_bytes[tensor] = size
 
     def _new(self, size: int, category: Category) -> int:
         trace = self.trace
@@ -183,6 +190,7 @@ def trace_steps(model: nn.Module, batch: int, *, img_size: int, classes: int, st
             f"a training step of {batch} images at {img_size} pixels can't be traced ({str(error).splitlines()[0]})",
             remedy="try --batch 2 or more, or a larger --img-size",
         ) from error
+    recorder.ask_host()
     return recorder.trace
 
 

@@ -4,8 +4,8 @@ from torch import nn
 
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.profiling.autocast import Autocast
-from cifar_cli.core.profiling.config import MemoryConfig, StepConfig
-from cifar_cli.core.profiling.host import scratch_bytes
+from cifar_cli.core.profiling.config import MemoryConfig, Precision, StepConfig
+from cifar_cli.core.profiling.host import Call, call_of, scratch_bytes
 from cifar_cli.core.profiling.max_batch import Tracer
 from cifar_cli.core.profiling.measure import measure
 from cifar_cli.core.profiling.replay import tensor_peak_bytes
@@ -13,9 +13,14 @@ from cifar_cli.core.profiling.replay import tensor_peak_bytes
 BF16 = torch.bfloat16
 
 
-@pytest.mark.parametrize("batch", [3, 8])
-def test_bf16_on_the_host_is_predicted_within_one_percent_for_null(batch: int) -> None:
-    config = MemoryConfig(model=ModelConfig(name="null"), step=StepConfig(precision="bf16", physics="cpu"))
+@pytest.mark.parametrize("name", ["null", "cnn", "hybrid"])
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+@pytest.mark.parametrize("batch", [6, 24])
+def test_predicted_peak_is_within_one_percent_of_the_hosts_allocator(
+    name: str, precision: Precision, batch: int
+) -> None:
+    step = StepConfig(precision=precision, physics="cpu")
+    config = MemoryConfig(model=ModelConfig(name=name, weights="none"), step=step)
     seen = measure(config, batch, device="cpu").peak_allocated_bytes
     assert tensor_peak_bytes(Tracer(config).at(batch)) == pytest.approx(seen, rel=0.01)
 
@@ -37,22 +42,36 @@ def test_autocast_lowers_linear_layers_and_keeps_the_loss_in_float32(physics: st
     assert (logits.dtype, loss.dtype) == (BF16, torch.float32)
 
 
-def convolution(groups: int, side: int, dtype: torch.dtype) -> tuple[object, ...]:
-    pad = side // 2
-    images = torch.empty(2, 16, 32, 32, dtype=dtype, device="meta")
-    weight = torch.empty(16, 16 // groups, side, side, dtype=dtype, device="meta")
-    return images, weight, None, [1, 1], [pad, pad], [1, 1], False, [0, 0], groups
+def convolution(images: torch.Tensor) -> Call | None:
+    weight = torch.empty(16, 16, 3, 3, dtype=images.dtype, device="meta")
+    args = images, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1
+    return call_of(torch.ops.aten.convolution.default, args)
 
 
-@pytest.mark.parametrize(
-    ("groups", "side", "passing"),
-    [(1, 3, (9 * 65536,)), (1, 1, (0,)), (4, 3, (16384 + 9 * 16384,)), (16, 1, (65536,))],
-)
-def test_without_a_16_bit_kernel_a_convolution_unfolds_its_input(
-    groups: int, side: int, passing: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    forward = torch.ops.aten.convolution.default
-    monkeypatch.setattr("cifar_cli.core.profiling.host._has_own_kernel", lambda tensor: False)
-    assert scratch_bytes(forward, convolution(groups, side, BF16)) == passing
-    monkeypatch.undo()
-    assert scratch_bytes(forward, convolution(groups, side, torch.float32)) == ()
+def test_equal_calls_are_asked_once_and_operators_without_scratch_never() -> None:
+    images = torch.empty(2, 16, 32, 32, device="meta")
+    assert convolution(images) == convolution(images.clone())
+    assert convolution(images) != convolution(images.bfloat16())
+    assert convolution(images) != convolution(images.contiguous(memory_format=torch.channels_last))
+    assert call_of(torch.ops.aten.relu.default, (images,)) is None
+
+
+def test_scratch_is_what_the_allocator_gave_beside_operands_and_results() -> None:
+    images, result_bytes = torch.empty(4, 16, 8, 8, dtype=BF16, device="meta"), 4 * 16 * 4
+    mean = call_of(torch.ops.aten.mean.dim, (images, [2, 3]))
+    assert mean is not None
+    # torch sums 16-bit values in float32: a copy of the images, and the sums before they are rounded again.
+    (scratch,) = scratch_bytes([mean])
+    assert images.numel() * 4 <= scratch <= images.numel() * 4 + result_bytes
+    whole, half = convolution(images), convolution(images[:2])
+    assert whole is not None
+    assert half is not None
+    assert scratch_bytes([half, whole, half])[::2] == scratch_bytes([half]) * 2
+    assert scratch_bytes([]) == []
+
+
+def test_a_trace_for_the_gpu_asks_the_host_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Call] = []
+    monkeypatch.setattr("cifar_cli.core.profiling.trace.call_of", lambda *call: asked.append(call))
+    Tracer(MemoryConfig(model=ModelConfig(name="null"))).at(2)
+    assert asked == []
