@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from cifar_cli.core.profiling.choose import choose_batch
 from cifar_cli.core.profiling.config import step_config
 from cifar_cli.core.profiling.summary import summarize
 from cifar_cli.core.profiling.summary_results import SummaryConfig
@@ -39,8 +40,6 @@ def with_batch_found(config: TrainConfig, *, keep_steps: bool, listeners: Listen
     keep_steps: with as many more (or fewer) epochs as the batch is larger, so that training takes as many steps as
     before. Raises ResourceError when not one image fits.
     """
-    from cifar_cli.core.profiling.choose import choose_batch
-
     device = device_of(config.accelerator)
     precision = offered_precisions(device)[-1] if config.precision == "auto" else config.precision
     optimizer = {"muon": "adam"}.get(config.recipe.optimizer, config.recipe.optimizer)  # keeps at most as much

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.data.splits import stratified_split
 from cifar_cli.core.data.store import open_store
+from cifar_cli.core.evaluation.config import EvaluateConfig
+from cifar_cli.core.evaluation.evaluate import evaluate
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.batches import make_loaders
@@ -191,6 +193,66 @@ def test_a_run_interrupted_anywhere_and_resumed_gives_the_weights_of_an_uninterr
         assert torch.equal(value, theirs[name]), name
     rows = list(csv.DictReader((tmp_path / "cut/metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+def test_a_schedule_and_averaged_weights_survive_an_interruption(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    def config(name: str) -> TrainConfig:
+        plain = config_of(data_dir, tmp_path / name, epochs=3)
+        recipe = replace(
+            plain.recipe, optimizer=optimizer, learning_rate=0.02, schedule="one-cycle", warmup=0.3, ema_decay=0.8
+        )
+        return replace(plain, recipe=recipe)
+
+    train(config("whole"))
+    StopAt(monkeypatch, 8)
+    with pytest.raises(Interrupted):
+        train(config("cut"))
+    resume(tmp_path / "cut")
+    theirs = read_checkpoint(tmp_path / "cut/checkpoints/last.ckpt")
+    ours = read_checkpoint(tmp_path / "whole/checkpoints/last.ckpt")
+    for kind in ("state_dict", "current_model_state"):
+        for name, value in ours[kind].items():
+            assert torch.equal(value, theirs[kind][name]), (kind, name)
+    rates = [[float(row["learning_rate"]) for row in csv.DictReader((tmp_path / name / "metrics.csv").open())]
+             for name in ("whole", "cut")]  # fmt: skip
+    assert rates[0] == rates[1]
+    assert rates[0][0] > rates[0][-1]
+
+
+def test_averaged_weights_are_what_is_validated_and_kept(data_dir: Path, tmp_path: Path) -> None:
+    plain = config_of(data_dir, tmp_path / "run", epochs=1)
+    result = train(replace(plain, recipe=replace(plain.recipe, ema_decay=0.9)))
+    content = read_checkpoint(result.checkpoint)
+    kept, current = content["state_dict"], content["current_model_state"]
+    assert not torch.equal(kept["model.head.1.weight"], current["model.head.1.weight"])
+    assert torch.equal(load_checkpoint(result.run_dir).model.state_dict()["head.1.weight"], kept["model.head.1.weight"])
+
+
+def test_a_schedule_ends_when_the_time_does(data_dir: Path, tmp_path: Path) -> None:
+    plain = config_of(data_dir, tmp_path / "run", epochs=10_000, seconds=4)
+    recipe = replace(plain.recipe, schedule="triangular", warmup=0.3)
+    result = train(replace(plain, recipe=recipe))
+    assert result.stopped_by == "time"
+    rates = [float(row["learning_rate"]) for row in csv.DictReader((result.run_dir / "metrics.csv").open())]
+    assert rates[-1] < 0.2 * max(rates)
+
+
+def test_a_run_s_seconds_are_accounted_for(data_dir: Path, tmp_path: Path) -> None:
+    result = train(config_of(data_dir, tmp_path / "run"))
+    spent = result.time
+    assert min(asdict(spent).values()) >= 0
+    assert spent.step_seconds > spent.metrics_seconds > 0
+    assert spent.total_seconds >= result.train_seconds
+    assert json.loads((result.run_dir / "summary.json").read_text())["time"] == asdict(spent)
+
+
+def test_the_test_split_is_scored_in_float32_as_evaluate_scores_it(data_dir: Path, tmp_path: Path) -> None:
+    result = train(replace(config_of(data_dir, tmp_path / "run"), precision="bf16", memory_format="contiguous"))
+    again = evaluate(EvaluateConfig(checkpoint=result.run_dir))
+    assert (again.accuracy, again.loss) == (result.test_accuracy, pytest.approx(result.test_loss))
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_a_remedy(

@@ -10,6 +10,8 @@ from cifar_cli.core.training.callbacks.clock import Clock
 from cifar_cli.core.training.recipe import Recipe
 from cifar_cli.core.training.schedule import rate_share
 
+SLACK = 0.02  # of the training, by which the time may run ahead of the steps before it sets the rate
+
 
 class LearningRate(Callback):
     """Sets every parameter group's rate before each step.
@@ -31,7 +33,10 @@ class LearningRate(Callback):
         if self.recipe.schedule == "constant":
             return
         steps = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
-        progress = max(trainer.global_step / steps, self.clock.time_share)
+        progress = trainer.global_step / steps
+        # Seconds are never the same twice, so they count only where they clearly decide.
+        if self.clock.time_share > progress + SLACK:
+            progress = self.clock.time_share
         share = rate_share(self.recipe.schedule, progress, warmup=self.recipe.warmup)
         for group, highest in zip(trainer.optimizers[0].param_groups, self._highest, strict=True):
             group["lr"] = highest * share
