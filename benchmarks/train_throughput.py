@@ -74,28 +74,32 @@ def our_result(name: str, data: DataConfig, seconds: float, folder: Path) -> Tra
     return train(config)
 
 
-def bare_rate(name: str, numerics: Numerics) -> float:
-    """The step alone, on one batch that lies in memory."""
+def bare_rate(
+    name: str, numerics: Numerics, *, batch: int = BATCH, device: torch.device = torch.device("cpu")
+) -> float:
+    """Images per second of the step alone, on one batch that lies on the device."""
     model = build_model(ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"), seed=42)
-    model = model.to(memory_format=numerics.layout).train()
+    model = model.to(device).to(memory_format=numerics.layout).train()
     optimizer = make_optimizer(model, COURSE, learning_rate=1e-3)
-    images = torch.randn(BATCH, 3, 32, 32).contiguous(memory_format=numerics.layout)
-    labels = torch.randint(10, (BATCH,))
+    images = torch.randn(batch, 3, 32, 32, device=device).contiguous(memory_format=numerics.layout)
+    labels = torch.randint(10, (batch,), device=device)
     ended = []
     for _ in range(STEPS[name]):
         optimizer.zero_grad()
-        with torch.autocast("cpu", dtype=numerics.dtype, enabled=numerics.dtype is not None):
+        with torch.autocast(device.type, dtype=numerics.dtype, enabled=numerics.dtype is not None):
             loss = nn.functional.cross_entropy(model(images), labels)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         ended.append(time.perf_counter())
-    return rate_of(ended)
+    return rate_of(ended, batch)
 
 
-def rate_of(ended: list[float]) -> float:
+def rate_of(ended: list[float], batch: int = BATCH) -> float:
     """The steady rate of steps that ended at these times."""
-    return steady_rate([(BATCH, after - before) for before, after in pairwise(ended)])
+    return steady_rate([(batch, after - before) for before, after in pairwise(ended)])
 
 
 def main() -> None:
