@@ -79,7 +79,7 @@ class _Batches:
         first, end = of * self.rank // self.world_size, of * (self.rank + 1) // self.world_size
         place = {"first": first, "of": of} if self.world_size > 1 else {}
         rows = rows[first:end]
-        return self.transform(self.images_NHWC[rows], seed=seed, **place), self.labels_N[rows]
+        return self.transform(self.images_NHWC.index_select(0, rows), seed=seed, **place), self.labels_N[rows]
 
     def _rows(self, epoch: int) -> Tensor:
         """The epoch's order of the images; drawn on the CPU, so that every device sees the same."""
