@@ -32,12 +32,13 @@ def jittered(images_BHWC: Tensor, drawn: Draw) -> Tensor:
     factors = torch.stack([drawn.values[name][rows] for name in LINEAR], dim=1).gather(1, kinds)
     turns = _blends(kinds.t().to(device), factors.t().to(device))
     images = images_BHWC.index_select(0, rows.to(device))
+    scratch = torch.empty(2, *images.flatten(1).shape, device=device)  # once, because fresh memory is slow memory
     for blend, end in zip(turns, ends, strict=True):
-        change(images[:end], *(each[:end] for each in blend))
+        change(images[:end], scratch, *(each[:end] for each in blend))
     turn_hue = turn_hue_by_opencv if device.type == "cpu" else turn_hue_by_tensors
     images = turn_hue(images, torch.floor(_HUES * drawn.values["hue"][rows]).long())
     for blend, end in zip(turns, ends, strict=True):
-        change(images[end:], *(each[end:] for each in blend))
+        change(images[end:], scratch, *(each[end:] for each in blend))
     return images.index_select(0, by_turn.argsort().to(device))
 
 
@@ -50,20 +51,23 @@ def _blends(kinds_TB: Tensor, factors_TB: Tensor) -> list[tuple[Tensor, Tensor, 
     return list(zip(factors_TB.float(), (of_other * saturates).float(), of_mean, half.float(), strict=True))
 
 
-def change(images_BHWC: Tensor, kept_B: Tensor, of_grey_B: Tensor, of_mean_B: Tensor, added_B: Tensor) -> None:
+def change(
+    images_BHWC: Tensor, scratch: Tensor, kept_B: Tensor, of_grey_B: Tensor, of_mean_B: Tensor, added_B: Tensor
+) -> None:
     """Set each level, in place, to kept * level + of_grey * its grey + of_mean * the image's mean grey + added.
 
     Levels are cut off to whole ones. albumentations does so too, but rounds after a change of saturation, which is
-    what `added` is for. It multiplies the mean in 64 bits, the rest in 32.
+    what `added` is for. It multiplies the mean in 64 bits, the rest in 32. scratch: float32 [2, B or more, H * W * 3].
     """
     if not len(images_BHWC):
         return
     grey = grey_of(images_BHWC)
     mean_B = grey.sum(dim=1, dtype=torch.int32) / torch.tensor(grey.shape[1], dtype=torch.float64)
     added_B = (mean_B * of_mean_B).float().add_(added_B)
-    other = three_times(grey).float().mul_(of_grey_B[:, None]).add_(added_B[:, None])
     flat = images_BHWC.flatten(1)
-    changed = other.addcmul_(flat.float(), kept_B[:, None]).clamp_(0, 255)
+    levels, other = scratch[:, : len(flat)]
+    other.copy_(three_times(grey)).mul_(of_grey_B[:, None]).add_(added_B[:, None])
+    changed = other.addcmul_(levels.copy_(flat), kept_B[:, None]).clamp_(0, 255)
     flat.copy_(changed.to(torch.int16))  # on the way to bytes because the direct one is six times as long
 
 

@@ -32,7 +32,7 @@ class Draw:
         return self.fires_B.nonzero().squeeze(1)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Which images of a batch are made: positions first..first+count-1 of `of`, the whole drawn from `seed`."""
 
@@ -47,7 +47,7 @@ _COLUMNS = {PadCrop: 2, ColorJitter: 8, CoarseDropout: 4}  # uniform numbers a s
 
 def draw(steps: Sequence[Step], count: int, img_size: int, seed: int) -> list[Draw]:
     """Draw the parameters of every step for a whole batch; a function of the arguments alone."""
-    return draw_places(steps, [Place(seed=seed, first=0, count=count, of=count)], img_size)
+    return draw_places(steps, [Place(seed, 0, count, count)], img_size)
 
 
 def draw_places(steps: Sequence[Step], places: Sequence[Place], img_size: int) -> list[Draw]:
