@@ -35,7 +35,7 @@ def jittered(images_BHWC: Tensor, drawn: Draw) -> Tensor:
     scratch = torch.empty(2, *images.flatten(1).shape, device=device)  # once, because fresh memory is slow memory
     for blend, end in zip(turns, ends, strict=True):
         change(images[:end], scratch, *(each[:end] for each in blend))
-    turn_hue = turn_hue_by_opencv if device.type == "cpu" else turn_hue_by_tensors
+    turn_hue = turn_hue_by_opencv if _opencv(images) else turn_hue_by_tensors
     images = turn_hue(images, torch.floor(_HUES * drawn.values["hue"][rows]).long())
     for blend, end in zip(turns, ends, strict=True):
         change(images[end:], scratch, *(each[end:] for each in blend))
@@ -64,27 +64,34 @@ def change(
     grey = grey_of(images_BHWC)
     mean_B = grey.sum(dim=1, dtype=torch.int32) / torch.tensor(grey.shape[1], dtype=torch.float64)
     added_B = (mean_B * of_mean_B).float().add_(added_B)
+    levels, changed = scratch[:, : len(images_BHWC)]
+    write_three_times(grey.float().mul_(of_grey_B[:, None]).add_(added_B[:, None]), changed)
     flat = images_BHWC.flatten(1)
-    levels, other = scratch[:, : len(flat)]
-    other.copy_(three_times(grey)).mul_(of_grey_B[:, None]).add_(added_B[:, None])
-    changed = other.addcmul_(levels.copy_(flat), kept_B[:, None]).clamp_(0, 255)
+    changed.addcmul_(levels.copy_(flat), kept_B[:, None]).clamp_(0, 255)
     flat.copy_(changed.to(torch.int16))  # on the way to bytes because the direct one is six times as long
+
+
+def _opencv(images: Tensor) -> bool:
+    """Whether OpenCV can reach them; it is faster than tensor operations, which do for other devices."""
+    return images.device.type == "cpu"
 
 
 def grey_of(images_BHWC: Tensor) -> Tensor:
     """uint8 [B, H, W, 3] to uint8 [B, H * W]: ITU-R BT.601, in OpenCV's whole numbers, 2**15 parts, rounded."""
-    if images_BHWC.device.type == "cpu":
+    if _opencv(images_BHWC):
         grey = cv2.cvtColor(_tall(images_BHWC), cv2.COLOR_RGB2GRAY)
         return torch.from_numpy(grey).view(len(images_BHWC), -1)
     red, green, blue = images_BHWC.to(torch.int32).unbind(3)
     return ((9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15).to(torch.uint8).flatten(1)
 
 
-def three_times(grey: Tensor) -> Tensor:
-    """uint8 [B, H * W] to uint8 [B, H * W * 3], every level three times."""
-    if grey.device.type == "cpu":
-        return torch.from_numpy(cv2.cvtColor(grey.numpy(), cv2.COLOR_GRAY2RGB)).flatten(1)
-    return grey.repeat_interleave(3, dim=1)
+def write_three_times(grey: Tensor, out: Tensor) -> None:
+    """float32 [B, H * W] to float32 [B, H * W * 3], every number three times."""
+    pixels = out.unflatten(1, (-1, 3))
+    if _opencv(grey):
+        cv2.cvtColor(grey.numpy(), cv2.COLOR_GRAY2RGB, dst=pixels.numpy())
+    else:
+        pixels.copy_(grey[:, :, None])
 
 
 def _tall(images_BHWC: Tensor) -> cv2.typing.MatLike:

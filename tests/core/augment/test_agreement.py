@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from cifar_cli.core.augment import colour
 from cifar_cli.core.augment.batched import (
     BatchedPipeline,
     apply,
@@ -69,6 +70,16 @@ def test_colour_jitter_with_equal_parameters_differs_by_at_most_2_of_255_levels(
     difference = (made - expected).abs()
     assert difference.max() <= 2
     assert (difference > 0).double().mean() < 1e-4  # on the processor this was written on they are equal
+
+
+def test_colour_jitter_with_tensors_as_on_a_gpu_is_within_2_levels_of_opencv(monkeypatch):
+    step = ColorJitter(p=1.0)
+    (drawn,) = draw([step], COUNT, 32, seed=7)
+    by_opencv = color_jitter(NOISE, step, drawn).int()
+    monkeypatch.setattr(colour, "_opencv", lambda images: False)
+    difference = (color_jitter(NOISE, step, drawn).int() - by_opencv).abs()
+    assert difference.max() <= 2
+    assert (difference > 0).double().mean() < 1e-4
 
 
 def test_hue_turned_with_tensors_as_on_a_gpu_is_within_1_level_of_opencv():
