@@ -18,7 +18,8 @@ Transform = Callable[..., Tensor]
 
 Across several devices each one gets a slice of the batch, and the transform is also given `first` (the
 slice's first position in the batch) and `of` (the whole batch's length), so that the slices' draws add up
-to those of the whole batch.
+to those of the whole batch. A transform may have `most_together`, a number of images, and `together(images_BHWC,
+places)`, which makes several batches at once: one (seed, first, count, of) for each.
 """
 Batch = tuple[Tensor, Tensor]
 
@@ -53,9 +54,9 @@ class _Batches:
         transform: Transform,
         seed: int,
         shuffle: bool,
-        drop_last: bool,
-        rank: int,
-        world_size: int,
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         assert batch >= 1, batch
         assert 0 <= rank < world_size, (rank, world_size)
@@ -74,13 +75,36 @@ class _Batches:
         self._order: tuple[int, Tensor] | None = None
 
     def make(self, epoch: int, index: int) -> Batch:
-        rows = self._rows(epoch)[index * self.batch : (index + 1) * self.batch]
-        seed = derive_seed(self.seed, _AUGMENT, epoch, index)
-        of = len(rows)
-        first, end = of * self.rank // self.world_size, of * (self.rank + 1) // self.world_size
-        place = {"first": first, "of": of} if self.world_size > 1 else {}
-        rows = rows[first:end]
-        return self.transform(self.images_NHWC[rows], seed=seed, **place), self.labels_N[rows]
+        return self.make_group(epoch, range(index, index + 1))[0]
+
+    def make_group(self, epoch: int, indices: range) -> list[Batch]:
+        """Consecutive batches, each the same as made alone."""
+        order = self._rows(epoch)
+        rows, places = [], []
+        for index in indices:
+            whole = order[index * self.batch : (index + 1) * self.batch]
+            of = len(whole)
+            first, end = of * self.rank // self.world_size, of * (self.rank + 1) // self.world_size
+            rows.append(whole[first:end])
+            places.append((derive_seed(self.seed, _AUGMENT, epoch, index), first, end - first, of))
+        chosen, counts = torch.cat(rows), [len(each) for each in rows]
+        images = self._transformed(self.images_NHWC.index_select(0, chosen), places)
+        labels = self.labels_N.index_select(0, chosen)
+        return list(zip(torch.split(images, counts), torch.split(labels, counts), strict=True))
+
+    def _transformed(self, images_BHWC: Tensor, places: list[tuple[int, int, int, int]]) -> Tensor:
+        if len(places) > 1:
+            made: Tensor = self.transform.together(images_BHWC, places)  # type: ignore[attr-defined]
+            return made
+        ((seed, first, _, of),) = places
+        slice_of = {"first": first, "of": of} if self.world_size > 1 else {}
+        return self.transform(images_BHWC, seed=seed, **slice_of)
+
+    @property
+    def most_together(self) -> int:
+        """How many batches to make at once."""
+        images: int = getattr(self.transform, "most_together", 1)
+        return max(1, images * self.world_size // self.batch)
 
     def _rows(self, epoch: int) -> Tensor:
         """The epoch's order of the images; drawn on the CPU, so that every device sees the same."""
@@ -98,6 +122,7 @@ class BatchLoader:
 
     images_NHWC: uint8 [N, H, W, 3]; labels_N: int64 [N]; indices: int64, the rows to use.
     batch: images per step over all devices together; this one (`rank` of `world_size`) gets its slice.
+    Further options, by keyword: transform, seed, shuffle, and drop_last (False), rank (0), world_size (1).
     Yields (float images [B, 3, H, W], int64 labels [B]). Every full pass is one epoch; `set_epoch` chooses
     which. `state_dict` and `load_state_dict` save and restore the place within an epoch: Lightning calls
     all three.
@@ -108,27 +133,9 @@ class BatchLoader:
         images_NHWC: Tensor,
         labels_N: Tensor,
         indices: Tensor,
-        *,
-        batch: int,
-        transform: Transform,
-        seed: int,
-        shuffle: bool,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
+        **options: Any,
     ) -> None:
-        self._batches = _Batches(
-            images_NHWC,
-            labels_N,
-            indices,
-            batch=batch,
-            transform=transform,
-            seed=seed,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            rank=rank,
-            world_size=world_size,
-        )
+        self._batches = _Batches(images_NHWC, labels_N, indices, **options)
         self.epoch = 0
         self.seconds = 0.0  # waited for batches, over all passes
         self._start = 0  # where the next pass begins: not 0 only after load_state_dict
@@ -171,7 +178,11 @@ class BatchLoader:
         self.set_epoch(epoch + 1)
 
     def _make(self, epoch: int, wanted: range) -> Iterator[Batch]:
-        return (self._batches.make(epoch, index) for index in wanted)
+        """Makes one batch, then two, then four…: the first is not to be waited for."""
+        size = 1
+        while wanted:
+            yield from self._batches.make_group(epoch, wanted[:size])
+            wanted, size = wanted[size:], min(2 * size, self._batches.most_together)
 
 
 class _KeyedBatches(Dataset[Batch]):

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from cifar_cli.core.augment import colour
 from cifar_cli.core.augment.batched import (
     BatchedPipeline,
     apply,
     color_jitter,
-    draw,
-    turn_hue_by_opencv,
-    turn_hue_by_tensors,
 )
+from cifar_cli.core.augment.colour import turn_hue_by_opencv, turn_hue_by_tensors
+from cifar_cli.core.augment.draws import draw
 from cifar_cli.core.augment.per_image import A, PerImagePipeline
 from cifar_cli.core.augment.policy import COURSE, ColorJitter
 
@@ -72,10 +72,19 @@ def test_colour_jitter_with_equal_parameters_differs_by_at_most_2_of_255_levels(
     assert (difference > 0).double().mean() < 1e-4  # on the processor this was written on they are equal
 
 
+def test_colour_jitter_with_tensors_as_on_a_gpu_is_within_2_levels_of_opencv(monkeypatch):
+    step = ColorJitter(p=1.0)
+    (drawn,) = draw([step], COUNT, 32, seed=7)
+    by_opencv = color_jitter(NOISE, step, drawn).int()
+    monkeypatch.setattr(colour, "_opencv", lambda images: False)
+    difference = (color_jitter(NOISE, step, drawn).int() - by_opencv).abs()
+    assert difference.max() <= 2
+    assert (difference > 0).double().mean() < 1e-4
+
+
 def test_hue_turned_with_tensors_as_on_a_gpu_is_within_1_level_of_opencv():
-    images = NOISE.permute(0, 3, 1, 2).float()
-    turn = (torch.rand(COUNT, 1, 1, generator=GENERATOR) - 0.5) / 5
-    difference = (turn_hue_by_tensors(images, turn) - turn_hue_by_opencv(images, turn)).abs()
+    steps = torch.randint(-90, 91, (COUNT,), generator=GENERATOR)
+    difference = (turn_hue_by_tensors(NOISE, steps).int() - turn_hue_by_opencv(NOISE, steps).int()).abs()
     assert difference.max() <= 1
     assert (difference > 0).double().mean() < 1e-4
 

@@ -78,6 +78,47 @@ def test_a_position_in_a_batch_is_augmented_differently_in_every_epoch(kind, tra
     assert len({image.numpy().tobytes() for epoch in epochs for image in epoch}) > 20  # of 32
 
 
+class Recording(BatchedPipeline):
+    """Notes how many batches it makes at once."""
+
+    def __init__(self, most_together):
+        super().__init__(COURSE, 32, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
+        self.most_together, self.sizes = most_together, []
+
+    def together(self, images_BHWC, places):
+        self.sizes.append(len(places))
+        return super().together(images_BHWC, places)
+
+
+def many(most_together, **options):
+    images = IMAGES[torch.arange(501) % 50]
+    rows = torch.arange(501)
+    settings = {"batch": 50, "seed": 7, "shuffle": True} | options
+    return BatchLoader(images, rows, rows, transform=Recording(most_together), **settings)
+
+
+def test_batches_made_together_are_bit_by_bit_those_made_alone():
+    together, alone = many(400), many(1)
+    assert same(together, alone)
+    assert alone._batches.transform.sizes == [1] * 11
+    assert together._batches.transform.sizes == [1, 2, 4, 4]  # the first by itself, so that it comes at once
+    assert same(many(400, world_size=3, rank=1), many(1, world_size=3, rank=1))
+
+
+@pytest.mark.parametrize("stopped_after", [2, 4, 10])
+def test_a_restart_in_the_middle_of_a_group_goes_on_with_the_next_batch(stopped_after):
+    whole, stopped, resumed = list(many(1)), many(400), many(400)
+    for _, _batch in zip(range(stopped_after), stopped, strict=False):
+        state = stopped.state_dict()
+    resumed.load_state_dict(state)
+    assert same(resumed, whole[stopped_after:])
+
+
+def test_a_pipeline_makes_few_large_images_at_once():
+    sizes = {size: BatchedPipeline(COURSE, size, (0.5,) * 3, (0.2,) * 3).most_together for size in (32, 64, 224)}
+    assert sizes == {32: 512, 64: 128, 224: 10}
+
+
 def test_a_saved_place_goes_on_with_the_next_batch():
     whole = list(loader())
     stopped = loader()

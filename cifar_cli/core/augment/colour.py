@@ -1,0 +1,148 @@
+"""Colour jitter of whole batches, to the level as albumentations does it with uint8 images.
+
+Brightness, contrast and saturation blend a level with another one (0, the image's mean grey, the pixel's own grey), so
+one piece of arithmetic changes a batch whose images are at different ones of the three. Hue is another matter, and
+slow. Therefore the images are sorted by how many of the three come before their hue: the three are done on the first
+so many images, then hue on all of them, then the three on the others.
+"""
+
+from __future__ import annotations
+
+import cv2
+import torch
+from torch import Tensor
+
+from cifar_cli.core.augment.draws import CONTRAST, HUE, LINEAR, SATURATION, Draw
+
+_HUES = 180  # steps to the colour circle in OpenCV's uint8 images
+
+
+def jittered(images_BHWC: Tensor, drawn: Draw) -> Tensor:
+    """The images that fire, in the order of `drawn.firing`, each changed with its own factors in its own order.
+
+    images_BHWC: uint8, all images; gives uint8 [n, H, W, 3].
+    """
+    firing, device = drawn.firing, images_BHWC.device
+    order = drawn.values["order"][firing]
+    turn_of_hue = (order == HUE).long().argmax(dim=1)
+    by_turn = turn_of_hue.argsort(descending=True)
+    ends = [int((turn_of_hue > turn).sum()) for turn in range(3)]  # how many images have this turn before their hue
+    rows = firing[by_turn]
+    kinds = order[by_turn][order[by_turn] != HUE].view(-1, 3)
+    factors = torch.stack([drawn.values[name][rows] for name in LINEAR], dim=1).gather(1, kinds)
+    turns = _blends(kinds.t().to(device), factors.t().to(device))
+    images = images_BHWC.index_select(0, rows.to(device))
+    scratch = torch.empty(2, *images.flatten(1).shape, device=device)  # once, because fresh memory is slow memory
+    for blend, end in zip(turns, ends, strict=True):
+        change(images[:end], scratch, *(each[:end] for each in blend))
+    turn_hue = turn_hue_by_opencv if _opencv(images) else turn_hue_by_tensors
+    images = turn_hue(images, torch.floor(_HUES * drawn.values["hue"][rows]).long())
+    for blend, end in zip(turns, ends, strict=True):
+        change(images[end:], scratch, *(each[end:] for each in blend))
+    return images.index_select(0, by_turn.argsort().to(device))
+
+
+def _blends(kinds_TB: Tensor, factors_TB: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """What `change` is to be given for each turn."""
+    saturates = kinds_TB == SATURATION
+    of_other = 1 - factors_TB
+    of_mean = of_other * (kinds_TB == CONTRAST)
+    half = 0.5 * saturates
+    return list(zip(factors_TB.float(), (of_other * saturates).float(), of_mean, half.float(), strict=True))
+
+
+def change(
+    images_BHWC: Tensor, scratch: Tensor, kept_B: Tensor, of_grey_B: Tensor, of_mean_B: Tensor, added_B: Tensor
+) -> None:
+    """Set each level, in place, to kept * level + of_grey * its grey + of_mean * the image's mean grey + added.
+
+    Levels are cut off to whole ones. albumentations does so too, but rounds after a change of saturation, which is
+    what `added` is for. It multiplies the mean in 64 bits, the rest in 32. scratch: float32 [2, B or more, H * W * 3].
+    """
+    if not len(images_BHWC):
+        return
+    grey = grey_of(images_BHWC)
+    mean_B = grey.sum(dim=1, dtype=torch.int32) / torch.tensor(grey.shape[1], dtype=torch.float64)
+    added_B = (mean_B * of_mean_B).float().add_(added_B)
+    levels, changed = scratch[:, : len(images_BHWC)]
+    write_three_times(grey.float().mul_(of_grey_B[:, None]).add_(added_B[:, None]), changed)
+    flat = images_BHWC.flatten(1)
+    changed.addcmul_(levels.copy_(flat), kept_B[:, None]).clamp_(0, 255)
+    flat.copy_(changed.to(torch.int16))  # on the way to bytes because the direct one is six times as long
+
+
+def _opencv(images: Tensor) -> bool:
+    """Whether OpenCV can reach them; it is faster than tensor operations, which do for other devices."""
+    return images.device.type == "cpu"
+
+
+def grey_of(images_BHWC: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] to uint8 [B, H * W]: ITU-R BT.601, in OpenCV's whole numbers, 2**15 parts, rounded."""
+    if _opencv(images_BHWC):
+        grey = cv2.cvtColor(_tall(images_BHWC), cv2.COLOR_RGB2GRAY)
+        return torch.from_numpy(grey).view(len(images_BHWC), -1)
+    red, green, blue = images_BHWC.to(torch.int32).unbind(3)
+    return ((9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15).to(torch.uint8).flatten(1)
+
+
+def write_three_times(grey: Tensor, out: Tensor) -> None:
+    """float32 [B, H * W] to float32 [B, H * W * 3], every number three times."""
+    pixels = out.unflatten(1, (-1, 3))
+    if _opencv(grey):
+        cv2.cvtColor(grey.numpy(), cv2.COLOR_GRAY2RGB, dst=pixels.numpy())
+    else:
+        pixels.copy_(grey[:, :, None])
+
+
+def _tall(images_BHWC: Tensor) -> cv2.typing.MatLike:
+    """A batch as one tall image, so that one call of OpenCV does for all; shares their memory."""
+    return images_BHWC.reshape(-1, *images_BHWC.shape[2:]).numpy()
+
+
+def turn_hue_by_opencv(images_BHWC: Tensor, steps_B: Tensor) -> Tensor:
+    """Turn each image's hue by so many steps, 180 to the circle. On a CPU. uint8 [B, H, W, 3] to the same."""
+    if not len(images_BHWC):
+        return images_BHWC
+    hsv = cv2.cvtColor(_tall(images_BHWC), cv2.COLOR_RGB2HSV)
+    rows = torch.from_numpy(hsv).view(*images_BHWC.shape[:2], -1)  # [B, H, W * 3]
+
+    def on_hues(value_B: Tensor | int) -> Tensor:
+        row = torch.zeros(len(images_BHWC), 1, images_BHWC.shape[2], 3, dtype=torch.uint8)
+        row[..., 0] = value_B if isinstance(value_B, int) else value_B[:, None, None]
+        return row.flatten(2)
+
+    steps_B = steps_B.remainder(_HUES)
+    rows.add_(on_hues(steps_B + 256 - _HUES))  # bytes wrap, so this is hue + steps - 180
+    fallen = rows >= on_hues(steps_B)  # below 0, and so came out between steps + 76 and 255
+    rows.sub_(fallen.view(torch.uint8).mul_(on_hues(256 - _HUES)))
+    return torch.from_numpy(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)).view(images_BHWC.shape)
+
+
+def turn_hue_by_tensors(images_BHWC: Tensor, steps_B: Tensor) -> Tensor:
+    """What `turn_hue_by_opencv` does, on any device, in the whole numbers that OpenCV calculates uint8 images in.
+
+    One step of hue moves a pixel by up to 8 levels, so a result near albumentations' has to round where it rounds.
+    """
+    images = images_BHWC.float()
+    red, green, blue = images.unbind(3)
+    value, least = images.amax(3), images.amin(3)
+    chroma = value - least
+    sextants = torch.where(
+        value == red,
+        green - blue,
+        torch.where(value == green, (blue - red).add_(chroma, alpha=2), (red - green).add_(chroma, alpha=4)),
+    )
+    per_level = (180 / 6 * 4096 / chroma.clamp_min(1)).round_()
+    hue = sextants.mul_(per_level).add_(2048).mul_(1 / 4096).floor_()
+    hue = hue.add_(steps_B.to(hue.device)[:, None, None]).remainder_(_HUES)
+    part = hue * (6 / 180)
+    part = part.sub_(part.floor())  # of the way through the sextant
+    saturation = (255 * 4096 / value.clamp_min(1)).round_().mul_(chroma).add_(2048).mul_(1 / 4096).floor_()
+    saturation, value = saturation.mul_(1 / 255), value.mul_(1 / 255)  # OpenCV turns back in floats of 0..1
+    channels = []
+    for offset in (5, 3, 1):
+        away = (hue + 30 * offset).remainder_(180)
+        lost = torch.where(away < 30, part, torch.where(away < 90, 1.0, torch.where(away < 120, 1 - part, 0.0)))
+        kept = (1 - lost.double().mul_(saturation)).float()  # OpenCV rounds once, in a fused multiply-add
+        channels.append(kept.mul_(value).mul_(255))
+    return torch.stack(channels, dim=3).to(torch.uint8)
