@@ -19,6 +19,7 @@ from cifar_cli.options import (
     ModelOpt,
     PatchSizeOpt,
     SeedOpt,
+    TrimBackboneOpt,
     WeightsOpt,
     given,
     parse_count,
@@ -145,13 +146,7 @@ def train(
     ] = None,
     weights: WeightsOpt = None,
     backbone: BackboneOpt = "efficientnet_b0",
-    trim_backbone: Annotated[
-        bool,
-        typer.Option(
-            "--trim-backbone/--full-backbone",
-            help="hybrid: leave out the backbone layers that never reach the logits; the function stays the same.",
-        ),
-    ] = True,
+    trim_backbone: TrimBackboneOpt = True,
     patch_size: PatchSizeOpt = 2,
     img_size: Annotated[
         int | None,

@@ -161,5 +161,7 @@ def test_hybrid_is_trained_trimmed_unless_asked_for_whole(cifar, small: list[obj
     words = ("train", "--model", "hybrid", "--weights", "none", "--batch", 8)
     trimmed = cifar(*words, *small)
     assert "2,331,722 parameters" in trimmed.stderr
+    assert "never reaches the logits: backbone.layer2, backbone.layer3, backbone.layer4" in trimmed.stderr
     whole = cifar(*words, "--full-backbone", *small[:-1], tmp_path / "whole")
     assert "13,350,730 parameters" in whole.stderr
+    assert "never reaches" not in whole.stderr

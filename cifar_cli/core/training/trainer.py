@@ -174,6 +174,10 @@ class _Session:
             f"{len(self.loaders.train_indices):,} images of {_dataset_line(self.store)}, {self.device}, "
             f"precision {config.precision}, {config.memory_format}; everything goes to {self.run.path}"
         )
+        left_out: tuple[str, ...] = getattr(self.module.model, "optional_prefixes", ())
+        if left_out and config.model.trim_backbone:
+            names = ", ".join(prefix.rstrip(".") for prefix in left_out)
+            self.listeners.on_note(f"left out, because it never reaches the logits: {names} (--full-backbone keeps it)")
         torch.manual_seed(config.seed)  # whatever the model draws while training (dropout) follows the seed too
         if config.compile:
             self.module.model.compile()
