@@ -114,6 +114,15 @@ def train(
             "--weight-decay", metavar="X", help=f"Of matrices and kernels {OF_THE_RECIPE}.", rich_help_panel=RECIPE
         ),
     ] = None,
+    clip_norm: Annotated[
+        float | None,
+        typer.Option(
+            "--clip-norm",
+            metavar="X",
+            help=f"L2 norm to clip the gradient to; 0 for no clipping {OF_THE_RECIPE}.",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
     label_smoothing: Annotated[
         float | None,
         typer.Option(
@@ -224,8 +233,9 @@ def train(
         label_smoothing=label_smoothing,
         policy=policy,
     )
-    if ema_decay is not None:
-        overrides["ema_decay"] = ema_decay or None
+    for name, value in (("ema_decay", ema_decay), ("clip_norm", clip_norm)):
+        if value is not None:
+            overrides[name] = value or None  # 0 switches it off
     config = TrainConfig(
         model=ModelConfig(
             name=model,

@@ -75,6 +75,7 @@ def test_another_image_size_is_resized_to(cifar, small: list[object]) -> None:  
         (["--label-smoothing", "-0.1"], "--label-smoothing -0.1 is not a share", "0 or more"),
         (["--ema-decay", "1"], "--ema-decay 1 is not a share", "less than 1"),
         (["--weight-decay", "-1"], "--weight-decay -1 can't train", "0 or more"),
+        (["--clip-norm", "-1"], "--clip-norm -1 can't train", "0 or more"),
         (["--precision", "8"], "--precision 8 is not offered", "bf16"),
         (["--precision", "16", "--accelerator", "cpu"], "--precision 16 needs a CUDA GPU", "bf16"),
         (["--memory-format", "rows"], "--memory-format rows is not offered", "contiguous"),
@@ -147,13 +148,25 @@ def test_the_other_recipes_train_too(cifar, small: list[object], recipe: str, tm
 
 def test_every_part_of_a_recipe_has_a_flag(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     words = ("--optimizer", "muon", "--schedule", "triangular", "--warmup", 0.4, "--weight-decay", 0.02)
-    more = ("--label-smoothing", 0.2, "--ema-decay", 0.5, "--precision", "32", "--memory-format", "contiguous")
+    more = (
+        "--clip-norm",
+        0,
+        "--label-smoothing",
+        0.2,
+        "--ema-decay",
+        0.5,
+        "--precision",
+        "32",
+        "--memory-format",
+        "contiguous",
+    )
     result = cifar("train", *words, *more, *small)
     assert result.exit_code == 0, result.stderr
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["config"]
     recipe = config["recipe"]
     assert (recipe["optimizer"], recipe["schedule"], recipe["warmup"]) == ("muon", "triangular", 0.4)
     assert (recipe["weight_decay"], recipe["label_smoothing"], recipe["ema_decay"]) == (0.02, 0.2, 0.5)
+    assert recipe["clip_norm"] is None
     assert (config["precision"], config["memory_format"]) == ("32", "contiguous")
 
 

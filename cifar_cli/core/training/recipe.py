@@ -61,8 +61,9 @@ class Recipe:
         _require_share("--label-smoothing", self.label_smoothing)
         if self.ema_decay is not None:
             _require_share("--ema-decay", self.ema_decay)
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ConfigError(f"--weight-decay {self.weight_decay:g} can't train", remedy="pass 0 or more")
+        for flag, number in (("--weight-decay", self.weight_decay), ("--clip-norm", self.clip_norm or 0.0)):
+            if not (math.isfinite(number) and number >= 0):
+                raise ConfigError(f"{flag} {number:g} can't train", remedy="pass 0 or more")
         policy_of(self.policy)
 
 
