@@ -271,7 +271,7 @@ def train(
 
 def _train(request: TrainRequest, *, began: float, as_json: bool, verbose: bool) -> None:
     """Begin a run, or continue the one in a directory, and show what it gave."""
-    from cifar_cli.core.training.trainer import Listeners
+    from cifar_cli.core.training.session import Listeners
     from cifar_cli.core.workflow.run import run
     from cifar_cli.render import console, training_tables
     from cifar_cli.render.training_view import training_shown

@@ -13,7 +13,8 @@ from cifar_cli.core.profiling.summary_results import SummaryConfig
 from cifar_cli.core.training.config import TrainConfig, TrainResult
 from cifar_cli.core.training.machine import matmul_flops_per_second
 from cifar_cli.core.training.numerics import Numerics, offered_precisions
-from cifar_cli.core.training.trainer import SILENT, Listeners, device_of, resume, train
+from cifar_cli.core.training.session import SILENT, Listeners
+from cifar_cli.core.training.trainer import device_of, resume, train
 from cifar_cli.core.workflow.config import Speed, TrainReport, TrainRequest
 
 

@@ -26,7 +26,8 @@ from cifar_cli.core.training.config import EpochResult, TrainConfig
 from cifar_cli.core.training.module import Classifier
 from cifar_cli.core.training.recipe import RECIPES, recipe_of
 from cifar_cli.core.training.run_dir import create_run_dir
-from cifar_cli.core.training.trainer import Listeners, device_of, resume, train
+from cifar_cli.core.training.session import Listeners
+from cifar_cli.core.training.trainer import device_of, resume, train
 from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupted, ResourceError
 
 COURSE = RECIPES["course"]
