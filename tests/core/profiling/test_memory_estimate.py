@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
+import torch
 
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.config import MemoryConfig, StepConfig
+from cifar_cli.core.profiling.config import MemoryConfig, OptimizerName, StepConfig
 from cifar_cli.core.profiling.max_batch import Tracer, find_max_batch, require_weights_fit
 from cifar_cli.core.profiling.replay import between, fits, peak_of
 from cifar_cli.errors import ResourceError
@@ -21,6 +24,18 @@ def test_adams_state_on_the_gpu_is_two_moments_and_no_step_counts() -> None:
     terms = peak_of(Tracer(NULL).at(16), model="null").terms
     assert terms is not None
     assert terms.optimizer_bytes == 2 * terms.weights_bytes
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_tracing_makes_no_cuda_context(optimizer: OptimizerName, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise AssertionError("a context takes memory that trials then lack")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda._lazy_init", refuse)
+    config = replace(NULL, step=StepConfig(optimizer=optimizer, precision="16"))
+    assert Tracer(config).at(2).events
+    assert not torch.cuda.is_initialized()
 
 
 def test_a_scaled_trace_has_the_sizes_of_the_real_one() -> None:
