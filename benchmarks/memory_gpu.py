@@ -3,8 +3,9 @@
     python benchmarks/memory_gpu.py [--batches 16,64,128,256,512] [--page docs/memory-accuracy.md] [--skip-largest]
 
 null, cnn and hybrid, precision 32, bf16 and 16, Adam and SGD, five batch sizes. Every measurement runs in a process
-of its own, so that one that runs out of memory is a line in the table. After them the predicted largest batch of each
-combination is run, then the sizes around it until the last that runs is known.
+of its own, so that one that runs out of memory is a line in the table. After them the largest batch of each
+combination is searched as `cifar profile-memory --find-max-batch` does it; a size after which the process was gone
+instead of reporting that memory ran out counts as a crash.
 Without a GPU it says so, ends with 1 and leaves the page alone.
 """
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -23,8 +23,9 @@ import torch
 
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.profiling.config import MIB, MemoryConfig, OptimizerName, Precision, StepConfig
-from cifar_cli.core.profiling.max_batch import Tracer, find_max_batch, largest_that
+from cifar_cli.core.profiling.max_batch import Tracer
 from cifar_cli.core.profiling.measure import measure
+from cifar_cli.core.profiling.measured import gpu_and_memory, on_gpu
 from cifar_cli.core.profiling.replay import peak_of
 from cifar_cli.core.profiling.results import PeakMemory
 from cifar_cli.errors import CifarError
@@ -60,6 +61,7 @@ class Largest:
     config: MemoryConfig
     predicted: int
     found: int
+    stopped_by: str
 
 
 def main() -> int:
@@ -98,24 +100,12 @@ def compare(tracer: Tracer, batch: int) -> Row:
 
 
 def compare_largest(tracer: Tracer) -> Largest:
-    """Predict the largest batch, then find it by running sizes around the prediction."""
-    total = torch.cuda.get_device_properties(0).total_memory
-    predicted = find_max_batch(tracer, gpu="this GPU", memory_bytes=total).max_batch
-    runs = _runs(tracer.config)
+    """The largest batch by estimate, and as `cifar profile-memory --find-max-batch` finds and proves it."""
+    name, total = gpu_and_memory()
+    predicted, found = on_gpu(tracer, memory_bytes=total, name=name, with_speeds=False)
     return Largest(
-        config=tracer.config, predicted=predicted, found=largest_that(runs, guess=predicted, most=max(1, 4 * predicted))
+        config=tracer.config, predicted=predicted.max_batch, found=found.max_batch, stopped_by=found.stopped_by or "-"
     )
-
-
-def _runs(config: MemoryConfig) -> Callable[[int], bool]:
-    def runs(batch: int) -> bool:
-        try:
-            measure(config, batch, device="cuda")
-        except CifarError:
-            return False
-        return True
-
-    return runs
 
 
 def page(rows: list[Row], largest: list[Largest], *, machine: str) -> str:
@@ -136,8 +126,8 @@ def page(rows: list[Row], largest: list[Largest], *, machine: str) -> str:
     if largest:
         lines += [
             "",
-            "| model | precision | optimizer | largest batch: predicted | found | error |",
-            "|---|---|---|--:|--:|--:|",
+            "| model | precision | optimizer | largest batch: predicted | found and proved | error | next size |",
+            "|---|---|---|--:|--:|--:|---|",
             *(_largest_line(item) for item in largest),
         ]
     return "\n".join(lines) + "\n"
@@ -156,6 +146,9 @@ def _summary(rows: list[Row], largest: list[Largest]) -> list[str]:
     off = [abs(item.predicted / item.found - 1) for item in largest if item.found]
     if off:
         lines.append(f"- Largest batch: worst error {max(off):.1%}, {off.count(0.0)} of {len(largest)} exact.")
+    if largest:
+        clean = sum(item.stopped_by == "-" or item.stopped_by.startswith("out of memory") for item in largest)
+        lines.append(f"- {clean} of {len(largest)} searches ended at memory that ran out and was reported.")
     for row in rows:
         if row.why:
             lines.append(f"- {_name(row.config).replace(' |', ',')}, batch {row.predicted.batch}: {row.why}")
@@ -176,7 +169,7 @@ def _line(row: Row) -> str:
 
 def _largest_line(item: Largest) -> str:
     error = f"{item.predicted / item.found - 1:+.1%}" if item.found else "nothing ran"
-    return f"| {_name(item.config)} | {item.predicted} | {item.found} | {error} |"
+    return f"| {_name(item.config)} | {item.predicted} | {item.found} | {error} | {item.stopped_by} |"
 
 
 def _name(config: MemoryConfig) -> str:

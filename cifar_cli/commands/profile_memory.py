@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 BatchesOpt = Annotated[
     list[int], typer.Option("--batch", "--batch-size", "-b", metavar="N", help="Images per step; may be repeated.")
 ]
-FindOpt = Annotated[bool, typer.Option("--find-max-batch", help="Find the largest batch that fits.")]
+FindOpt = Annotated[bool, typer.Option("--find-max-batch", help="The largest batch that fits, run on a GPU if any.")]
 GpuOpt = Annotated[str | None, typer.Option("--gpu", metavar="NAME", help="Estimate for this card.")]
-MemoryOpt = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="Estimate for this much, as 24GiB.")]
+MemoryOpt = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="This much memory, as 24GiB.")]
 PrecisionOpt = Annotated[str, typer.Option("--precision", metavar="32|16|bf16", help="Autocast to 16 or bf16.")]
 OptimizerOpt = Annotated[str, typer.Option("--optimizer", metavar="adam|adamw|sgd", help="Whose state is kept.")]
 LayoutOpt = Annotated[bool, typer.Option("--channels-last/--contiguous", help="Memory layout of the images.")]

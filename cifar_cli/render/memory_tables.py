@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
-from cifar_cli.core.profiling.results import MaxBatch, MemoryTerms, PeakMemory
+from cifar_cli.core.profiling.results import KNEE_SHARE, MaxBatch, MemoryTerms, PeakMemory
 
 MIB = 1024**2
 GIB = 1024**3
@@ -58,23 +58,46 @@ def terms(results: Iterable[PeakMemory]) -> Table:
 
 
 def largest_batches(results: Iterable[MaxBatch]) -> Table:
-    """One line for each model and card."""
-    found_by_method = list(results)
-    methods = " and ".join(sorted({found.method for found in found_by_method}))
-    table = Table(title=f"Largest batch ({methods})")
+    """One line for each model, card and method."""
+    rows = list(results)
+    methods = sorted({found.method for found in rows})
+    several = len(methods) > 1
+    table = Table(title="Largest batch" if several else f"Largest batch ({methods[0]})")
+    if any(found.proved for found in rows):
+        table.caption = "measured: a fresh process ran 5 steps, a partial batch and a validation pass at that size"
     table.add_column("model", overflow="fold")
-    table.add_column("GPU", overflow="fold")
+    table.add_column("device", overflow="fold")
+    if several:
+        table.add_column("method")
     for name in ("GiB", "batch", "reserved MiB", "left MiB"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for found in found_by_method:
+        table.add_column(name, justify="right", no_wrap=not several or name == "batch")
+    for found in rows:
         table.add_row(
             found.model,
             found.gpu,
-            f"{found.memory_bytes / GIB:.1f}",
+            *((found.method,) if several else ()),
+            f"{found.memory_bytes / GIB:.1f}" if found.memory_bytes >= GIB else f"{found.memory_bytes / GIB:.3f}",
             str(found.max_batch) if found.max_batch else "none",
             f"{found.peak.peak_reserved_bytes / MIB:,.0f}",
             f"{found.margin_left_bytes / MIB:,.0f}",
         )
+    return table
+
+
+def speeds(found: MaxBatch) -> Table:
+    """Images a second at the sizes that were run, with the knee marked."""
+    table = Table(
+        title=f"{found.model} on {found.gpu}: speed by batch",
+        caption=f"knee: the smallest size run within {1 - KNEE_SHARE:.0%} of the best images/s",
+    )
+    table.add_column("batch", justify="right", no_wrap=True)
+    table.add_column("images/s", justify="right", no_wrap=True)
+    table.add_column("")
+    marks = {found.max_batch: "largest", found.knee_batch: "knee"}
+    if found.knee_batch == found.max_batch:
+        marks[found.max_batch] = "knee, largest"
+    for speed in found.speeds:
+        table.add_row(str(speed.batch), f"{speed.images_per_second:,.0f}", marks.get(speed.batch, ""))
     return table
 
 
@@ -88,6 +111,7 @@ def report(peaks_found: Sequence[PeakMemory], largest: Sequence[MaxBatch]) -> li
         tables.append(terms(explained[first : first + TERMS_ABREAST]))
     if largest:
         tables.append(largest_batches(largest))
+    tables.extend(speeds(found) for found in largest if found.speeds)
     return tables
 
 

@@ -12,7 +12,8 @@ import pytest
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.profiling.config import MemoryConfig
 from cifar_cli.core.profiling.max_batch import Tracer, estimate
-from cifar_cli.core.profiling.results import PeakMemory
+from cifar_cli.core.profiling.results import PeakMemory, Trial
+from cifar_cli.core.profiling.worker import Outcome
 from cifar_cli.errors import ResourceError
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "memory_gpu.py"
@@ -62,10 +63,29 @@ def test_the_page_holds_every_comparison_and_their_summary(
     assert "Pretended, 1,024 MiB" in text
 
 
-def test_the_largest_batch_is_found_by_running(benchmark: ModuleType) -> None:
+class UpTo200:
+    """Answers as a process on that GPU would."""
+
+    def ask(self, batch: int, proof: bool, /, *, timeout_seconds: float) -> Outcome:
+        if batch > 200:
+            return Outcome(kind="out of memory", value="told to")
+        return Outcome(kind="done", value=Trial(batch=batch, kind="ran", peak_reserved_bytes=batch))
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_largest_batch_is_searched_and_proved_as_the_product_does_it(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cifar_cli.core.profiling.measured.Worker", lambda function: UpTo200())
     largest = benchmark.compare_largest(Tracer(MemoryConfig(model=ModelConfig(name="null"))))
     assert largest.found == 200
     assert largest.predicted > 200
+    assert largest.stopped_by == "out of memory: told to"
+    text = benchmark.page([], [largest], machine="a pretended GPU")
+    assert "1 of 1 searches ended at memory that ran out and was reported" in text
+    assert "| null | 32 | adam | " in text
 
 
 def test_without_a_gpu_the_script_says_so_and_leaves_the_page_alone(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from io import StringIO
 import pytest
 from rich.console import Console, RenderableType
 
-from cifar_cli.core.profiling.results import MaxBatch, MemoryTerms, ModuleMemory, PeakMemory
+from cifar_cli.core.profiling.results import MaxBatch, MemoryTerms, ModuleMemory, PeakMemory, Speed
 from cifar_cli.render import memory_tables
 
 MIB = 1 << 20
@@ -78,3 +78,18 @@ def test_methods_become_a_column_only_where_they_differ() -> None:
 
 def test_models_beyond_three_go_to_a_second_table() -> None:
     assert len(memory_tables.report([PEAK] * 4, [])) == 1 + 2
+
+
+def test_the_speeds_of_a_measured_search_mark_the_knee_and_the_largest() -> None:
+    speeds = tuple(Speed(batch=2**k, images_per_second=9000 * min(1.0, 2**k / 512)) for k in range(3, 13))
+    measured = replace(LARGEST, method="measure", gpu="NVIDIA GeForce RTX 4060 Ti", max_batch=4096, speeds=speeds)
+    estimate, text = replace(LARGEST, gpu=measured.gpu), ""
+    for table in memory_tables.report([], [estimate, replace(measured, proved=True)]):
+        text += drawn(table)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "…" not in text
+    rows = {cells[1].strip(): cells[3].strip() for line in text.splitlines() if len(cells := line.split("│")) == 5}
+    assert [(batch, mark) for batch, mark in rows.items() if mark] == [("512", "knee"), ("4096", "largest")]
+    assert "within 5% of the best images/s" in " ".join(text.split())
+    same = "".join(drawn(table) for table in memory_tables.report([], [replace(measured, max_batch=512)]))
+    assert "knee, largest" in same

@@ -39,9 +39,9 @@ def choose_batch(
 
     On a CUDA GPU: the largest batch, measured and proved, with `margin` of the memory left free. On the CPU, where
     the largest one is no faster: the smallest of a few timed sizes within 5 % of the best images a second, in about
-    10 seconds. device: "cuda" or "gpu", "cpu", or "auto" for the GPU where there is one. most: no larger batch, as the
-    number of training images. On a GPU it starts processes, which import the caller's main module: guard that with
-    `if __name__ == "__main__"`. Raises ResourceError when not one image fits.
+    10 seconds. device: "cuda" or "gpu", "cpu", or "auto" for the GPU where there is one. most: no larger batch, as
+    the number of training images. On a GPU it starts processes, which import the caller's main module: that must be
+    guarded with `if __name__ == "__main__"`. Raises ResourceError when not one image fits.
     """
     if device in ("cuda", "gpu") or (device == "auto" and torch.cuda.is_available()):
         return _on_gpu(MemoryConfig(model=model, step=step), margin=margin, most=most, on_progress=on_progress)

@@ -179,7 +179,7 @@ def trace_steps(model: nn.Module, batch: int, *, img_size: int, classes: int, st
             warnings.simplefilter("ignore")
             for tensor in (*twin.parameters(), *twin.buffers()):
                 recorder.track(tensor)
-            optimizer = make_optimizer(twin, step)
+            optimizer = _without_gpu(make_optimizer(twin, step))
             recorder.phase = Category.INPUT
             images = torch.empty(batch, 3, img_size, img_size, device="meta", memory_format=layout)
             labels = torch.empty(batch, dtype=torch.long, device="meta")
@@ -201,6 +201,16 @@ def make_optimizer(model: nn.Module, step: StepConfig) -> torch.optim.Optimizer:
         return torch.optim.SGD(model.parameters(), momentum=step.momentum, nesterov=step.nesterov, **common)
     kind = torch.optim.Adam if step.optimizer == "adam" else torch.optim.AdamW
     return kind(model.parameters(), **common)
+
+
+def _without_gpu(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Keep an optimizer from asking the GPU whether it records a graph.
+
+    The question makes a CUDA context in this process, and its memory would be missing in the trials that follow.
+    """
+    for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
+        setattr(optimizer, check, lambda: None)
+    return optimizer
 
 
 def _step(

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -75,3 +79,24 @@ def test_a_trace_for_the_gpu_asks_the_host_nothing(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("cifar_cli.core.profiling.trace.call_of", lambda *call: asked.append(call))
     Tracer(MemoryConfig(model=ModelConfig(name="null"))).at(2)
     assert asked == []
+
+
+ON_AN_OLDER_PROCESSOR = """
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.profiling.config import MemoryConfig, StepConfig
+from cifar_cli.core.profiling.max_batch import Tracer
+from cifar_cli.core.profiling.measure import measure
+from cifar_cli.core.profiling.replay import tensor_peak_bytes
+
+config = MemoryConfig(model=ModelConfig(name="null"), step=StepConfig(precision="bf16", physics="cpu"))
+print(tensor_peak_bytes(Tracer(config).at(16)), measure(config, 16, device="cpu").peak_allocated_bytes)
+"""
+
+
+def test_bf16_is_predicted_without_16_bit_instructions_too() -> None:
+    older = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_AN_OLDER_PROCESSOR], env=older, capture_output=True, text=True, check=True
+    )
+    predicted, seen = map(int, done.stdout.split())
+    assert predicted == pytest.approx(seen, rel=0.01)

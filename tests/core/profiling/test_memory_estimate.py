@@ -1,11 +1,11 @@
-import time
+from dataclasses import replace
 
 import pytest
+import torch
 
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.config import MemoryConfig, StepConfig
-from cifar_cli.core.profiling.max_batch import Tracer, choose_batch, find_max_batch, largest_that
-from cifar_cli.core.profiling.measure import in_child
+from cifar_cli.core.profiling.config import MemoryConfig, OptimizerName, StepConfig
+from cifar_cli.core.profiling.max_batch import Tracer, find_max_batch, require_weights_fit
 from cifar_cli.core.profiling.replay import between, fits, peak_of
 from cifar_cli.errors import ResourceError
 
@@ -24,6 +24,18 @@ def test_adams_state_on_the_gpu_is_two_moments_and_no_step_counts() -> None:
     terms = peak_of(Tracer(NULL).at(16), model="null").terms
     assert terms is not None
     assert terms.optimizer_bytes == 2 * terms.weights_bytes
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_tracing_makes_no_cuda_context(optimizer: OptimizerName, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise AssertionError("a context takes memory that trials then lack")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda._lazy_init", refuse)
+    config = replace(NULL, step=StepConfig(optimizer=optimizer, precision="16"))
+    assert Tracer(config).at(2).events
+    assert not torch.cuda.is_initialized()
 
 
 def test_a_scaled_trace_has_the_sizes_of_the_real_one() -> None:
@@ -46,37 +58,9 @@ def test_multiple_of_is_kept() -> None:
     assert find_max_batch(Tracer(NULL), gpu="x", memory_bytes=2**30, multiple_of=8).max_batch % 8 == 0
 
 
-@pytest.mark.parametrize("truth", [0, 1, 2, 37, 1000])
-@pytest.mark.parametrize("guess", [-5, 1, 40, 10**6])
-def test_bracket_and_bisection_find_the_exact_number(truth: int, guess: int) -> None:
-    assert largest_that(lambda n: n <= truth, guess=guess, most=1000) == truth
-
-
-def test_choosing_a_batch_where_the_weights_dont_fit_says_so() -> None:
-    config = ModelConfig(name="hybrid", weights="none")
-    with pytest.raises(ResourceError, match="alone don't fit"):
-        choose_batch(config, StepConfig(), memory_bytes=100 * 10**6)
-
-
-def _exit(code: int) -> None:
-    import os
-
-    os._exit(code)
-
-
-def _out_of_memory() -> None:
-    import torch
-
-    raise torch.OutOfMemoryError("told to")
-
-
-@pytest.mark.parametrize(
-    ("worker", "arguments", "kind"),
-    [(_exit, (3,), "died"), (_out_of_memory, (), "out of memory"), (abs, (-2,), "done")],
-)
-def test_a_childs_end_is_told_apart(worker: object, arguments: tuple[int, ...], kind: str) -> None:
-    assert in_child(worker, *arguments, timeout_seconds=60).kind == kind  # type: ignore[arg-type]
-
-
-def test_a_child_that_hangs_is_ended() -> None:
-    assert in_child(time.sleep, 600, timeout_seconds=1).kind == "timed out"
+def test_weights_that_dont_fit_are_named_on_a_gpu_and_on_the_host() -> None:
+    model = ModelConfig(name="hybrid", weights="none")
+    with pytest.raises(ResourceError, match=r"\(500 MiB\) alone don't fit into 95 MiB"):
+        require_weights_fit(Tracer(MemoryConfig(model=model)), 100 * 10**6)
+    with pytest.raises(ResourceError, match=r"the weights of hybrid \(\d+ MiB\) alone don't fit into 1 MiB"):
+        require_weights_fit(Tracer(MemoryConfig(model=model, step=StepConfig(physics="cpu"))), 2**20)

@@ -61,3 +61,24 @@ def test_data_on_the_cpu_is_really_computed() -> None:
     for _ in range(3):
         shapes.run(ATEN.add_.Tensor, (counter, 1), {})
     assert counter.item() == 3
+
+
+@pytest.mark.parametrize("groups", [1, 16])
+@pytest.mark.parametrize("side", [1, 8])
+@pytest.mark.parametrize(("images_last", "weight_last"), [(False, False), (True, False), (False, True)])
+def test_a_convolution_answers_in_the_layout_of_a_real_one(
+    groups: int, side: int, images_last: bool, weight_last: bool
+) -> None:
+    def laid_out(device: str) -> tuple[torch.Tensor, torch.Tensor]:
+        images, weight = torch.ones(2, 16, side, side), torch.ones(16, 16 // groups, 3, 3)
+        if images_last:
+            images = torch.ones(2, side, side, 16).permute(0, 3, 1, 2)
+        if weight_last:
+            weight = weight.contiguous(memory_format=torch.channels_last)
+        return tuple(torch.empty_strided(t.shape, t.stride(), device=device) for t in (images, weight))  # type: ignore
+
+    rest = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], groups)
+    real = ATEN.convolution.default(*laid_out("cpu"), *rest)
+    for answer in twice(ATEN.convolution.default, *laid_out("meta"), *rest):
+        assert answer.shape == real.shape
+        assert answer.stride() == real.stride()
