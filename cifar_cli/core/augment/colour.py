@@ -87,7 +87,7 @@ def grey_of(images_BHWC: Tensor) -> Tensor:
 
 def write_three_times(grey: Tensor, out: Tensor) -> None:
     """float32 [B, H * W] to float32 [B, H * W * 3], every number three times."""
-    pixels = out.unflatten(1, (-1, 3))
+    pixels = out.view(len(out), -1, 3)
     if _opencv(grey):
         cv2.cvtColor(grey.numpy(), cv2.COLOR_GRAY2RGB, dst=pixels.numpy())
     else:
