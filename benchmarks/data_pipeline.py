@@ -1,7 +1,9 @@
 """Images per second of both pipelines, each given the whole machine: `python benchmarks/data_pipeline.py`.
 
-Batched runs in this process with one thread per core, albumentations in one worker process per core. Both carry out
-the same policy on the same uint8 images and end with normalised batches in this process.
+Batched runs in this process with one thread per core, albumentations in one worker process per core, OpenCV's own
+threads off. Both carry out the same policy on the same uint8 images, end with normalised batches in this process (what
+a DataLoader costs to get them there is counted) and take turns, so that what else the machine does meets both. The last
+column is albumentations in this process on one core: times the cores, what it would give if workers cost nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import statistics
 import time
 
+import cv2
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -22,15 +25,29 @@ from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
 from cifar_cli.core.data.loader import BatchLoader, WorkerLoader
 
 
-def images_per_second(loader: BatchLoader, images: int, passes: int) -> float:
-    """Median over the passes, after one that warms up (and starts the workers)."""
-    rates = []
-    for _ in range(passes + 1):
-        start = time.perf_counter()
-        for _batch in loader:
-            pass
-        rates.append(images / (time.perf_counter() - start))
-    return statistics.median(rates[1:])
+def seconds(loader: BatchLoader) -> float:
+    """One pass."""
+    start = time.perf_counter()
+    for _batch in loader:
+        pass
+    return time.perf_counter() - start
+
+
+def images_per_second(loaders: list[BatchLoader], images: int, passes: int) -> list[float]:
+    """Of each loader the median over the passes, after one that warms up (and starts the workers)."""
+    rounds = [[images / seconds(loader) for loader in loaders] for _ in range(passes + 1)]
+    return [statistics.median(rates) for rates in zip(*rounds[1:], strict=True)]
+
+
+def on_one_core(loader: BatchLoader, images: int) -> float:
+    """Images per second of a loader without workers, OpenCV and torch kept to one thread."""
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    (rate,) = images_per_second([loader], images, 1)
+    torch.set_num_threads(threads[0])
+    cv2.setNumThreads(threads[1])
+    return rate
 
 
 def main() -> None:
@@ -48,7 +65,7 @@ def main() -> None:
     images = fine.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
     rows = torch.arange(count)
     table = Table(title=f"images per second, {options.cores} cores, batch {options.batch}, 32x32 pixels, CPU")
-    for heading in ("policy", "batched", "albumentations", "ratio"):
+    for heading in ("policy", "batched", "albumentations", "ratio", "albumentations, 1 core"):
         table.add_column(heading, justify="left" if heading == "policy" else "right")
     for policy in POLICIES.values():
         settings = {"batch": options.batch, "seed": 1, "shuffle": True}
@@ -56,8 +73,10 @@ def main() -> None:
         theirs = PerImagePipeline(policy, 32, CIFAR10_MEAN, CIFAR10_STD)
         batched = BatchLoader(images, rows, rows, transform=ours, **settings)
         per_image = WorkerLoader(images, rows, rows, transform=theirs, workers=options.cores, **settings)
-        fast, slow = (images_per_second(loader, count, options.passes) for loader in (batched, per_image))
-        table.add_row(policy.name, f"{fast:,.0f}", f"{slow:,.0f}", f"{fast / slow:.1f}x")
+        few = rows[: count // 4]
+        alone = on_one_core(BatchLoader(images, rows, few, transform=theirs, **settings), len(few))
+        fast, slow = images_per_second([batched, per_image], count, options.passes)
+        table.add_row(policy.name, f"{fast:,.0f}", f"{slow:,.0f}", f"{fast / slow:.1f}x", f"{alone:,.0f}")
     Console().print(table)
 
 

@@ -88,6 +88,15 @@ WeightsOpt = Annotated[
         show_default=False,
     ),
 ]
+PipelineOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--pipeline",
+        metavar="batched|albumentations",
+        help="Who carries the augmentation out (default: batched, or albumentations with --augment).",
+        show_default=False,
+    ),
+]
 DatasetOpt = Annotated[
     str,
     typer.Option("--dataset", metavar="NAME|PATH", help="cifar10, cifar100, shapes, or a dataset you imported."),

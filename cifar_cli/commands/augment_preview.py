@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifar_cli.errors import ConfigError
-from cifar_cli.options import DataDirOpt, DatasetOpt, DebugOpt, JsonOpt, SeedOpt
+from cifar_cli.options import DataDirOpt, DatasetOpt, DebugOpt, JsonOpt, PipelineOpt, SeedOpt
 
 if TYPE_CHECKING:
     from cifar_cli.core.augment.config import PreviewConfig
@@ -21,14 +21,7 @@ def augment_preview(
     images: Annotated[int, typer.Option("--images", metavar="N", help="Rows: images, of different classes.")] = 8,
     variants: Annotated[int, typer.Option("--variants", metavar="N", help="Columns: augmented variants.")] = 8,
     steps: Annotated[bool, typer.Option("--steps", help="One column for each step of the policy instead.")] = False,
-    pipeline: Annotated[
-        str | None,
-        typer.Option(
-            "--pipeline",
-            metavar="batched|albumentations",
-            help="Who carries the augmentation out (default: batched, or albumentations with --augment).",
-        ),
-    ] = None,
+    pipeline: PipelineOpt = None,
     policy: Annotated[
         str, typer.Option("--policy", metavar="NAME", help="Augmentation: course, crop-flip, none.")
     ] = "course",

@@ -1,15 +1,24 @@
-"""A real HTTP server whose faults the tests switch on."""
+"""A real HTTP server whose faults the tests switch on, and what fetches from it."""
 
 from __future__ import annotations
 
 import re
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+from cifar_cli.core.data.config import DataConfig, ImportConfig
+from cifar_cli.core.data.dataset import check_dataset, import_dataset, open_dataset
+from cifar_cli.core.data.results import DownloadResult
+from cifar_cli.core.data.sources.http_stream import Transport
+from cifar_cli.core.progress import Progress
 
 SLICE_BYTES = 4096
 
@@ -129,3 +138,65 @@ def server() -> Iterator[FaultServer]:
 @pytest.fixture
 def route() -> type[Route]:
     return Route
+
+
+QUICK = Transport(
+    connect_seconds=5,
+    read_seconds=1.0,
+    race_seconds=0.15,
+    race_bytes=64 << 10,
+    slow_bytes_per_second=50_000,
+    slow_seconds=0.4,
+    backoff_seconds=0.02,
+)
+
+
+@pytest.fixture
+def quick() -> Transport:
+    """Timeouts and thresholds for a server on this machine."""
+    return QUICK
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+@pytest.fixture
+def body(tiny_cifar10: Any) -> bytes:
+    return tiny_cifar10.path.read_bytes()
+
+
+Fetch = Callable[..., DownloadResult]
+
+
+@pytest.fixture
+def fetch(tmp_path: Path, tiny_cifar10: Any) -> Fetch:
+    """Download the small archive from the given mirrors into tmp_path / "data"."""
+
+    def run(*mirrors: str, events: list[Progress] | None = None, **options: Any) -> DownloadResult:
+        transport = options.pop("transport", QUICK)
+        return import_dataset(
+            ImportConfig(data=DataConfig(data_dir=tmp_path / "data"), **options),
+            transport=transport,
+            archives={"cifar10": replace(tiny_cifar10.archive, mirrors=mirrors)},
+            on_progress=events.append if events is not None else lambda progress: None,
+        )
+
+    return run
+
+
+@pytest.fixture
+def assert_whole(tiny_cifar10: Any) -> Callable[[Path], None]:
+    """The store holds the archive's images, the archive is byte-identical, and nothing else lies around."""
+
+    def check(data_dir: Path) -> None:
+        config = DataConfig(data_dir=data_dir)
+        store = open_dataset(config, fetch=False)
+        assert np.array_equal(store.train.images_NHWC.numpy(), tiny_cifar10.train_images)
+        assert store.train.labels_N.tolist() == tiny_cifar10.train_labels
+        assert check_dataset(config, archives={"cifar10": tiny_cifar10.archive}).whole
+        assert (data_dir / tiny_cifar10.archive.filename).read_bytes() == tiny_cifar10.path.read_bytes()
+        assert not list(data_dir.glob("*.part*"))
+
+    return check

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from cifar_cli.core.augment.colour import jittered
 from cifar_cli.core.augment.draws import Draw, Place, draw, draw_places
 from cifar_cli.core.augment.policy import CoarseDropout, ColorJitter, HorizontalFlip, PadCrop, Policy, Step
+from cifar_cli.core.augment.tall import mirrored
 
 
 def pad_crop(images_BHWC: Tensor, step: PadCrop, drawn: Draw) -> Tensor:
@@ -34,7 +35,7 @@ def pad_crop(images_BHWC: Tensor, step: PadCrop, drawn: Draw) -> Tensor:
 
 def horizontal_flip(images_BHWC: Tensor, step: HorizontalFlip, drawn: Draw) -> Tensor:
     """Mirror the images that fire."""
-    return _replaced(images_BHWC, drawn.firing, _picked(images_BHWC, drawn.firing).flip(2))
+    return _replaced(images_BHWC, drawn.firing, mirrored(_picked(images_BHWC, drawn.firing)))
 
 
 def color_jitter(images_BHWC: Tensor, step: ColorJitter, drawn: Draw) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cifar_cli.core.augment.draws import CONTRAST, HUE, LINEAR, SATURATION, Draw
+from cifar_cli.core.augment.tall import opencv_reaches, tall
 
 _HUES = 180  # steps to the colour circle in OpenCV's uint8 images
 
@@ -35,7 +36,7 @@ def jittered(images_BHWC: Tensor, drawn: Draw) -> Tensor:
     scratch = torch.empty(2, *images.flatten(1).shape, device=device)  # once, because fresh memory is slow memory
     for blend, end in zip(turns, ends, strict=True):
         change(images[:end], scratch, *(each[:end] for each in blend))
-    turn_hue = turn_hue_by_opencv if _opencv(images) else turn_hue_by_tensors
+    turn_hue = turn_hue_by_opencv if opencv_reaches(images) else turn_hue_by_tensors
     images = turn_hue(images, torch.floor(_HUES * drawn.values["hue"][rows]).long())
     for blend, end in zip(turns, ends, strict=True):
         change(images[end:], scratch, *(each[end:] for each in blend))
@@ -71,15 +72,10 @@ def change(
     flat.copy_(changed.to(torch.int16))  # on the way to bytes because the direct one is six times as long
 
 
-def _opencv(images: Tensor) -> bool:
-    """Whether OpenCV can reach them; it is faster than tensor operations, which do for other devices."""
-    return images.device.type == "cpu"
-
-
 def grey_of(images_BHWC: Tensor) -> Tensor:
     """uint8 [B, H, W, 3] to uint8 [B, H * W]: ITU-R BT.601, in OpenCV's whole numbers, 2**15 parts, rounded."""
-    if _opencv(images_BHWC):
-        grey = cv2.cvtColor(_tall(images_BHWC), cv2.COLOR_RGB2GRAY)
+    if opencv_reaches(images_BHWC):
+        grey = cv2.cvtColor(tall(images_BHWC), cv2.COLOR_RGB2GRAY)
         return torch.from_numpy(grey).view(len(images_BHWC), -1)
     red, green, blue = images_BHWC.to(torch.int32).unbind(3)
     return ((9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15).to(torch.uint8).flatten(1)
@@ -88,22 +84,17 @@ def grey_of(images_BHWC: Tensor) -> Tensor:
 def write_three_times(grey: Tensor, out: Tensor) -> None:
     """float32 [B, H * W] to float32 [B, H * W * 3], every number three times."""
     pixels = out.view(len(out), -1, 3)
-    if _opencv(grey):
+    if opencv_reaches(grey):
         cv2.cvtColor(grey.numpy(), cv2.COLOR_GRAY2RGB, dst=pixels.numpy())
     else:
         pixels.copy_(grey[:, :, None])
-
-
-def _tall(images_BHWC: Tensor) -> cv2.typing.MatLike:
-    """A batch as one tall image, so that one call of OpenCV does for all; shares their memory."""
-    return images_BHWC.reshape(-1, *images_BHWC.shape[2:]).numpy()
 
 
 def turn_hue_by_opencv(images_BHWC: Tensor, steps_B: Tensor) -> Tensor:
     """Turn each image's hue by so many steps, 180 to the circle. On a CPU. uint8 [B, H, W, 3] to the same."""
     if not len(images_BHWC):
         return images_BHWC
-    hsv = cv2.cvtColor(_tall(images_BHWC), cv2.COLOR_RGB2HSV)
+    hsv = cv2.cvtColor(tall(images_BHWC), cv2.COLOR_RGB2HSV)
     rows = torch.from_numpy(hsv).view(*images_BHWC.shape[:2], -1)  # [B, H, W * 3]
 
     def on_hues(value_B: Tensor | int) -> Tensor:

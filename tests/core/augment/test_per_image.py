@@ -8,6 +8,8 @@ import warnings
 import albumentations as A
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cifar_cli.core.augment.per_image import PerImagePipeline, compose, load_policy
 from cifar_cli.core.augment.policy import COURSE, CROP_FLIP, NONE, POLICIES, CoarseDropout, HorizontalFlip, Policy
@@ -35,6 +37,37 @@ def test_every_policy_gives_finite_float_images_of_the_size_asked_for(policy, si
     assert made.dtype == torch.float32
     assert made.is_contiguous(memory_format=torch.channels_last)
     assert 0 <= made.min() <= made.max() <= 255
+
+
+seeds = st.integers(0, 2**63 - 1)
+some = settings(max_examples=20, deadline=None)
+
+
+@some
+@given(
+    policy=st.sampled_from(list(POLICIES.values())),
+    count=st.integers(0, 5),
+    side=st.integers(8, 40),
+    size=st.integers(8, 48),
+    seed=seeds,
+)
+def test_any_batch_keeps_its_count_and_gets_the_size_the_type_and_the_range(policy, count, side, size, seed):
+    before = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8)
+    given_images = before.clone()
+    made = pipeline(policy, size)(given_images, seed=seed)
+    assert made.shape == (count, 3, size, size)
+    assert made.dtype == torch.float32
+    assert torch.equal(given_images, before)  # the store's images stay as they are
+    if count:
+        assert -1e-3 <= made.min() <= made.max() <= 255.001
+        assert (made - made.round()).abs().max() < 1e-3  # whole levels
+
+
+@some
+@given(seed=seeds, first=st.integers(0, 11))
+def test_a_slice_of_a_batch_is_made_as_in_the_whole(seed, first):
+    one = pipeline()
+    assert torch.equal(one(IMAGES[first:], seed=seed, first=first, of=12), one(IMAGES, seed=seed)[first:])
 
 
 def test_albumentations_knows_every_argument_of_every_policy():

@@ -14,9 +14,10 @@ from PIL import Image
 
 from cifar_cli import __version__
 from cifar_cli.core.data.config import CIFAR10_CLASSES, DataConfig, ImportConfig
-from cifar_cli.core.data.dataset import check_dataset, datasets_in, import_dataset, open_dataset
+from cifar_cli.core.data.dataset import check_dataset, import_dataset, open_dataset
 from cifar_cli.core.data.sources import shapes
-from cifar_cli.core.data.sources.download import _cannot_write
+from cifar_cli.core.data.sources.obtain import datasets_in
+from cifar_cli.core.data.sources.transfer import cannot_write
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.progress import Progress
 from cifar_cli.errors import ConfigError, DataError, ResourceError
@@ -240,7 +241,7 @@ class TestImport:
             import_dataset(config)
 
     def test_a_full_disk_during_the_download_is_named(self, tmp_path):
-        error = _cannot_write(tmp_path / "x.part", OSError(28, "No space left on device"))
+        error = cannot_write(tmp_path / "x.part", OSError(28, "No space left on device"))
         assert error.what == f"{tmp_path / 'x.part'} can't be written (no space left)"
         assert "free some space" in (error.remedy or "")
 

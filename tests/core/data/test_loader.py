@@ -3,11 +3,13 @@
 import lightning
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from cifar_cli.core.augment.batched import BatchedPipeline
 from cifar_cli.core.augment.per_image import PerImagePipeline
-from cifar_cli.core.augment.policy import COURSE
+from cifar_cli.core.augment.policy import COURSE, CROP_FLIP
 from cifar_cli.core.data.loader import BatchLoader, WorkerLoader
 
 IMAGES = torch.randint(0, 256, (50, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -18,8 +20,8 @@ both_pipelines = pytest.mark.parametrize("transform", [PIPELINE, PER_IMAGE], ids
 
 
 def loader(kind=BatchLoader, *, images=IMAGES, indices=LABELS, **options):
-    settings = {"batch": 8, "transform": PIPELINE, "seed": 7, "shuffle": True} | options
-    return kind(images, LABELS, indices, **settings)
+    defaults = {"batch": 8, "transform": PIPELINE, "seed": 7, "shuffle": True} | options
+    return kind(images, LABELS, indices, **defaults)
 
 
 def same(left, right):
@@ -27,6 +29,18 @@ def same(left, right):
     return len(left) == len(right) and all(
         torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(left, right, strict=True)
     )
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 2**63 - 1), batch=st.integers(1, 60), kind=st.sampled_from([BatchedPipeline, PerImagePipeline])
+)
+def test_every_image_keeps_its_own_label_through_the_augmentation(seed, batch, kind):
+    levels = (0.0,) * 3, (1 / 255,) * 3  # so that the output's values are the pixels' levels
+    images = (LABELS + 1).to(torch.uint8)[:, None, None, None].expand(50, 32, 32, 3).contiguous()
+    batches = loader(images=images, transform=kind(CROP_FLIP, 32, *levels), seed=seed, batch=batch)
+    for made, labels in batches:
+        assert torch.equal(made.amax(dim=(1, 2, 3)).round().long(), labels + 1)
 
 
 def test_an_epoch_holds_every_image_once_in_an_order_of_its_own():

@@ -1,41 +1,19 @@
-"""Fetch one file from many mirrors: race, follow, switch, resume, verify, and only then give it its name.
-
-The bytes gather in NAME.part. Whatever ends the download, the next call goes on from there.
-"""
+"""Fetch an archive: the official one that its checksum decides on, or one of images that only its URL is known of."""
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import json
-import os
 import re
-import shutil
-from collections.abc import Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
-import httpx
-
 from cifar_cli.core.data.sources.archive import checksum_of
-from cifar_cli.core.data.sources.http_stream import Mirror, Transport, Wanted, client
+from cifar_cli.core.data.sources.http_stream import Mirror, Transport, Wanted
 from cifar_cli.core.data.sources.mirrors import Archive
-from cifar_cli.core.data.sources.race import Racer, race
-from cifar_cli.core.progress import OnProgress, Progress, silent
-from cifar_cli.errors import DataError, Interrupted, ResourceError
+from cifar_cli.core.data.sources.transfer import Fetched, Transfer, part_of, require_space
+from cifar_cli.core.progress import OnProgress, silent
 
 STORE_PER_ARCHIVE = 1.1  # bytes of store that one byte of a CIFAR archive becomes
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fetched:
-    """A whole file. url: where its last byte came from, or where it lay already."""
-
-    path: Path
-    url: str
 
 
 def fetch_archive(
@@ -60,13 +38,13 @@ def fetch_archive(
         and checksum_of(target, "md5", on_progress) == checksum
     ):
         return Fetched(path=target, url=str(target))
-    part = _part_of(target)
+    part = part_of(target)
     have = part.stat().st_size if part.is_file() else 0
     if have > archive.size_bytes:
         part.unlink()
         have = 0
-    _require_space(folder, archive.size_bytes - have + int(STORE_PER_ARCHIVE * archive.size_bytes))
-    download = _Download(
+    require_space(folder, archive.size_bytes - have + int(STORE_PER_ARCHIVE * archive.size_bytes))
+    transfer = Transfer(
         name=archive.dataset,
         target=target,
         mirrors=[Mirror(url=url) for url in dict.fromkeys((*extra_mirrors, *archive.mirrors))],
@@ -75,7 +53,7 @@ def fetch_archive(
         transport=transport or Transport(),
         on_progress=on_progress,
     )
-    return download.run()
+    return transfer.run()
 
 
 def fetch_images_archive(
@@ -94,7 +72,7 @@ def fetch_images_archive(
     """
     last = unquote(urlsplit(urls[0]).path.rsplit("/", 1)[-1])
     target = folder / f"{name}-{re.sub(r'[^A-Za-z0-9_.-]', '_', last)}"
-    download = _Download(
+    transfer = Transfer(
         name=name,
         target=target,
         mirrors=[Mirror(url=url) for url in dict.fromkeys(urls)],
@@ -103,240 +81,4 @@ def fetch_images_archive(
         transport=transport or Transport(),
         on_progress=on_progress,
     )
-    return download.run()
-
-
-@dataclass(eq=False, kw_only=True, slots=True)
-class _Download:
-    """A file on its way. writers: who sent the bytes of the part (None: an earlier call)."""
-
-    name: str
-    target: Path
-    mirrors: list[Mirror]
-    wanted: Wanted
-    checksum: str | None
-    transport: Transport
-    on_progress: OnProgress
-    writers: set[Mirror | None] = field(default_factory=set)
-    faithful: bool = False  # only one mirror may write the whole file
-    patient: bool = False  # all mirrors are slow: keep the fastest
-
-    @property
-    def part(self) -> Path:
-        return _part_of(self.target)
-
-    @property
-    def mark(self) -> Path:
-        """Beside the part of a file without a checksum: which version of it that is."""
-        return self.part.with_name(f"{self.part.name}.json")
-
-    def run(self) -> Fetched:
-        try:
-            if not self.wanted.byte_identical:
-                self.faithful = True
-                self._restore_mark()
-            while True:
-                last = _run(self._gather())
-                if self._verify(last):
-                    break
-            with self.part.open("rb") as file:
-                os.fsync(file.fileno())
-            self.part.replace(self.target)
-            self.mark.unlink(missing_ok=True)
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"interrupted; {self.offset() / 1e6:,.1f} MB of {self.name} are kept in {self.part}",
-                remedy="run the same command again to continue from there",
-            ) from None
-        except OSError as error:
-            raise _cannot_write(self.part, error) from error
-        return Fetched(path=self.target, url=last.public_url if last else str(self.target))
-
-    def offset(self) -> int:
-        return self.part.stat().st_size if self.part.is_file() else 0
-
-    def _restore_mark(self) -> None:
-        """Take up an earlier part, if it is known which version of which URL it is."""
-        try:
-            mark = json.loads(self.mark.read_text())
-            known = next(mirror for mirror in self.mirrors if mirror.url == mark["url"])
-            self.wanted.validator, self.wanted.size_bytes = mark["validator"], mark["size_bytes"]
-        except (OSError, ValueError, KeyError, StopIteration):
-            self._start_over()
-        else:
-            self.writers = {known}
-
-    def _start_over(self) -> None:
-        self.part.unlink(missing_ok=True)
-        self.mark.unlink(missing_ok=True)
-        self.writers = set()
-        if not self.wanted.byte_identical:
-            self.wanted.size_bytes = self.wanted.validator = None
-
-    def _verify(self, last: Mirror | None) -> bool:
-        """Whether the whole part is the file that was wanted; if not, find out by whose fault and start over."""
-        if self.checksum is None:
-            return True
-        algorithm = self.checksum.split(":")[0]
-        actual = checksum_of(self.part, algorithm, self.on_progress)
-        if actual == self.checksum:
-            return True
-        if self.writers == {last} and last is not None:
-            last.out = True
-            last.problem = f"sent other bytes: their checksum is {actual}, expected {self.checksum}"
-        else:  # several wrote: nobody can tell who was wrong, so from now on each writes alone
-            self.faithful = True
-        self._start_over()
-        return False
-
-    async def _gather(self) -> Mirror | None:
-        """Fill the part to its last byte; return who sent that. Raises DataError when no mirror can."""
-        rounds = interruptions = 0
-        last: Mirror | None = None
-        if self.offset() and not self.writers:
-            self.writers = {None}
-        async with client(self.transport) as http:
-            while self.wanted.size_bytes is None or self.offset() < self.wanted.size_bytes:
-                before = self.offset()
-                last, finished = await self._leg(http)
-                if finished:
-                    break
-                if self.offset() > before:
-                    rounds, interruptions = 0, interruptions + 1
-                else:
-                    rounds = await self._pause(rounds + 1)
-                if interruptions > self.transport.interruptions:
-                    raise self._failure()
-        return last
-
-    async def _leg(self, http: httpx.AsyncClient) -> tuple[Mirror | None, bool]:
-        """Race the mirrors and follow the winner; return it, and whether the file's end was reached."""
-        contenders = self._contenders()
-        if not contenders and not all(mirror.out for mirror in self.mirrors):
-            self._start_over()  # the only one that might continue this part is out: another begins
-            contenders = self._contenders()
-        if not contenders:
-            raise self._failure()
-        offset = self.offset()
-        self._report(offset, contenders[0].host if len(contenders) == 1 else f"trying {len(contenders)} mirrors")
-        racer = await race(http, contenders, self.wanted, offset, self.transport)
-        if racer is None:
-            self.patient = any(mirror.slow for mirror in self.mirrors)  # slow ones are better than none
-            if any(mirror.changed for mirror in contenders):
-                self._start_over()
-            return None, False
-        try:
-            await self._follow(racer, offset)
-        finally:
-            await racer.stop()
-        if racer.fault:
-            racer.mirror.note(racer.fault)
-        return racer.mirror, racer.finished
-
-    async def _follow(self, racer: Racer, offset: int) -> None:
-        """Write what a mirror sends until it ends, breaks, or is so slow that another should try."""
-        clock = asyncio.get_running_loop().time
-        mirror = racer.mirror
-        mirror.unreachable = False
-        self.writers.add(mirror)
-        self._save_mark(mirror)
-        if self.wanted.size_bytes is not None and not self.wanted.byte_identical:  # only now is the size known
-            _require_space(self.part.parent, self.wanted.size_bytes - offset)
-        seconds = self.transport.slow_seconds
-        with self.part.open("ab", buffering=0) as file:
-            window_start, window_offset = clock(), offset
-            while (chunk := await racer.take(max(0.0, window_start + seconds - clock()))) is not None:
-                _write_all(file, chunk)
-                offset += len(chunk)
-                self._report(offset, mirror.host)
-                elapsed = clock() - window_start
-                if elapsed < seconds:
-                    continue
-                speed = (offset - window_offset) / elapsed
-                if speed < self.transport.slow_bytes_per_second and self._others(mirror):
-                    mirror.slow, mirror.problem = True, f"slowed to {speed / 1e3:,.0f} kB/s"
-                    return
-                window_start, window_offset = clock(), offset
-
-    def _contenders(self) -> list[Mirror]:
-        """Who may be asked now: all that are not out, without the slow ones while there are others."""
-        alive = [mirror for mirror in self.mirrors if not mirror.out]
-        if self.faithful and self.offset():
-            return [mirror for mirror in alive if mirror in self.writers]
-        if not self.wanted.byte_identical:
-            return alive[:1]
-        quick = [mirror for mirror in alive if not mirror.slow]
-        self.patient = self.patient or not quick
-        return alive if self.patient else quick
-
-    def _others(self, mirror: Mirror) -> bool:
-        return not self.patient and any(other is not mirror for other in self._contenders())
-
-    async def _pause(self, rounds: int) -> int:
-        """Wait after `rounds` rounds without a byte; return the new count. Raises DataError after enough."""
-        contenders = self._contenders()
-        unreachable = all(mirror.unreachable for mirror in contenders)
-        if rounds >= (self.transport.unreachable_rounds if unreachable else self.transport.fruitless_rounds):
-            for mirror in contenders:
-                mirror.out = True
-            return 0  # others may begin anew, if there are any
-        if contenders:
-            seconds = min(self.transport.backoff_seconds * 2 ** (rounds - 1), self.transport.backoff_limit_seconds)
-            self._report(self.offset(), f"no mirror answers; trying again in {seconds:g} s")
-            await asyncio.sleep(seconds)
-        return rounds
-
-    def _save_mark(self, mirror: Mirror) -> None:
-        if not self.wanted.byte_identical and self.wanted.validator:
-            mark = {"url": mirror.url, "validator": self.wanted.validator, "size_bytes": self.wanted.size_bytes}
-            self.mark.write_text(json.dumps(mark))
-
-    def _report(self, done: int, detail: str) -> None:
-        total = self.wanted.size_bytes
-        self.on_progress(Progress(task=f"download {self.name}", done=done, total=total, unit="bytes", detail=detail))
-
-    def _failure(self) -> DataError:
-        tried = "; ".join(f"{mirror.host} {mirror.problem or 'was not tried'}" for mirror in self.mirrors)
-        return DataError(
-            f"{self.name} can't be fetched: {tried}",
-            remedy="`cifar download --from PATH` if you have a copy, `--from URL` if you know another mirror, or "
-            "`--dataset shapes`, which needs no network",
-        )
-
-
-def _part_of(target: Path) -> Path:
-    return target.with_name(f"{target.name}.part")
-
-
-def _write_all(file: IO[bytes], chunk: bytes) -> None:
-    """An unbuffered write may take less than it was given; nothing must wait in a buffer when we are killed."""
-    view = memoryview(chunk)
-    while view:
-        view = view[file.write(view) or 0 :]
-
-
-def _require_space(folder: Path, needed_bytes: int) -> None:
-    free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < needed_bytes:
-        raise ResourceError(
-            f"{folder} has {free_bytes / 1e6:,.0f} MB free where {needed_bytes / 1e6:,.0f} MB are needed",
-            remedy="free some space, or pass --data-dir for another disk",
-        )
-
-
-def _cannot_write(part: Path, error: OSError) -> ResourceError:
-    reason = "no space left" if error.errno == errno.ENOSPC else error.strerror or str(error)
-    return ResourceError(
-        f"{part} can't be written ({reason})",
-        remedy="free some space, or pass --data-dir for a folder you may write to; what has come is kept",
-    )
-
-
-def _run(work: Coroutine[Any, Any, Mirror | None]) -> Mirror | None:
-    """Run to the end, in a notebook too, where this thread has an event loop of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(asyncio.run, work).result()
+    return transfer.run()
