@@ -18,6 +18,7 @@ from cifar_cli.options import (
     JsonOpt,
     ModelOpt,
     PatchSizeOpt,
+    PipelineOpt,
     SeedOpt,
     TrimBackboneOpt,
     WeightsOpt,
@@ -161,14 +162,7 @@ def train(
         int | None,
         typer.Option("--img-size", metavar="PIXELS", help="Resize images to this side (default: as stored)."),
     ] = None,
-    pipeline: Annotated[
-        str | None,
-        typer.Option(
-            "--pipeline",
-            metavar="batched|albumentations",
-            help="Who carries the augmentation out (default: batched, or albumentations with --augment).",
-        ),
-    ] = None,
+    pipeline: PipelineOpt = None,
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", help="Processes of the albumentations pipeline.")
     ] = 2,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cifar_cli.core.augment.config import PIPELINES
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.suggest import nearest
@@ -15,7 +16,6 @@ from cifar_cli.errors import ConfigError
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("auto", "32", "bf16", "16")
 MEMORY_FORMATS = ("auto", "channels-last", "contiguous")
-PIPELINES = ("batched", "albumentations")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
