@@ -39,7 +39,7 @@ def test_the_six_commands_are_there() -> None:
 
 def test_a_usage_error_exits_2_and_an_expected_failure_1(cifar) -> None:  # type: ignore[no-untyped-def]
     assert cifar("train", "--no-such-flag").exit_code == 2
-    assert cifar("train", "--batch", "many").exit_code == 2
+    assert cifar("train", "--max-epochs", "many").exit_code == 2
     failed = cifar("train", "--model", "nul")
     assert failed.exit_code == 1
     assert failed.stderr == (
