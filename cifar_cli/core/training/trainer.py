@@ -13,6 +13,7 @@ from cifar_cli.core.models.build import build_model
 from cifar_cli.core.training.batches import make_loaders
 from cifar_cli.core.training.checkpoint import read_checkpoint, trained_config
 from cifar_cli.core.training.config import TrainConfig, TrainResult
+from cifar_cli.core.training.machine import keep_freed_memory
 from cifar_cli.core.training.numerics import choose_numerics
 from cifar_cli.core.training.run_dir import create_run_dir, open_run_dir
 from cifar_cli.core.training.session import SILENT, Listeners, Session
@@ -26,7 +27,7 @@ def train(config: TrainConfig, listeners: Listeners = SILENT) -> TrainResult:
     Raises CifarError children for what the user can mend, Interrupted (with everything saved) on Ctrl-C.
     """
     began = time.monotonic() if listeners.began is None else listeners.began
-    device = device_of(config.accelerator)
+    device = prepared_device(config.accelerator)
     # The weights come first: when they can't be had, nothing was downloaded or written in vain.
     model = build_model(config.model, seed=config.seed)
     store = open_dataset(config.data, on_progress=listeners.on_progress)
@@ -58,7 +59,7 @@ def resume(run_dir: Path, listeners: Listeners = SILENT) -> TrainResult:
     if not isinstance(told, dict):
         raise CheckpointError(f"{run.last} was not written by `cifar train`", remedy="start a new run")
     config = replace(trained_config(told["config"]), run_dir=run.path)
-    device = device_of(config.accelerator)
+    device = prepared_device(config.accelerator)
     store = open_dataset(config.data, on_progress=listeners.on_progress)
     if store.classes != tuple(told["classes"]):
         raise CheckpointError(
@@ -68,6 +69,14 @@ def resume(run_dir: Path, listeners: Listeners = SILENT) -> TrainResult:
     model = build_model(config.model, seed=config.seed)
     loaders = make_loaders(config, store, device=device)
     return Session(config, model, store, loaders, run, device, listeners, began).run_to_end(run.last)
+
+
+def prepared_device(accelerator: str) -> torch.device:
+    """The device to train on, with what makes it quick set for this process. Raises ResourceError."""
+    device = device_of(accelerator)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
 
 
 def device_of(accelerator: str) -> torch.device:
