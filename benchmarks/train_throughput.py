@@ -5,8 +5,9 @@
 Three sides train the same model from the same weights with the `course` recipe at batch 128:
 - the course's program (`course_program.py`: albumentations in eight workers, float32, Lightning's defaults),
 - `cifar train` as a user gets it, precision and memory format chosen by itself,
-- the bare step: forward, backward, clipping, Adam on one resident batch of random values, in the precision and format
-  that `cifar train` chose.
+- the bare step: forward, backward, clipping, fused Adam on one resident batch of random values, in the precision and
+  format that `cifar train` chose; once as anybody writes it, once with freed memory kept as `cifar train` keeps it.
+Each side of each round runs in a process of its own.
 Every round gives each side STEPS steps or more, one side after the other. A rate is `cifar train`'s own figure for all
 three: the median over windows of 16 steps after the first ten. The table shows the median of the rounds. Nothing else
 may run on the machine.
@@ -15,14 +16,18 @@ may run on the machine.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
-import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from course_program import Program, StepTimes, loader, trainer, unheard
@@ -38,13 +43,14 @@ from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.training.callbacks.clock import steady_rate
 from cifar_cli.core.training.config import TrainConfig, TrainResult
-from cifar_cli.core.training.numerics import Numerics
+from cifar_cli.core.training.machine import keep_freed_memory
+from cifar_cli.core.training.numerics import Numerics, processor_name
 from cifar_cli.core.training.optimizers import make_optimizer
 from cifar_cli.core.training.recipe import RECIPES
 from cifar_cli.core.training.trainer import train
 
 BATCH = 128
-STEPS = {"null": 300, "cnn": 60, "hybrid": 60}
+STEPS = {"null": 600, "cnn": 60, "hybrid": 60}
 SECONDS = {"null": 15.0, "cnn": 25.0, "hybrid": 20.0}  # of `cifar train`, for as many steps
 COURSE = replace(RECIPES["course"], batch=BATCH)
 
@@ -75,9 +81,16 @@ def our_result(name: str, data: DataConfig, seconds: float, folder: Path) -> Tra
 
 
 def bare_rate(
-    name: str, numerics: Numerics, *, batch: int = BATCH, device: torch.device = torch.device("cpu")
+    name: str,
+    numerics: Numerics,
+    *,
+    batch: int = BATCH,
+    device: torch.device = torch.device("cpu"),
+    keep_memory: bool = False,
 ) -> float:
     """Images per second of the step alone, on one batch that lies on the device."""
+    if keep_memory:
+        keep_freed_memory()
     model = build_model(ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"), seed=42)
     model = model.to(device).to(memory_format=numerics.layout).train()
     optimizer = make_optimizer(model, COURSE, learning_rate=1e-3)
@@ -97,6 +110,12 @@ def bare_rate(
     return rate_of(ended, batch)
 
 
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call the function in a fresh process, so that no side inherits another's settings or memory."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
+
+
 def rate_of(ended: list[float], batch: int = BATCH) -> float:
     """The steady rate of steps that ended at these times."""
     return steady_rate([(batch, after - before) for before, after in pairwise(ended)])
@@ -112,25 +131,31 @@ def main() -> None:
     data = DataConfig(dataset=options.dataset, data_dir=options.data_dir)
     table = Table(
         title=f"training, images per second, batch {BATCH}, recipe course, {os.cpu_count()} cores of "
-        f"{platform.processor() or platform.machine()}, torch {torch.__version__}"
+        f"{processor_name()}, torch {torch.__version__}"
     )
-    for heading in ("model", "course's program", "cifar train", "times", "bare step", "share", "precision"):
+    headings = ("model", "course's program", "cifar train", "times", "bare step", "memory kept too", "precision")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading in ("model", "precision") else "right")
     for name in options.models.split(","):
         rows = []
         with tempfile.TemporaryDirectory() as temporary:
             for turn in range(options.rounds):
                 folder = Path(temporary)
-                theirs = course_rate(name, data, folder / f"theirs{turn}")
-                result = our_result(name, data, SECONDS[name], folder / f"ours{turn}")
+                theirs = apart(course_rate, name, data, folder / f"theirs{turn}")
+                result = apart(our_result, name, data, SECONDS[name], folder / f"ours{turn}")
                 numerics = Numerics(precision=result.precision, memory_format=result.memory_format)
-                bare = bare_rate(name, numerics)
-                rows.append((theirs, result.images_per_second, bare))
-                print(f"{name} round {turn + 1}: {theirs:,.0f} {result.images_per_second:,.0f} {bare:,.0f}", flush=True)
-        theirs, ours, bare = (statistics.median(column) for column in zip(*rows, strict=True))
-        times, share = f"{ours / theirs:.2f}x", f"{ours / bare:.1%}"
-        kind = f"{result.precision}, {result.memory_format}"
-        table.add_row(name, f"{theirs:,.0f}", f"{ours:,.0f}", times, f"{bare:,.0f}", share, kind)
+                bare, kept = (apart(partial(bare_rate, keep_memory=keep), name, numerics) for keep in (False, True))
+                rows.append((theirs, result.images_per_second, bare, kept))
+                print(f"{name}, round {turn + 1}:", *(f"{rate:,.0f}" for rate in rows[-1]), flush=True)
+        theirs, ours, bare, kept = (statistics.median(column) for column in zip(*rows, strict=True))
+        table.add_row(
+            name,
+            f"{theirs:,.0f}",
+            f"{ours:,.0f}",
+            f"{ours / theirs:.2f}x",
+            *(f"{rate:,.0f}\n{ours / rate:.1%}" for rate in (bare, kept)),
+            f"{result.precision}, {result.memory_format}",
+        )
     Console(width=110).print(table)
 
 

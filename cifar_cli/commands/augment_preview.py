@@ -23,7 +23,7 @@ def augment_preview(
     steps: Annotated[bool, typer.Option("--steps", help="One column for each step of the policy instead.")] = False,
     pipeline: PipelineOpt = None,
     policy: Annotated[
-        str, typer.Option("--policy", metavar="NAME", help="Augmentation: course, crop-flip, none.")
+        str, typer.Option("--policy", metavar="NAME", help="Augmentation: course, crop-flip, crop-flip-cutout, none.")
     ] = "course",
     augment: Annotated[
         Path | None,

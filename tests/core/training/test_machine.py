@@ -32,7 +32,7 @@ def test_memory_that_is_kept_is_not_faulted_in_again() -> None:
         return float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
 
     pages = 16_000_000 / resource.getpagesize()
-    assert faults("keep_freed_memory()") < 0.01 * pages
+    assert faults("keep_freed_memory()") < 0.1 * pages
     assert faults("torch.set_num_threads(1)") > 0.5 * pages
 
 
