@@ -41,9 +41,9 @@ from cifar_cli.core.data.splits import stratified_split
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import spec_of
-from cifar_cli.core.training.callbacks.clock import steady_rate
+from cifar_cli.core.training.callbacks.clock import WINDOW_STEPS, steady_rate
 from cifar_cli.core.training.config import TrainConfig, TrainResult
-from cifar_cli.core.training.machine import keep_freed_memory
+from cifar_cli.core.training.machine import keep_freed_memory, wait_for
 from cifar_cli.core.training.numerics import Numerics, processor_name
 from cifar_cli.core.training.optimizers import make_optimizer
 from cifar_cli.core.training.recipe import RECIPES
@@ -104,8 +104,8 @@ def bare_rate(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if len(ended) % WINDOW_STEPS == 0:
+            wait_for(device)
         ended.append(time.perf_counter())
     return rate_of(ended, batch)
 

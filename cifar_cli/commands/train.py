@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cifar_cli.errors import ConfigError
 from cifar_cli.options import (
     AcceleratorOpt,
     BackboneOpt,
@@ -213,6 +214,23 @@ def train(
     from cifar_cli.core.workflow.config import TrainRequest
 
     if resume is not None:
+        changes = given(
+            lr=learning_rate,
+            batch=batch,
+            max_epochs=max_epochs,
+            max_time=max_time,
+            optimizer=optimizer,
+            policy=policy,
+            augment=augment,
+            weights=weights,
+            seeds=seeds,
+            run_dir=run_dir,
+        )
+        if changes:
+            raise ConfigError(
+                f"--resume goes on as the run was begun and can't change --{next(iter(changes)).replace('_', '-')}",
+                remedy="leave it out, or start a new run",
+            )
         _train(TrainRequest(resume=resume), began=began, as_json=as_json, verbose=verbose)
         return
     overrides = given(
@@ -272,10 +290,10 @@ def _train(request: TrainRequest, *, began: float, as_json: bool, verbose: bool)
 
     with training_shown() as view:
         listeners = Listeners(
-            on_note=console.note,
+            on_note=view.on_note,
             on_progress=view.on_progress,
             on_step=view.on_step,
-            on_epoch=lambda epoch: console.note(training_tables.epoch_line(epoch)),
+            on_epoch=lambda epoch: view.on_note(training_tables.epoch_line(epoch)),
             on_numerics=lambda numerics: training_tables.say_numerics(numerics, verbose=verbose),
             began=began,
         )

@@ -67,12 +67,14 @@ def by_seed(report: TrainReport) -> Table:
     return table
 
 
-def time_spent(spent: TimeSpent, speed: Speed, result: TrainResult) -> Table:
+def time_spent(spent: TimeSpent, speed: Speed | None, result: TrainResult) -> Table:
     """Where the seconds went; the lines add up to the last."""
     table = Table(
         title="Time",
         title_justify="left",
-        caption=f"{speed.achieved_flops_per_second / 1e9:,.0f} GFLOP/s in the steps, {speed.share:.0%} of the "
+        caption=None
+        if speed is None
+        else f"{speed.achieved_flops_per_second / 1e9:,.0f} GFLOP/s in the steps, {speed.share:.0%} of the "
         f"{speed.matmul_flops_per_second / 1e9:,.0f} of a large matrix product here ({result.precision})",
         caption_justify="left",
         show_footer=True,
@@ -108,7 +110,7 @@ def trials(numerics: Numerics) -> Table:
     """One line for each combination tried, the chosen one marked."""
     table = Table(
         title="Precision and memory format",
-        caption=f"Losses after three steps may differ from float32's by {LOSS_TOLERANCE:.0%}.",
+        caption=f"Losses after three steps may differ from the first line's by {LOSS_TOLERANCE:.0%}.",
         title_justify="left",
         caption_justify="left",
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,55 +22,64 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 40
 
 
-class OnStep:
-    """Shows the steps; a callable, so that the core knows nothing of it."""
+class TrainingView:
+    """Where a training's preparation, its steps and its remarks are shown; a terminal holds one live part at a time."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.live: Live | None = None
-        self._said_at = 0.0
+        self._bars = ExitStack()
+        self._listen: OnProgress | None = None
+        self._said_at = -math.inf
 
-    def __call__(self, progress: TrainProgress) -> None:
-        if self.console.is_terminal:
-            self._redraw(progress)
-        elif time.monotonic() - self._said_at >= PLAIN_LINE_SECONDS:
-            self._said_at = time.monotonic()
-            note(plain_line(progress))
+    def on_progress(self, progress: Progress) -> None:
+        """Preparation and scoring, as bars."""
+        self._end_panel()
+        if self._listen is None:
+            self._listen = self._bars.enter_context(progress_shown())
+        self._listen(progress)
 
-    def _redraw(self, progress: TrainProgress) -> None:
+    def on_step(self, progress: TrainProgress) -> None:
+        """A training step, as a panel, or as a line every few seconds where there is no terminal."""
+        if not self.console.is_terminal:
+            if time.monotonic() - self._said_at >= PLAIN_LINE_SECONDS:
+                self._said_at = time.monotonic()
+                note(plain_line(progress))
+            return
+        self._end_bars()
         if self.live is None:
             self.live = Live(console=self.console, transient=True, auto_refresh=False)
             self.live.start()
         self.live.update(panel(progress), refresh=True)
 
+    def on_note(self, message: str) -> None:
+        """A remark that stays, above what is live."""
+        self.close()
+        note(message)
+
     def close(self) -> None:
+        """Wipe what is live."""
+        self._end_panel()
+        self._end_bars()
+
+    def _end_panel(self) -> None:
         if self.live is not None:
             self.live.stop()
             self.live = None
 
-
-@dataclass(frozen=True, slots=True)
-class TrainingView:
-    """Where a training's preparation and steps are shown."""
-
-    on_progress: OnProgress
-    on_step: OnStep
+    def _end_bars(self) -> None:
+        self._bars.close()
+        self._listen = None
 
 
 @contextmanager
 def training_shown() -> Iterator[TrainingView]:
-    """Give the listeners; what they draw vanishes at the end, lines stay."""
-    steps = OnStep(stderr())
-
-    def on_progress(progress: Progress) -> None:
-        steps.close()  # two live displays can't share a terminal
-        listen(progress)
-
+    """Give the view; what is live vanishes at the end, lines stay."""
+    view = TrainingView(stderr())
     try:
-        with progress_shown() as listen:
-            yield TrainingView(on_progress=on_progress, on_step=steps)
+        yield view
     finally:
-        steps.close()
+        view.close()
 
 
 def panel(progress: TrainProgress) -> RenderableType:

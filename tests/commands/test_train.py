@@ -84,6 +84,7 @@ def test_another_image_size_is_resized_to(cifar, small: list[object]) -> None:  
         (["--seed", "-1"], "--seed -1 is negative", "0 or more"),
         (["--workers", "-1"], "--workers -1 is negative", "0 or more"),
         (["--recipe", "curse"], "no recipe named 'curse'", "course"),
+        (["--resume", "absent", "--max-epochs", "9"], "can't change --max-epochs", "start a new run"),
         (["--resume", "absent"], "absent holds no run that can be continued", "last.ckpt"),
         (["--weights", "absent.pt"], "--weights absent.pt is neither a file", "--weights none"),
     ],
@@ -92,7 +93,8 @@ def test_wrong_values_exit_1_with_a_remedy_and_write_nothing(  # type: ignore[no
     cifar, data_dir: Path, tmp_path: Path, words: list[str], message: str, remedy: str
 ) -> None:
     run_dir = tmp_path / "run"
-    result = cifar("train", "--dataset", "shapes", "--data-dir", data_dir, "--run-dir", run_dir, *words)
+    place = () if "--resume" in words else ("--run-dir", run_dir)
+    result = cifar("train", "--dataset", "shapes", "--data-dir", data_dir, *place, *words)
     assert result.exit_code == 1
     assert message in result.stderr
     assert remedy in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import pytest
 from rich.console import Console
 
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.progress import Progress
 from cifar_cli.core.training.config import TimeSpent, TrainConfig, TrainProgress, TrainResult
 from cifar_cli.core.training.numerics import Numerics, Trial
 from cifar_cli.core.workflow.config import Speed, TrainReport
+from cifar_cli.render import console as console_module
+from cifar_cli.render import progress as progress_module
 from cifar_cli.render import training_tables, training_view
 from cifar_cli.render.training_view import panel, plain_line, seconds_left, sparkline, training_shown
 
@@ -29,7 +33,7 @@ RESULT = TrainResult(
         startup_seconds=6, data_seconds=70, step_seconds=900, optimizer_seconds=40, metrics_seconds=2,
         validation_seconds=30, logging_seconds=40, test_seconds=3, other_seconds=9,
     ),
-    config=TrainConfig(model=ModelConfig(name="null")),
+    asked_to_stop=False, config=TrainConfig(model=ModelConfig(name="null")),
 )  # fmt: skip
 REPORT = TrainReport(results=(RESULT,), speed=Speed(achieved_flops_per_second=1.5e11, matmul_flops_per_second=4e11))
 
@@ -83,16 +87,47 @@ def test_without_a_terminal_there_is_a_line_every_few_seconds(
     assert "epoch 12/30 step 176/352: loss 0.812, accuracy 71.34%, val best 70.12%" in err
 
 
-def test_on_a_terminal_the_view_vanishes_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+class Screen:
+    """What a terminal of 80 columns shows after it was written to: enough of it for cursor-up and erase-line."""
+
+    def __init__(self, text: str) -> None:
+        self.lines, self.row = [""], 0
+        for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
+            if part == "\n":
+                self.row += 1
+                self.lines += [""] * (self.row + 1 - len(self.lines))
+            elif part.endswith("A") and part.startswith("\x1b"):
+                self.row = max(0, self.row - int(part[2:-1] or 1))
+            elif part == "\x1b[2K":
+                self.lines[self.row] = ""
+            elif not part.startswith(("\x1b", "\r")):
+                self.lines[self.row] += part
+
+
+def test_on_a_terminal_notes_stay_and_what_is_live_vanishes(monkeypatch: pytest.MonkeyPatch) -> None:
     text = io.StringIO()
-    console = Console(file=text, force_terminal=True, width=80)
-    monkeypatch.setattr(training_view, "stderr", lambda: console)
+
+    def terminal() -> Console:
+        return Console(file=text, force_terminal=True, width=80, highlight=False)
+
+    for module in (training_view, progress_module, console_module):
+        monkeypatch.setattr(module, "stderr", terminal)
     with training_shown() as view:
-        view.on_step(PROGRESS)
-        assert "epoch 12/30" in text.getvalue()
-        assert view.on_step.live is not None
-    assert view.on_step.live is None
-    assert text.getvalue().endswith("\x1b[2K")  # the last line that was drawn is wiped
+        view.on_progress(Progress(task="drawing", done=1, total=2))
+        view.on_note("first")
+        for epoch in range(1, 4):
+            view.on_step(replace(PROGRESS, epoch=epoch))
+            assert f"epoch {epoch}/30" in "\n".join(Screen(text.getvalue()).lines)
+            view.on_note(f"epoch {epoch} is over")
+        view.on_progress(Progress(task="scoring", done=1, total=2))
+    shown = [line.strip() for line in Screen(text.getvalue()).lines if line.strip()]
+    assert shown == ["first", "epoch 1 is over", "epoch 2 is over", "epoch 3 is over"]
+
+
+def test_a_speed_that_could_not_be_measured_is_left_out() -> None:
+    report = replace(REPORT, speed=None)
+    assert "GFLOP" not in drawn(*training_tables.training(report), width=80)
+    assert report.to_dict()["achieved_flops_per_second"] is None
 
 
 def test_the_result_names_the_run_and_says_why_it_ended() -> None:

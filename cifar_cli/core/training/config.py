@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class TrainConfig:
 class EpochResult:
     """What one epoch gave. Accuracies are fractions; train figures are of augmented images as seen in training.
 
-    elapsed_seconds: since training began, over resumptions too. images_per_second: training steps only.
+    elapsed_seconds: since the command began, over resumptions too. images_per_second: training steps only.
     """
 
     epoch: int
@@ -152,6 +153,7 @@ class TrainResult:
 
     test_accuracy_flip_averaged: with the probabilities of each image and its mirror image averaged.
     images_per_second: median over windows of 16 steps after the first ten. stopped_by: "epochs" or "time".
+    asked_to_stop: Ctrl-C came when nothing but the closing was left, so that it was finished.
     config: what was trained, nothing left open; plain values leave it to config.yaml.
     """
 
@@ -173,17 +175,20 @@ class TrainResult:
     precision: str
     memory_format: str
     time: TimeSpent
+    asked_to_stop: bool
     config: TrainConfig
 
     def to_dict(self) -> dict[str, Any]:
         plain: dict[str, Any] = _plain(asdict(self))
-        del plain["config"]
+        del plain["config"], plain["asked_to_stop"]
         return plain
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON knows no other numbers
     return str(value) if isinstance(value, Path) else value
 
 

@@ -28,6 +28,14 @@ def keep_freed_memory() -> bool:
     return bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, -1))
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def matmul_flops_per_second(dtype: torch.dtype, device: torch.device) -> float:
     """The best rate of a square matrix product of SIDE, two operations for each multiply-add."""
     left, right = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
@@ -41,6 +49,5 @@ def matmul_flops_per_second(dtype: torch.dtype, device: torch.device) -> float:
 def _timed(left: torch.Tensor, right: torch.Tensor) -> float:
     start = time.perf_counter()
     torch.mm(left, right)
-    if left.device.type == "cuda":
-        torch.cuda.synchronize(left.device)
+    wait_for(left.device)
     return time.perf_counter() - start

@@ -27,6 +27,8 @@ from cifar_cli.errors import ConfigError
 
 DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
 LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
+# Trials take small steps whatever the recipe's rate is: they compare precisions, not rates.
+TRIAL_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "muon": 1e-2}
 LOSS_TOLERANCE = 0.05  # of float32's loss, by which another precision's may differ after the first steps
 COMPARED_STEPS = 3  # after which losses are compared; the first of them warms up and isn't timed
 TRIAL_SECONDS = 0.4  # for the timed steps of one combination
@@ -76,10 +78,7 @@ def choose_numerics(config: TrainConfig, model: nn.Module, *, classes: int, devi
 
     The fastest combination whose loss agrees with float32's wins. It is remembered per machine and model in
     `memory_path()`. A debugging run tries nothing and takes float32, channels last.
-    Raises ConfigError for float16 without a GPU.
     """
-    if config.precision == "16" and device.type != "cuda":
-        raise ConfigError("--precision 16 needs a CUDA GPU", remedy="pass --precision bf16, 32 or auto")
     precisions = offered_precisions(device) if config.precision == "auto" else (config.precision,)
     formats = tuple(LAYOUTS) if config.memory_format == "auto" else (config.memory_format,)
     if config.fast_dev_run or (len(precisions) == 1 and len(formats) == 1):
@@ -87,9 +86,12 @@ def choose_numerics(config: TrainConfig, model: nn.Module, *, classes: int, devi
     key = _key(config, precisions, formats, device)
     known = recall(key)
     trials = known or tuple(_tried(config, model, classes=classes, device=device, over=(precisions, formats)))
-    if not known:
+    if not known and trials[0].agrees:
         remember(key, trials)
-    best = max((trial for trial in trials if trial.agrees), key=lambda trial: trial.images_per_second)
+    # A model whose loss is no number even in float32 agrees with nothing: it is left in the first combination.
+    best = max(
+        (trial for trial in trials if trial.agrees), key=lambda trial: trial.images_per_second, default=trials[0]
+    )
     return Numerics(
         precision=best.precision,
         memory_format=best.memory_format,
@@ -98,11 +100,18 @@ def choose_numerics(config: TrainConfig, model: nn.Module, *, classes: int, devi
     )
 
 
+def require_precision(precision: str, device: torch.device) -> None:
+    """Raises ConfigError for float16 without a CUDA GPU, whose scaled gradients no other device has."""
+    if precision == "16" and device.type != "cuda":
+        raise ConfigError("--precision 16 needs a CUDA GPU", remedy="pass --precision bf16, 32 or auto")
+
+
 def offered_precisions(device: torch.device) -> tuple[str, ...]:
     """What "auto" tries: float32 first, then 16 bits where the hardware computes in them."""
     if device.type == "cuda":
         return ("32", "bf16") if torch.cuda.is_bf16_supported(including_emulation=False) else ("32", "16")
-    if device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if device.type == "cpu" and onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return ("32", "bf16")
     return ("32",)
 
@@ -119,11 +128,8 @@ def _tried(
     batch, reference, best = config.recipe.batch, None, 0.0
     for precision, memory_format in product(*over):
         step = _Step(config, model, precision, memory_format, classes=classes, device=device)
-        if reference is None:  # the first step of all: how large may the batch be?
-            start = time.perf_counter()
-            step(min(batch, 16))
-            per_image = (time.perf_counter() - start) / min(batch, 16)
-            batch = max(1, min(batch, int(LONGEST_STEP_SECONDS / per_image)))
+        if reference is None:  # how large may the batch be?
+            batch = _affordable(step, batch)
             step = _Step(config, model, precision, memory_format, classes=classes, device=device)
         rate, loss = _timed(step, batch, hopeless_below=best / HOPELESS)
         reference = loss if reference is None else reference
@@ -134,8 +140,21 @@ def _tried(
             batch=batch,
             images_per_second=rate,
             loss=loss,
-            agrees=loss == reference or abs(loss - reference) <= LOSS_TOLERANCE * abs(reference),
+            agrees=abs(loss - reference) <= LOSS_TOLERANCE * abs(reference),
         )
+
+
+def _affordable(step: Callable[[int], float], batch: int) -> int:
+    """The batch, or as many of its images as a step of LONGEST_STEP_SECONDS takes.
+
+    The very first step loads kernels and is not timed. Batch normalisation needs two images at least.
+    """
+    few = min(batch, 16)
+    step(few)
+    start = time.perf_counter()
+    step(few)
+    per_image = (time.perf_counter() - start) / few
+    return min(batch, max(2, int(LONGEST_STEP_SECONDS / per_image)))
 
 
 def _timed(step: Callable[[int], float], batch: int, *, hopeless_below: float) -> tuple[float, float]:
@@ -172,7 +191,7 @@ class _Step:
         self.classes = classes
         self.side = config.model.img_size
         self.model = copy.deepcopy(model).to(device).to(memory_format=self.layout).train()
-        rate = config.recipe.learning_rate or 1e-3
+        rate = TRIAL_RATES[config.recipe.optimizer]
         self.optimizer = make_optimizer(self.model, config.recipe, learning_rate=rate, fused=precision != "16")
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "16")
         self.batches: dict[int, tuple[Tensor, Tensor]] = {}
@@ -199,31 +218,38 @@ class _Step:
 
 
 def memory_path() -> Path:
-    """The file that remembers: in $XDG_CACHE_HOME (or ~/.cache), cifar/numerics.json."""
+    """The file that remembers: in $XDG_CACHE_HOME (or ~/.cache), cifar/numerics.json.
+
+    Raises RuntimeError where nobody knows the user's home.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar" / "numerics.json"
 
 
 def recall(key: str) -> tuple[Trial, ...] | None:
     """The trials remembered under a key; None when there are none, or the file can't be read."""
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         trials = json.loads(memory_path().read_text(encoding="utf-8"))[key]
         return tuple(Trial(**trial) for trial in trials) or None
     return None
 
 
 def remember(key: str, trials: tuple[Trial, ...]) -> None:
-    """Add trials to the file, by an atomic replacement. A folder that can't be written to is no reason to stop."""
-    path = memory_path()
-    with suppress(OSError):
+    """Add trials to the file, by an atomic replacement. A place that can't be written to is no reason to stop.
+
+    Of two runs that write at once one may forget the other's trials, which are then made again.
+    """
+    with suppress(OSError, RuntimeError):
+        path = memory_path()
         path.parent.mkdir(parents=True, exist_ok=True)
         known: dict[str, Any] = {}
         with suppress(OSError, ValueError):
             known = json.loads(path.read_text(encoding="utf-8"))
         known = known if isinstance(known, dict) else {}
         known[key] = [asdict(trial) for trial in trials]
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump(known, file, indent=1)
-        Path(file.name).replace(path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            written = Path(folder) / path.name
+            written.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            written.replace(path)
 
 
 def _key(config: TrainConfig, precisions: tuple[str, ...], formats: tuple[str, ...], device: torch.device) -> str:

@@ -23,7 +23,7 @@ from cifar_cli.core.training.callbacks.pictures import Pictures
 from cifar_cli.core.training.callbacks.rate import LearningRate
 from cifar_cli.core.training.callbacks.rescue import Rescue
 from cifar_cli.core.training.callbacks.trace import StepTrace
-from cifar_cli.core.training.checkpoint import describe, read_checkpoint
+from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.config import TimeSpent, TrainConfig, TrainResult
 from cifar_cli.core.training.module import Classifier
 from cifar_cli.core.training.numerics import Numerics
@@ -85,7 +85,11 @@ class Session:
         # The test sees every image twice (as it is and mirrored), in float32, which takes twice as long as 16 bits.
         test_images = len(store.test) * 2 * (1 if config.precision == "32" else 2)
         self.clock = Clock(
-            max_seconds=config.recipe.max_seconds, val_images=len(loaders.val_indices), test_images=test_images
+            max_seconds=config.recipe.max_seconds,
+            val_images=len(loaders.val_indices),
+            test_images=test_images,
+            device=device,
+            began=began,
         )
         self.log = EpochLog(
             run=run,
@@ -129,9 +133,8 @@ class Session:
             self._fit(trainer, checkpoint)
         train_seconds, fit_seconds = self.clock.elapsed_seconds, time.monotonic() - self.began - startup
         test_started = time.monotonic()
-        self.module.load_state_dict(read_checkpoint(self.run.best)["state_dict"])
         scores = score(
-            self.module.model,
+            load_checkpoint(self.run.best).model,  # a model of its own: this one may be compiled for other shapes
             self.loaders.test,
             classes=len(self.store.classes),
             device=self.device,
@@ -203,6 +206,7 @@ class Session:
             precision=config.precision,
             memory_format=config.memory_format,
             time=spent,
+            asked_to_stop=self.rescue.asked,
             config=config,
         )
 

@@ -49,10 +49,10 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainReport:
-    """One result for each seed, and the speed of the last."""
+    """One result for each seed, and the speed of the last; None where it could not be measured."""
 
     results: tuple[TrainResult, ...]
-    speed: Speed
+    speed: Speed | None
 
     def mean(self, name: str) -> float:
         """Of a field of the results, over the seeds."""
@@ -67,8 +67,8 @@ class TrainReport:
         """The documented keys of `--json`; with several seeds the last run's, with means in place of accuracies."""
         last = self.results[-1].to_dict()
         document = last | {
-            "achieved_flops_per_second": self.speed.achieved_flops_per_second,
-            "matmul_flops_per_second": self.speed.matmul_flops_per_second,
+            "achieved_flops_per_second": self.speed and self.speed.achieved_flops_per_second,
+            "matmul_flops_per_second": self.speed and self.speed.matmul_flops_per_second,
         }
         if len(self.results) > 1:
             accuracies = [name for name in last if "accuracy" in name]

@@ -79,5 +79,6 @@ def test_the_parts_of_the_time_add_up_to_the_whole(monkeypatch: pytest.MonkeyPat
 
 def test_a_resumed_run_goes_on_counting(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, max_seconds=60, val_images=1, test_images=1)
-    run.clock.load_state_dict({"elapsed_seconds": 59.5})
+    run.clock.load_state_dict({"elapsed_seconds": 59.5, "images_per_second": 70.0})
+    assert run.clock.images_per_second == 70
     assert run.step(1.0)

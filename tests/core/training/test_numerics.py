@@ -11,7 +11,7 @@ from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training import numerics
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.numerics import Trial, choose_numerics, memory_path, offered_precisions
+from cifar_cli.core.training.numerics import Trial, choose_numerics, memory_path, offered_precisions, require_precision
 from cifar_cli.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -116,9 +116,56 @@ def test_real_trials_leave_the_model_as_it_is_and_agree_with_float32() -> None:
 
 def test_float16_without_a_gpu_is_refused() -> None:
     with pytest.raises(ConfigError, match="--precision 16 needs a CUDA GPU") as caught:
-        choose(replace(CONFIG, precision="16"))
+        require_precision("16", CPU)
     assert "bf16" in str(caught.value)
 
 
 def test_a_debugging_run_tries_nothing() -> None:
     assert choose(replace(CONFIG, fast_dev_run=True)).trials == ()
+
+
+def test_a_loss_that_is_no_number_anywhere_leaves_the_first_combination_and_is_not_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nan = float("nan")
+    scripted(
+        monkeypatch, p32_channels_last=(10, nan), p32_contiguous=(50, nan), pbf16_channels_last=(90, nan),
+        pbf16_contiguous=(80, nan),
+    )  # fmt: skip
+    chosen = choose()
+    assert (chosen.precision, chosen.memory_format) == ("32", "channels-last")
+    assert not memory_path().exists()
+
+
+@pytest.mark.parametrize(("seconds_an_image", "batch"), [(1e-6, 128), (0.01, 15), (10.0, 2)])
+def test_slow_steps_are_tried_with_fewer_images(
+    monkeypatch: pytest.MonkeyPatch, seconds_an_image: float, batch: int
+) -> None:
+    now, calls = [0.0], []
+
+    def step(images: int) -> float:
+        calls.append(images)
+        now[0] += 100.0 if len(calls) == 1 else images * seconds_an_image  # the first one loads kernels
+        return 0.0
+
+    monkeypatch.setattr(numerics.time, "perf_counter", lambda: now[0])
+    assert numerics._affordable(step, 128) == pytest.approx(batch, abs=1)
+
+
+def test_nobody_s_home_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    assert numerics.recall("key") is None
+    numerics.remember("key", ())
+
+
+def test_a_memory_that_can_t_be_written_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    numerics.remember("key", ())
+    assert list(memory_path().parent.iterdir()) == []

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cifar_cli.core.training.config import TimeSpent
+from cifar_cli.core.training.machine import wait_for
 
 WARM_UP_STEPS = 10
 WINDOW_STEPS = 16
@@ -34,19 +35,31 @@ def steady_rate(steps: Sequence[tuple[int, float]]) -> float:
 class Clock(Callback):
     """Counts the seconds of a run over resumptions, the rate of its steps, and ends it before `max_seconds`.
 
-    The end leaves time for what must still follow the last step: a validation, a checkpoint, and the test, which
-    takes as long as validating `test_images` images, guessed from the last validation.
+    began: when the user's command began, in seconds of time.monotonic(); None for now. The end leaves time for what
+    must still follow the last step: a validation, pictures and checkpoints, and the test, which takes as long as
+    validating `test_images` images, guessed from the last validation.
     """
 
-    def __init__(self, *, max_seconds: float, val_images: int, test_images: int) -> None:
+    def __init__(
+        self,
+        *,
+        max_seconds: float,
+        val_images: int,
+        test_images: int,
+        device: torch.device = torch.device("cpu"),
+        began: float | None = None,
+    ) -> None:
         self.max_seconds = max_seconds
+        self.device = device
         self.val_images = val_images
         self.closing_share = (val_images + test_images) / max(val_images, 1)
         self.before = 0.0  # seconds before this run was resumed
-        self.started = time.monotonic()
+        self.started = time.monotonic() if began is None else began
         self.validation_seconds = 0.0  # of the last one
+        self.logging_seconds = 0.0  # after the last one: record, pictures, checkpoints
         self.stopped_by = "epochs"
         self._steps: list[tuple[int, float]] = []  # images and seconds of each
+        self._rate_before = 0.0
         self._epoch_seconds = 0.0
         self._epoch_images = 0
         self._step_started = 0.0
@@ -66,8 +79,8 @@ class Clock(Callback):
 
     @property
     def images_per_second(self) -> float:
-        """The steady rate of this run's steps."""
-        return steady_rate(self._steps)
+        """The steady rate of the steps since the run was begun or resumed; before the first, of those until then."""
+        return steady_rate(self._steps) or self._rate_before
 
     @property
     def epoch_images_per_second(self) -> float:
@@ -92,11 +105,11 @@ class Clock(Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"elapsed_seconds": self.elapsed_seconds}
+        return {"elapsed_seconds": self.elapsed_seconds, "images_per_second": self.images_per_second}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.before = float(state_dict["elapsed_seconds"])
-        self.started = time.monotonic()
+        self._rate_before = float(state_dict["images_per_second"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step_started = time.monotonic()  # a run resumed within an epoch starts none
@@ -139,8 +152,7 @@ class Clock(Callback):
         self._validation_started = time.monotonic()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        wait_for(self.device)
         self.validation_seconds = time.monotonic() - self._validation_started
         self._spent["validation"] += self.validation_seconds
 
@@ -152,7 +164,8 @@ class Clock(Callback):
 
     def _end_logging(self) -> None:
         if self._epoch_ended is not None:
-            self._spent["logging"] += time.monotonic() - self._epoch_ended
+            self.logging_seconds = time.monotonic() - self._epoch_ended
+            self._spent["logging"] += self.logging_seconds
             self._epoch_ended = None
 
     def _closing_seconds(self) -> float:
@@ -161,13 +174,12 @@ class Clock(Callback):
         if not seconds and len(self._steps) > WARM_UP_STEPS:
             # There was no validation yet: its forward pass takes about a third of a training step.
             seconds = self.val_images / max(self.images_per_second, 1.0) / 3
-        return SAFETY * seconds * self.closing_share
+        return SAFETY * (seconds * self.closing_share + self.logging_seconds)
 
-    @staticmethod
-    def _is_sampled(batch_idx: int) -> bool:
-        return not torch.cuda.is_available() or batch_idx % SAMPLED == 0
+    def _is_sampled(self, batch_idx: int) -> bool:
+        return self.device.type == "cpu" or batch_idx % SAMPLED == 0
 
     def _now(self, batch_idx: int) -> float:
-        if torch.cuda.is_available() and self._is_sampled(batch_idx):
-            torch.cuda.synchronize()
+        if self._is_sampled(batch_idx):
+            wait_for(self.device)
         return time.monotonic()

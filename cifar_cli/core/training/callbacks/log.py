@@ -91,7 +91,8 @@ class EpochLog(Callback):
         self.writer.flush()
         self.on_epoch(result)
         if not math.isfinite(result.train_loss):
+            kept = f"; the best weights so far are in {self.run.path}" if self.run.best.exists() else ""
             raise CifarError(
                 f"the training loss became {result.train_loss} in epoch {result.epoch}",
-                remedy=f"lower --lr (it was {result.learning_rate:g}); the best weights so far are in {self.run.path}",
+                remedy=f"lower --lr (it was {result.learning_rate:g}){kept}",
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.profiler import ProfilerActivity, profile, schedule, tensorboard_trace_handler
 
@@ -21,7 +20,7 @@ class StepTrace(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         activities = [ProfilerActivity.CPU]
-        if torch.cuda.is_available():
+        if pl_module.device.type == "cuda":
             activities.append(ProfilerActivity.CUDA)
         steps = int(trainer.num_training_batches) * (trainer.max_epochs or 1)
         few = steps <= WAIT + WARM_UP + RECORDED
