@@ -97,7 +97,7 @@ RECIPES: dict[str, Recipe] = {
             label_smoothing=0.1,
             batch=256,
             policy="crop-flip",
-            max_epochs=9,
+            max_epochs=10,
             max_seconds=20 * 60,
         ),
         Recipe(
