@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric, SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from cifar_cli.core.models.reorder import pooled_before_relu
 from cifar_cli.core.training.optimizers import make_optimizer
 from cifar_cli.core.training.recipe import Recipe
 
@@ -59,7 +60,8 @@ class Scores(nn.Module):
 class Classifier(LightningModule):
     """Cross-entropy training of any module that maps images [B, 3, H, W] to logits [B, K].
 
-    layout: the memory format that images and kernels lie in.
+    layout: the memory format that images and kernels lie in. The model is taken as its own and reordered where that
+    makes it quicker without changing what it does.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class Classifier(LightningModule):
         fused: bool = True,
     ) -> None:
         super().__init__()
-        self.model = model.to(memory_format=layout)
+        self.model = pooled_before_relu(model).to(memory_format=layout)
         self.recipe = recipe
         self.learning_rate = learning_rate
         self.layout = layout

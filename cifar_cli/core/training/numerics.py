@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cifar_cli.core.models.reorder import pooled_before_relu
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.optimizers import make_optimizer
 from cifar_cli.errors import ConfigError
@@ -190,9 +191,10 @@ class _Step:
         self.device = device
         self.classes = classes
         self.side = config.model.img_size
-        self.model = copy.deepcopy(model).to(device).to(memory_format=self.layout).train()
+        self.model = pooled_before_relu(copy.deepcopy(model)).to(device).to(memory_format=self.layout).train()
         rate = TRIAL_RATES[config.recipe.optimizer]
         self.optimizer = make_optimizer(self.model, config.recipe, learning_rate=rate, fused=precision != "16")
+        self.clip_norm = config.recipe.clip_norm
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "16")
         self.batches: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -203,6 +205,9 @@ class _Step:
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             loss = F.cross_entropy(self.model(images), labels)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return float(loss.detach())

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import MODELS
+from cifar_cli.core.models.reorder import pooled_before_relu
 from cifar_cli.core.models.weights import load_state, read_state
 from cifar_cli.errors import CheckpointError, ConfigError, ModelError, WeightsError
 
@@ -180,3 +183,37 @@ def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
         read_state(path)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         read_state(tmp_path / "absent.pt")
+
+
+def gradients(model: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]:
+    model.zero_grad()
+    nn.functional.cross_entropy(model(images), labels).backward()
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_pooling_before_relu_changes_neither_output_nor_gradient(ties: bool) -> None:
+    """With whole numbers for weights and pixels, most windows hold their largest value more than once."""
+    generator = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(8, 3, 32, 32, generator=generator), torch.arange(8)
+    plain = build_model(config("null"), seed=3)
+    if ties:
+        images = images.round()
+        with torch.no_grad():
+            for parameter in plain.get_submodule("features").parameters():
+                parameter.mul_(10).round_()
+    reordered = pooled_before_relu(copy.deepcopy(plain))
+    kinds = [type(layer).__name__ for layer in reordered.get_submodule("features").children()]
+    assert kinds == ["Conv2d", "MaxPool2d", "ReLU"] * 2
+    assert torch.equal(plain(images), reordered(images))
+    expected = gradients(plain, images, labels)
+    assert len(expected) == 8
+    assert any(gradient.count_nonzero() for gradient in expected[:2])
+    for gradient, other in zip(expected, gradients(reordered, images, labels), strict=True):
+        assert torch.equal(gradient, other)
+
+
+def test_pooling_stays_where_its_indices_are_wanted_or_no_relu_is_before_it() -> None:
+    model = nn.Sequential(nn.GELU(), nn.MaxPool2d(2), nn.ReLU(), nn.MaxPool2d(2, return_indices=True))
+    before = list(model)
+    assert list(pooled_before_relu(model)) == before
