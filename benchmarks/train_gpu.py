@@ -26,8 +26,7 @@ from train_throughput import COURSE, bare_rate
 
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.numerics import Numerics
+from cifar_cli.core.training.config import Numerics, TrainConfig
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.core.training.trainer import train
 from cifar_cli.core.workflow.config import TrainRequest

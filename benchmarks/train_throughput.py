@@ -42,9 +42,9 @@ from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.training.callbacks.clock import WINDOW_STEPS, steady_rate
-from cifar_cli.core.training.config import TrainConfig, TrainResult
+from cifar_cli.core.training.config import Numerics, TrainConfig, TrainResult
 from cifar_cli.core.training.machine import keep_freed_memory, wait_for
-from cifar_cli.core.training.numerics import Numerics, processor_name
+from cifar_cli.core.training.numerics import DTYPES, LAYOUTS, processor_name
 from cifar_cli.core.training.optimizers import make_optimizer
 from cifar_cli.core.training.recipe import RECIPES
 from cifar_cli.core.training.trainer import train
@@ -92,14 +92,15 @@ def bare_rate(
     if keep_memory:
         keep_freed_memory()
     model = build_model(ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"), seed=42)
-    model = model.to(device).to(memory_format=numerics.layout).train()
+    layout, dtype = LAYOUTS[numerics.memory_format], DTYPES.get(numerics.precision)
+    model = model.to(device).to(memory_format=layout).train()
     optimizer = make_optimizer(model, COURSE, learning_rate=1e-3)
-    images = torch.randn(batch, 3, 32, 32, device=device).contiguous(memory_format=numerics.layout)
+    images = torch.randn(batch, 3, 32, 32, device=device).contiguous(memory_format=layout)
     labels = torch.randint(10, (batch,), device=device)
     ended = []
     for _ in range(STEPS[name]):
         optimizer.zero_grad()
-        with torch.autocast(device.type, dtype=numerics.dtype, enabled=numerics.dtype is not None):
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             loss = nn.functional.cross_entropy(model(images), labels)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

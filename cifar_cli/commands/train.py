@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,176 +32,150 @@ from cifar_cli.options import (
 if TYPE_CHECKING:
     from cifar_cli.core.workflow.config import TrainRequest
 
-OF_THE_RECIPE = "(default: the recipe's)"
-RECIPE = "Recipe"
+
+def _recipe_option(*names: str, metavar: str, help: str, of_the_recipe: bool = True) -> Any:
+    """An option that overrides one part of the recipe."""
+    ending = " (default: the recipe's)." if of_the_recipe else "."
+    return typer.Option(*names, metavar=metavar, help=help + ending, rich_help_panel="Recipe")
+
+
+RecipeOpt = Annotated[
+    str,
+    _recipe_option(
+        "--recipe",
+        metavar="course|fast|best",
+        help="course: as the course defines it; fast: its accuracy in the least time; best: the most accuracy "
+        "in 20 minutes. Every flag of this group overrides it",
+        of_the_recipe=False,
+    ),
+]
+RateOpt = Annotated[
+    float | None,
+    _recipe_option(
+        "--lr",
+        "--learning-rate",
+        metavar="RATE",
+        help="Highest learning rate (default: the recipe's; with course, 1e-3 for null and 1e-4 otherwise)",
+        of_the_recipe=False,
+    ),
+]
+BatchOpt = Annotated[
+    str | None,
+    _recipe_option(
+        "--batch",
+        "--batch-size",
+        "-b",
+        metavar="N|auto",
+        help="Images per step; auto looks for what this machine trains best with",
+    ),
+]
+EpochsOpt = Annotated[int | None, _recipe_option("--max-epochs", metavar="N", help="Stop after so many epochs")]
+TimeOpt = Annotated[
+    str | None,
+    _recipe_option("--max-time", metavar="HH:MM:SS", help="Stop in time, validation and test included"),
+]
+OptimizerOpt = Annotated[str | None, _recipe_option("--optimizer", metavar="adam|adamw|sgd|muon", help="Optimizer")]
+ScheduleOpt = Annotated[
+    str | None,
+    _recipe_option("--schedule", metavar="constant|one-cycle|triangular", help="How the learning rate changes"),
+]
+WarmupOpt = Annotated[
+    float | None, _recipe_option("--warmup", metavar="SHARE", help="Share of the training in which it rises")
+]
+DecayOpt = Annotated[float | None, _recipe_option("--weight-decay", metavar="X", help="Of matrices and kernels")]
+ClipOpt = Annotated[
+    float | None,
+    _recipe_option("--clip-norm", metavar="X", help="L2 norm to clip the gradient to; 0 for no clipping"),
+]
+SmoothingOpt = Annotated[
+    float | None, _recipe_option("--label-smoothing", metavar="SHARE", help="Target spread over all classes")
+]
+AverageOpt = Annotated[
+    float | None,
+    _recipe_option(
+        "--ema-decay", metavar="SHARE", help="Average the weights, keeping this share at each step; 0 for no average"
+    ),
+]
+PolicyOpt = Annotated[
+    str | None,
+    _recipe_option("--policy", metavar="NAME", help="Augmentation: course, crop-flip, crop-flip-cutout, none"),
+]
+AugmentOpt = Annotated[
+    Path | None, typer.Option("--augment", metavar="FILE", help="A policy saved with albumentations' A.save.")
+]
+SizeOpt = Annotated[
+    int | None, typer.Option("--img-size", metavar="PIXELS", help="Resize images to this side (default: as stored).")
+]
+WorkersOpt = Annotated[int, typer.Option("--workers", metavar="N", help="Processes of the albumentations pipeline.")]
+SeedsOpt = Annotated[
+    str | None,
+    typer.Option("--seeds", metavar="0,1,2", help="Train once with each seed; report mean and standard deviation."),
+]
+PrecisionOpt = Annotated[
+    str,
+    typer.Option(
+        "--precision", metavar="auto|32|bf16|16", help="auto takes what is fastest here and agrees with float32."
+    ),
+]
+FormatOpt = Annotated[
+    str,
+    typer.Option(
+        "--memory-format", metavar="auto|channels-last|contiguous", help="How images and kernels lie in memory."
+    ),
+]
+CompileOpt = Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the model with torch.compile first.")]
+RunDirOpt = Annotated[
+    Path | None, typer.Option("--run-dir", metavar="DIR", help="Where the run goes (default: runs/<time>-<model>).")
+]
+ResumeOpt = Annotated[
+    Path | None,
+    typer.Option("--resume", metavar="RUN_DIR", help="Continue an interrupted run; needs nothing else."),
+]
+ProfileOpt = Annotated[
+    bool, typer.Option("--profile", help="Write a trace of ten steps, for TensorBoard and Perfetto.")
+]
+DevRunOpt = Annotated[
+    bool, typer.Option("--fast-dev-run", help="One batch of train, val and test each, for debugging.")
+]
+VerboseOpt = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was measured and chosen.")]
 
 
 def train(
     model: ModelOpt = "null",
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            "--lr",
-            "--learning-rate",
-            metavar="RATE",
-            help="Highest learning rate (default: the recipe's; with course, 1e-3 for null and 1e-4 otherwise).",
-            rich_help_panel=RECIPE,
-        ),
-    ] = None,
-    batch: Annotated[
-        str | None,
-        typer.Option(
-            "--batch",
-            "--batch-size",
-            "-b",
-            metavar="N|auto",
-            help=f"Images per step; auto looks for what this machine trains best with {OF_THE_RECIPE}.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = None,
-    max_epochs: Annotated[
-        int | None,
-        typer.Option(
-            "--max-epochs", metavar="N", help=f"Stop after so many epochs {OF_THE_RECIPE}.", rich_help_panel=RECIPE
-        ),
-    ] = None,
-    max_time: Annotated[
-        str | None,
-        typer.Option(
-            "--max-time",
-            metavar="HH:MM:SS",
-            help=f"Stop in time, validation and test included {OF_THE_RECIPE}.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = None,
+    learning_rate: RateOpt = None,
+    batch: BatchOpt = None,
+    max_epochs: EpochsOpt = None,
+    max_time: TimeOpt = None,
     dataset: DatasetOpt = "cifar10",
     data_dir: DataDirOpt = Path("data"),
-    recipe: Annotated[
-        str,
-        typer.Option(
-            "--recipe",
-            metavar="course|fast|best",
-            help="course: as the course defines it; fast: its accuracy in the least time; best: the most accuracy "
-            "in 20 minutes. Every flag of this group overrides it.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = "course",
-    optimizer: Annotated[
-        str | None,
-        typer.Option(
-            "--optimizer", metavar="adam|adamw|sgd|muon", help=f"Optimizer {OF_THE_RECIPE}.", rich_help_panel=RECIPE
-        ),
-    ] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option(
-            "--schedule",
-            metavar="constant|one-cycle|triangular",
-            help=f"How the learning rate changes {OF_THE_RECIPE}.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = None,
-    warmup: Annotated[
-        float | None,
-        typer.Option(
-            "--warmup",
-            metavar="SHARE",
-            help=f"Share of the training in which it rises {OF_THE_RECIPE}.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = None,
-    weight_decay: Annotated[
-        float | None,
-        typer.Option(
-            "--weight-decay", metavar="X", help=f"Of matrices and kernels {OF_THE_RECIPE}.", rich_help_panel=RECIPE
-        ),
-    ] = None,
-    clip_norm: Annotated[
-        float | None,
-        typer.Option(
-            "--clip-norm",
-            metavar="X",
-            help=f"L2 norm to clip the gradient to; 0 for no clipping {OF_THE_RECIPE}.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = None,
-    label_smoothing: Annotated[
-        float | None,
-        typer.Option(
-            "--label-smoothing",
-            metavar="SHARE",
-            help=f"Target spread over all classes {OF_THE_RECIPE}.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = None,
-    ema_decay: Annotated[
-        float | None,
-        typer.Option(
-            "--ema-decay",
-            metavar="SHARE",
-            help=f"Average the weights, keeping this share at each step; 0 for no average {OF_THE_RECIPE}.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            "--policy",
-            metavar="NAME",
-            help=f"Augmentation: course, crop-flip, crop-flip-cutout, none {OF_THE_RECIPE}.",
-            rich_help_panel=RECIPE,
-        ),
-    ] = None,
-    augment: Annotated[
-        Path | None, typer.Option("--augment", metavar="FILE", help="A policy saved with albumentations' A.save.")
-    ] = None,
+    recipe: RecipeOpt = "course",
+    optimizer: OptimizerOpt = None,
+    schedule: ScheduleOpt = None,
+    warmup: WarmupOpt = None,
+    weight_decay: DecayOpt = None,
+    clip_norm: ClipOpt = None,
+    label_smoothing: SmoothingOpt = None,
+    ema_decay: AverageOpt = None,
+    policy: PolicyOpt = None,
+    augment: AugmentOpt = None,
     weights: WeightsOpt = None,
     backbone: BackboneOpt = "efficientnet_b0",
     trim_backbone: TrimBackboneOpt = True,
     patch_size: PatchSizeOpt = 2,
-    img_size: Annotated[
-        int | None,
-        typer.Option("--img-size", metavar="PIXELS", help="Resize images to this side (default: as stored)."),
-    ] = None,
+    img_size: SizeOpt = None,
     pipeline: PipelineOpt = None,
-    workers: Annotated[
-        int, typer.Option("--workers", metavar="N", help="Processes of the albumentations pipeline.")
-    ] = 2,
+    workers: WorkersOpt = 2,
     seed: SeedOpt = 42,
-    seeds: Annotated[
-        str | None,
-        typer.Option("--seeds", metavar="0,1,2", help="Train once with each seed; report mean and standard deviation."),
-    ] = None,
+    seeds: SeedsOpt = None,
     accelerator: AcceleratorOpt = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            "--precision", metavar="auto|32|bf16|16", help="auto takes what is fastest here and agrees with float32."
-        ),
-    ] = "auto",
-    memory_format: Annotated[
-        str,
-        typer.Option(
-            "--memory-format", metavar="auto|channels-last|contiguous", help="How images and kernels lie in memory."
-        ),
-    ] = "auto",
-    compile: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Compile the model with torch.compile first.")
-    ] = False,
-    run_dir: Annotated[
-        Path | None, typer.Option("--run-dir", metavar="DIR", help="Where the run goes (default: runs/<time>-<model>).")
-    ] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option("--resume", metavar="RUN_DIR", help="Continue an interrupted run; needs nothing else."),
-    ] = None,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Write a trace of ten steps, for TensorBoard and Perfetto.")
-    ] = False,
-    fast_dev_run: Annotated[
-        bool, typer.Option("--fast-dev-run", help="One batch of train, val and test each, for debugging.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what was measured and chosen.")] = False,
+    precision: PrecisionOpt = "auto",
+    memory_format: FormatOpt = "auto",
+    compile: CompileOpt = False,
+    run_dir: RunDirOpt = None,
+    resume: ResumeOpt = None,
+    profile: ProfileOpt = False,
+    fast_dev_run: DevRunOpt = False,
+    verbose: VerboseOpt = False,
     as_json: JsonOpt = False,
     debug: DebugOpt = False,
 ) -> None:

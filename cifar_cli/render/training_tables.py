@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from cifar_cli.core.training.config import EpochResult, TimeSpent, TrainResult
-from cifar_cli.core.training.numerics import LOSS_TOLERANCE, Numerics
+from cifar_cli.core.training.config import LOSS_TOLERANCE, EpochResult, Numerics, TimeSpent, TrainResult
 from cifar_cli.core.workflow.config import Speed, TrainReport
 from cifar_cli.render.console import note, stderr
 from cifar_cli.render.tables import dataset_name

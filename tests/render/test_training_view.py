@@ -12,8 +12,7 @@ from rich.console import Console
 
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.progress import Progress
-from cifar_cli.core.training.config import TimeSpent, TrainConfig, TrainProgress, TrainResult
-from cifar_cli.core.training.numerics import Numerics, Trial
+from cifar_cli.core.training.config import Numerics, TimeSpent, TrainConfig, TrainProgress, TrainResult, Trial
 from cifar_cli.core.workflow.config import Speed, TrainReport
 from cifar_cli.render import console as console_module
 from cifar_cli.render import progress as progress_module

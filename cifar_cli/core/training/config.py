@@ -17,6 +17,7 @@ from cifar_cli.errors import ConfigError
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("auto", "32", "bf16", "16")
 MEMORY_FORMATS = ("auto", "channels-last", "contiguous")
+LOSS_TOLERANCE = 0.05  # of float32's loss, by which another precision's may differ after the first steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,6 +85,34 @@ class TrainConfig:
             recipe=Recipe(**values.pop("recipe")),
             **values,
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """A few training steps in one precision and layout.
+
+    batch: images a step of the trial, perhaps fewer than training's. loss: of the last compared step. agrees: that
+    loss lies within LOSS_TOLERANCE of float32's.
+    """
+
+    precision: str
+    memory_format: str
+    batch: int
+    images_per_second: float
+    loss: float
+    agrees: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Numerics:
+    """The choice. trials: what it was made from, empty where nothing was tried. remembered_in: the file that
+    an earlier run left them in, None where they are fresh.
+    """
+
+    precision: str
+    memory_format: str
+    trials: tuple[Trial, ...] = ()
+    remembered_in: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cifar_cli.core.models.reorder import pooled_before_relu
-from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.config import LOSS_TOLERANCE, Numerics, TrainConfig, Trial
 from cifar_cli.core.training.optimizers import make_optimizer
 from cifar_cli.errors import ConfigError
 
@@ -30,48 +30,10 @@ DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
 LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 # Trials take small steps whatever the recipe's rate is: they compare precisions, not rates.
 TRIAL_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "muon": 1e-2}
-LOSS_TOLERANCE = 0.05  # of float32's loss, by which another precision's may differ after the first steps
 COMPARED_STEPS = 3  # after which losses are compared; the first of them warms up and isn't timed
 TRIAL_SECONDS = 0.4  # for the timed steps of one combination
 LONGEST_STEP_SECONDS = 0.15  # a slower first step is followed by smaller batches
 HOPELESS = 1.5  # a step that takes so many times the best one's time is not repeated
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Trial:
-    """A few training steps in one precision and layout.
-
-    batch: images a step of the trial, perhaps fewer than training's. loss: of the last compared step. agrees: that
-    loss lies within LOSS_TOLERANCE of float32's.
-    """
-
-    precision: str
-    memory_format: str
-    batch: int
-    images_per_second: float
-    loss: float
-    agrees: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Numerics:
-    """The choice. trials: what it was made from, empty where nothing was tried. remembered_in: the file that
-    an earlier run left them in, None where they are fresh.
-    """
-
-    precision: str
-    memory_format: str
-    trials: tuple[Trial, ...] = ()
-    remembered_in: Path | None = None
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """What autocast computes in; None for float32."""
-        return DTYPES.get(self.precision)
-
-    @property
-    def layout(self) -> torch.memory_format:
-        return LAYOUTS[self.memory_format]
 
 
 def choose_numerics(config: TrainConfig, model: nn.Module, *, classes: int, device: torch.device) -> Numerics:

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.registry import spec_of
@@ -24,9 +24,9 @@ from cifar_cli.core.training.callbacks.rate import LearningRate
 from cifar_cli.core.training.callbacks.rescue import Rescue
 from cifar_cli.core.training.callbacks.trace import StepTrace
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
-from cifar_cli.core.training.config import TimeSpent, TrainConfig, TrainResult
+from cifar_cli.core.training.config import Numerics, TimeSpent, TrainConfig, TrainResult
 from cifar_cli.core.training.module import Classifier
-from cifar_cli.core.training.numerics import Numerics
+from cifar_cli.core.training.numerics import LAYOUTS
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.training.scoring import SplitScores, score
 from cifar_cli.core.training.surroundings import explained, fast_kernels, quiet_lightning
@@ -70,18 +70,17 @@ class Session:
     ) -> None:
         self.config, self.store, self.loaders, self.run = config, store, loaders, run
         self.device, self.listeners, self.began = device, listeners, began
-        numerics = Numerics(precision=config.precision, memory_format=config.memory_format)
         self.module = Classifier(
             model,
             classes=len(store.classes),
             recipe=config.recipe,
             learning_rate=config.recipe.learning_rate or spec_of(config.model.name).learning_rate,
-            layout=numerics.layout,
+            layout=LAYOUTS[config.memory_format],
             fused=config.precision != "16",  # gradient scaling can't clip what a fused optimizer unscales itself
         )
         self.module.description = describe(config, classes=store.classes, synthetic=store.synthetic)
-        self.logger = TensorBoardLogger(run.path, name="", version="", default_hp_metric=False)
-        self.logger.experiment.add_text("dataset", _dataset_line(store))
+        self.writer = SummaryWriter(run.path)  # not Lightning's logger, which leaves an empty hparams.yaml in every run
+        self.writer.add_text("dataset", _dataset_line(store))
         # The test sees every image twice (as it is and mirrored), in float32, which takes twice as long as 16 bits.
         test_images = len(store.test) * 2 * (1 if config.precision == "32" else 2)
         self.clock = Clock(
@@ -93,7 +92,7 @@ class Session:
         )
         self.log = EpochLog(
             run=run,
-            writer=self.logger.experiment,
+            writer=self.writer,
             clock=self.clock,
             on_step=listeners.on_step,
             on_epoch=listeners.on_epoch,
@@ -123,7 +122,7 @@ class Session:
                 devices=1,
                 precision=LIGHTNING_PRECISION[config.precision],  # type: ignore[arg-type]
                 max_epochs=1 if config.fast_dev_run else recipe.max_epochs,
-                logger=self.logger,
+                logger=False,
                 callbacks=self._callbacks(),
                 num_sanity_val_steps=0,
                 enable_progress_bar=False,
@@ -148,7 +147,7 @@ class Session:
             metrics=self.module.metrics_seconds,
             test=time.monotonic() - test_started,
         )
-        self.logger.experiment.close()
+        self.writer.close()
         result = self._result(scores, spent, epochs=trainer.current_epoch, train_seconds=train_seconds)
         self.run.write_summary(result.to_dict())
         return result
@@ -157,7 +156,7 @@ class Session:
         """In the order they are called in: the average knows a step before Ctrl-C saves it."""
         recipe = self.config.recipe
         pictures = Pictures(
-            writer=self.logger.experiment,
+            writer=self.writer,
             store=self.store,
             indices=(("train", self.loaders.train_indices), ("val", self.loaders.val_indices)),
             img_size=self.config.model.img_size,

@@ -130,7 +130,7 @@ def test_a_restart_in_the_middle_of_a_group_goes_on_with_the_next_batch(stopped_
 
 def test_a_pipeline_makes_few_large_images_at_once():
     sizes = {size: BatchedPipeline(COURSE, size, (0.5,) * 3, (0.2,) * 3).most_together for size in (32, 64, 224)}
-    assert sizes == {32: 512, 64: 128, 224: 10}
+    assert sizes == {32: 1024, 64: 256, 224: 20}
 
 
 def test_a_saved_place_goes_on_with_the_next_batch():

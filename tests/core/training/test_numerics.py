@@ -10,8 +10,8 @@ import torch
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training import numerics
-from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.numerics import Trial, choose_numerics, memory_path, offered_precisions, require_precision
+from cifar_cli.core.training.config import TrainConfig, Trial
+from cifar_cli.core.training.numerics import choose_numerics, memory_path, offered_precisions, require_precision
 from cifar_cli.errors import ConfigError
 
 CPU = torch.device("cpu")

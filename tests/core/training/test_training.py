@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.data.splits import stratified_split
 from cifar_cli.core.data.store import open_store
 from cifar_cli.core.evaluation.config import EvaluateConfig
@@ -28,21 +26,12 @@ from cifar_cli.core.training.module import Classifier
 from cifar_cli.core.training.recipe import RECIPES, recipe_of
 from cifar_cli.core.training.run_dir import create_run_dir
 from cifar_cli.core.training.session import Listeners
-from cifar_cli.core.training.trainer import device_of, resume, train
-from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupted, ResourceError
+from cifar_cli.core.training.trainer import device_of, train
+from cifar_cli.errors import CheckpointError, CifarError, ConfigError, ResourceError
 
 COURSE = RECIPES["course"]
 CPU = torch.device("cpu")
-
-
-def config_of(data_dir: Path, run_dir: Path | None = None, *, epochs: int = 2, seconds: float = 600) -> TrainConfig:
-    return TrainConfig(
-        model=ModelConfig(name="null"),
-        data=DataConfig(dataset="shapes", data_dir=data_dir),
-        recipe=replace(COURSE, batch=64, max_epochs=epochs, max_seconds=seconds),
-        accelerator="cpu",
-        run_dir=run_dir,
-    )
+ConfigOf = Callable[..., TrainConfig]
 
 
 def test_the_course_recipe_is_the_course_s() -> None:
@@ -50,8 +39,8 @@ def test_the_course_recipe_is_the_course_s() -> None:
     assert told == ("adam", 0.0, 1.0, 128, 1200, "course")
 
 
-def test_a_config_survives_the_way_through_plain_values(tmp_path: Path) -> None:
-    config = config_of(tmp_path, tmp_path / "run")
+def test_a_config_survives_the_way_through_plain_values(config_of: ConfigOf, tmp_path: Path) -> None:
+    config = config_of(tmp_path / "run")
     assert TrainConfig.from_dict(yaml.safe_load(yaml.safe_dump(config.to_dict()))) == config
 
 
@@ -76,17 +65,17 @@ def test_an_unknown_recipe_is_refused() -> None:
     assert "course" in str(caught.value)
 
 
-def test_validation_is_a_tenth_of_every_class_and_never_trained_on(data_dir: Path) -> None:
+def test_validation_is_a_tenth_of_every_class_and_never_trained_on(config_of: ConfigOf, data_dir: Path) -> None:
     store = open_store(data_dir / "shapes.safetensors")
-    loaders = make_loaders(config_of(data_dir), store, device=CPU)
+    loaders = make_loaders(config_of(), store, device=CPU)
     assert set(loaders.train_indices.tolist()).isdisjoint(loaders.val_indices.tolist())
     assert torch.bincount(store.train.labels_N[loaders.val_indices]).tolist() == [4] * 10
     assert torch.equal(loaders.val_indices, stratified_split(store.train.labels_N).val_indices)
 
 
-def test_validation_and_test_images_are_normalised_and_nothing_else(data_dir: Path) -> None:
+def test_validation_and_test_images_are_normalised_and_nothing_else(config_of: ConfigOf, data_dir: Path) -> None:
     store = open_store(data_dir / "shapes.safetensors")
-    loaders = make_loaders(config_of(data_dir), store, device=CPU)
+    loaders = make_loaders(config_of(), store, device=CPU)
     mean = torch.tensor([0.4914, 0.4822, 0.4465])
     std = torch.tensor([0.2470, 0.2435, 0.2616])
     for loader, images in (
@@ -108,11 +97,15 @@ def test_a_run_directory_holds_everything_about_the_run(trained_run: Path) -> No
     assert summary["synthetic"] is True
     assert summary["val_accuracy"] == max(float(row["val_accuracy"]) for row in rows)
     assert {path.name for path in (trained_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    files = {
+        path.name for path in trained_run.iterdir() if not path.name.startswith(("events.out.tfevents", "confusion"))
+    }
+    assert files == {"config.yaml", "metrics.csv", "summary.json", "checkpoints"}
 
 
-def test_a_synthetic_dataset_is_announced(data_dir: Path, tmp_path: Path) -> None:
+def test_a_synthetic_dataset_is_announced(config_of: ConfigOf, tmp_path: Path) -> None:
     said: list[str] = []
-    train(replace(config_of(data_dir, tmp_path / "run"), fast_dev_run=True), Listeners(on_note=said.append))
+    train(replace(config_of(tmp_path / "run"), fast_dev_run=True), Listeners(on_note=said.append))
     assert "synthetic, drawn by cifar: not real images" in said[0]
     assert "545,098 parameters" in said[0]
 
@@ -131,9 +124,9 @@ def test_tensorboard_shows_scalars_confusion_matrices_and_samples_of_every_epoch
     assert "synthetic" in text
 
 
-def test_the_best_checkpoint_is_the_one_that_validated_best(data_dir: Path, tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_the_one_that_validated_best(config_of: ConfigOf, tmp_path: Path) -> None:
     seen: list[EpochResult] = []
-    result = train(config_of(data_dir, tmp_path / "run", epochs=4), Listeners(on_epoch=seen.append))
+    result = train(config_of(tmp_path / "run", epochs=4), Listeners(on_epoch=seen.append))
     best = max(seen, key=lambda epoch: epoch.val_accuracy)
     assert read_checkpoint(result.checkpoint)["epoch"] + 1 == best.epoch
     assert result.val_accuracy == best.val_accuracy
@@ -141,14 +134,14 @@ def test_the_best_checkpoint_is_the_one_that_validated_best(data_dir: Path, tmp_
     assert read_checkpoint(result.run_dir / "checkpoints/last.ckpt")["global_step"] == 4 * 6
 
 
-def test_equal_seeds_give_equal_runs(data_dir: Path, tmp_path: Path) -> None:
-    first, second = (train(config_of(data_dir, tmp_path / name, epochs=1)) for name in "ab")
+def test_equal_seeds_give_equal_runs(config_of: ConfigOf, tmp_path: Path) -> None:
+    first, second = (train(config_of(tmp_path / name, epochs=1)) for name in "ab")
     assert first.test_loss == second.test_loss
 
 
-def test_the_time_cap_ends_a_run_whole(data_dir: Path, tmp_path: Path) -> None:
+def test_the_time_cap_ends_a_run_whole(config_of: ConfigOf, tmp_path: Path) -> None:
     start = time.monotonic()
-    result = train(config_of(data_dir, tmp_path / "run", epochs=10_000, seconds=6))
+    result = train(config_of(tmp_path / "run", epochs=10_000, seconds=6))
     assert time.monotonic() - start < 12  # of slack for a busy machine
     assert result.stopped_by == "time"
     assert result.epochs < 10_000
@@ -156,78 +149,16 @@ def test_the_time_cap_ends_a_run_whole(data_dir: Path, tmp_path: Path) -> None:
     assert 0 <= result.test_accuracy <= 1
 
 
-def test_fast_dev_run_sees_one_batch_of_each_kind(data_dir: Path, tmp_path: Path) -> None:
+def test_fast_dev_run_sees_one_batch_of_each_kind(config_of: ConfigOf, tmp_path: Path) -> None:
     seen: list[EpochResult] = []
-    config = replace(config_of(data_dir, tmp_path / "run", epochs=5), fast_dev_run=True)
+    config = replace(config_of(tmp_path / "run", epochs=5), fast_dev_run=True)
     result = train(config, Listeners(on_epoch=seen.append))
     assert len(seen) == 1
     assert read_checkpoint(result.checkpoint)["global_step"] == 1
 
 
-class StopAt:
-    """Stands for a user who presses Ctrl-C in the middle of an epoch."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-        self.left = step
-        original = Classifier.training_step
-
-        def training_step(module: Classifier, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
-            self.left -= 1
-            if self.left == 0:
-                os.kill(os.getpid(), signal.SIGINT)
-            return original(module, batch, batch_idx)
-
-        monkeypatch.setattr(Classifier, "training_step", training_step)
-
-
-@pytest.mark.parametrize("step", [3, 6, 8])
-def test_a_run_interrupted_anywhere_and_resumed_gives_the_weights_of_an_uninterrupted_one(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
-    """360 images in batches of 64 are 6 steps an epoch: within the first, right after it, within the second."""
-    whole = train(config_of(data_dir, tmp_path / "whole", epochs=3))
-    StopAt(monkeypatch, step)
-    with pytest.raises(Interrupted, match="interrupted in epoch") as caught:
-        train(config_of(data_dir, tmp_path / "cut", epochs=3))
-    assert f"cifar train --resume {tmp_path / 'cut'}" in str(caught.value)
-    continued = resume(tmp_path / "cut")
-    assert continued.epochs == whole.epochs == 3
-    theirs = read_checkpoint(tmp_path / "cut/checkpoints/last.ckpt")["state_dict"]
-    for name, value in read_checkpoint(tmp_path / "whole/checkpoints/last.ckpt")["state_dict"].items():
-        assert torch.equal(value, theirs[name]), name
-    rows = list(csv.DictReader((tmp_path / "cut/metrics.csv").open()))
-    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
-def test_a_schedule_and_averaged_weights_survive_an_interruption(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
-) -> None:
-    def config(name: str) -> TrainConfig:
-        plain = config_of(data_dir, tmp_path / name, epochs=3)
-        recipe = replace(
-            plain.recipe, optimizer=optimizer, learning_rate=0.02, schedule="one-cycle", warmup=0.3, ema_decay=0.8
-        )
-        return replace(plain, recipe=recipe)
-
-    train(config("whole"))
-    StopAt(monkeypatch, 8)
-    with pytest.raises(Interrupted):
-        train(config("cut"))
-    resume(tmp_path / "cut")
-    theirs = read_checkpoint(tmp_path / "cut/checkpoints/last.ckpt")
-    ours = read_checkpoint(tmp_path / "whole/checkpoints/last.ckpt")
-    for kind in ("state_dict", "current_model_state"):
-        for name, value in ours[kind].items():
-            assert torch.equal(value, theirs[kind][name]), (kind, name)
-    rates = [[float(row["learning_rate"]) for row in csv.DictReader((tmp_path / name / "metrics.csv").open())]
-             for name in ("whole", "cut")]  # fmt: skip
-    assert rates[0] == rates[1]
-    assert rates[0][0] > rates[0][-1]
-
-
-def test_averaged_weights_are_what_is_validated_and_kept(data_dir: Path, tmp_path: Path) -> None:
-    plain = config_of(data_dir, tmp_path / "run", epochs=1)
+def test_averaged_weights_are_what_is_validated_and_kept(config_of: ConfigOf, tmp_path: Path) -> None:
+    plain = config_of(tmp_path / "run", epochs=1)
     result = train(replace(plain, recipe=replace(plain.recipe, ema_decay=0.9)))
     content = read_checkpoint(result.checkpoint)
     kept, current = content["state_dict"], content["current_model_state"]
@@ -235,8 +166,8 @@ def test_averaged_weights_are_what_is_validated_and_kept(data_dir: Path, tmp_pat
     assert torch.equal(load_checkpoint(result.run_dir).model.state_dict()["head.1.weight"], kept["model.head.1.weight"])
 
 
-def test_a_schedule_ends_when_the_time_does(data_dir: Path, tmp_path: Path) -> None:
-    plain = config_of(data_dir, tmp_path / "run", epochs=10_000, seconds=4)
+def test_a_schedule_ends_when_the_time_does(config_of: ConfigOf, tmp_path: Path) -> None:
+    plain = config_of(tmp_path / "run", epochs=10_000, seconds=4)
     recipe = replace(plain.recipe, schedule="triangular", warmup=0.3)
     result = train(replace(plain, recipe=recipe))
     assert result.stopped_by == "time"
@@ -244,8 +175,8 @@ def test_a_schedule_ends_when_the_time_does(data_dir: Path, tmp_path: Path) -> N
     assert rates[-1] < 0.2 * max(rates)
 
 
-def test_a_run_s_seconds_are_accounted_for(data_dir: Path, tmp_path: Path) -> None:
-    result = train(config_of(data_dir, tmp_path / "run"))
+def test_a_run_s_seconds_are_accounted_for(config_of: ConfigOf, tmp_path: Path) -> None:
+    result = train(config_of(tmp_path / "run"))
     spent = result.time
     assert min(asdict(spent).values()) >= 0
     assert spent.step_seconds > spent.metrics_seconds > 0
@@ -253,24 +184,24 @@ def test_a_run_s_seconds_are_accounted_for(data_dir: Path, tmp_path: Path) -> No
     assert json.loads((result.run_dir / "summary.json").read_text())["time"] == asdict(spent)
 
 
-def test_the_test_split_is_scored_in_float32_as_evaluate_scores_it(data_dir: Path, tmp_path: Path) -> None:
-    result = train(replace(config_of(data_dir, tmp_path / "run"), precision="bf16", memory_format="contiguous"))
+def test_the_test_split_is_scored_in_float32_as_evaluate_scores_it(config_of: ConfigOf, tmp_path: Path) -> None:
+    result = train(replace(config_of(tmp_path / "run"), precision="bf16", memory_format="contiguous"))
     again = evaluate(EvaluateConfig(checkpoint=result.run_dir))
     assert (again.accuracy, again.loss) == (result.test_accuracy, pytest.approx(result.test_loss))
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_a_remedy(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = Classifier.forward
     monkeypatch.setattr(Classifier, "forward", lambda self, images: original(self, images) * float("nan"))
     with pytest.raises(CifarError, match="the training loss became nan in epoch 1") as caught:
-        train(config_of(data_dir, tmp_path / "run"))
+        train(config_of(tmp_path / "run"))
     assert "lower --lr" in str(caught.value)
 
 
 def test_a_full_disk_is_named_with_the_way_to_go_on(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lightning.pytorch import Trainer
 
@@ -279,7 +210,7 @@ def test_a_full_disk_is_named_with_the_way_to_go_on(
 
     monkeypatch.setattr(Trainer, "save_checkpoint", no_space)
     with pytest.raises(ResourceError, match="there is no space left to write to") as caught:
-        train(config_of(data_dir, tmp_path / "run", epochs=1))
+        train(config_of(tmp_path / "run", epochs=1))
     assert "free some" in str(caught.value)
 
 
@@ -305,35 +236,6 @@ def test_a_run_directory_that_can_t_be_made_is_named(tmp_path: Path) -> None:
         create_run_dir(tmp_path / "file" / "run", model="null")
 
 
-def test_resuming_nothing_or_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no run that can be continued"):
-        resume(tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    torch.save({"state_dict": {}}, tmp_path / "checkpoints/last.ckpt")
-    with pytest.raises(CheckpointError, match="was not written by `cifar train`"):
-        resume(tmp_path)
-
-
-def test_a_run_of_an_earlier_version_is_refused_in_words(data_dir: Path, tmp_path: Path) -> None:
-    result = train(replace(config_of(data_dir, tmp_path / "run"), fast_dev_run=True))
-    last = result.run_dir / "checkpoints/last.ckpt"
-    content = torch.load(last, weights_only=True)
-    content["callbacks"]["EpochLog"] = {"best_val_accuracy": 0.5}
-    del content["cifar"]["config"]["precision"]
-    torch.save(content, last)
-    with pytest.raises(CheckpointError, match="written by an earlier version") as caught:
-        resume(result.run_dir)
-    assert "cifar evaluate" in str(caught.value)
-
-
-def test_resuming_a_run_that_is_done_keeps_its_result(data_dir: Path, tmp_path: Path) -> None:
-    whole = train(config_of(data_dir, tmp_path / "run"))
-    again = resume(whole.run_dir)
-    assert (again.test_accuracy, again.epochs) == (whole.test_accuracy, whole.epochs)
-    assert again.images_per_second == pytest.approx(whole.images_per_second, rel=0.5)
-    assert again.images_per_second > 0
-
-
 def test_a_checkpoint_tells_what_it_was_trained_as(trained_run: Path) -> None:
     checkpoint = load_checkpoint(trained_run)
     assert checkpoint.config.model.name == "null"
@@ -341,10 +243,12 @@ def test_a_checkpoint_tells_what_it_was_trained_as(trained_run: Path) -> None:
     assert len(checkpoint.classes) == 10
 
 
-def test_a_checkpoint_is_read_though_the_file_its_weights_began_with_is_gone(data_dir: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_read_though_the_file_its_weights_began_with_is_gone(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
     weights = tmp_path / "weights.pt"
     torch.save(build_model(ModelConfig(name="null")).state_dict(), weights)
-    config = config_of(data_dir, tmp_path / "run")
+    config = config_of(tmp_path / "run")
     result = train(replace(config, model=ModelConfig(name="null", weights=str(weights)), fast_dev_run=True))
     weights.unlink()
     assert load_checkpoint(result.run_dir).config.model.name == "null"

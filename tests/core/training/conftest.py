@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cifar_cli.core.data.config import DataConfig
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.recipe import RECIPES
+
+
+@pytest.fixture
+def config_of(data_dir: Path) -> Callable[..., TrainConfig]:
+    """Makes configs of short runs on the drawn images."""
+
+    def make(run_dir: Path | None = None, *, epochs: int = 2, seconds: float = 600) -> TrainConfig:
+        return TrainConfig(
+            model=ModelConfig(name="null"),
+            data=DataConfig(dataset="shapes", data_dir=data_dir),
+            recipe=replace(RECIPES["course"], batch=64, max_epochs=epochs, max_seconds=seconds),
+            accelerator="cpu",
+            run_dir=run_dir,
+        )
+
+    return make
