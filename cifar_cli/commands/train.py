@@ -59,7 +59,7 @@ RateOpt = Annotated[
         of_the_recipe=False,
     ),
 ]
-BatchOpt = Annotated[
+BatchOrAutoOpt = Annotated[
     str | None,
     _recipe_option(
         "--batch",
@@ -74,7 +74,9 @@ TimeOpt = Annotated[
     str | None,
     _recipe_option("--max-time", metavar="HH:MM:SS", help="Stop in time, validation and test included"),
 ]
-OptimizerOpt = Annotated[str | None, _recipe_option("--optimizer", metavar="adam|adamw|sgd|muon", help="Optimizer")]
+RecipeOptimizerOpt = Annotated[
+    str | None, _recipe_option("--optimizer", metavar="adam|adamw|sgd|muon", help="Optimizer")
+]
 ScheduleOpt = Annotated[
     str | None,
     _recipe_option("--schedule", metavar="constant|one-cycle|triangular", help="How the learning rate changes"),
@@ -111,7 +113,7 @@ SeedsOpt = Annotated[
     str | None,
     typer.Option("--seeds", metavar="0,1,2", help="Train once with each seed; report mean and standard deviation."),
 ]
-PrecisionOpt = Annotated[
+TrainPrecisionOpt = Annotated[
     str,
     typer.Option(
         "--precision", metavar="auto|32|bf16|16", help="auto takes what is fastest here and agrees with float32."
@@ -143,13 +145,13 @@ VerboseOpt = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was 
 def train(
     model: ModelOpt = "null",
     learning_rate: RateOpt = None,
-    batch: BatchOpt = None,
+    batch: BatchOrAutoOpt = None,
     max_epochs: EpochsOpt = None,
     max_time: TimeOpt = None,
     dataset: DatasetOpt = "cifar10",
     data_dir: DataDirOpt = Path("data"),
     recipe: RecipeOpt = "course",
-    optimizer: OptimizerOpt = None,
+    optimizer: RecipeOptimizerOpt = None,
     schedule: ScheduleOpt = None,
     warmup: WarmupOpt = None,
     weight_decay: DecayOpt = None,
@@ -168,7 +170,7 @@ def train(
     seed: SeedOpt = 42,
     seeds: SeedsOpt = None,
     accelerator: AcceleratorOpt = "auto",
-    precision: PrecisionOpt = "auto",
+    precision: TrainPrecisionOpt = "auto",
     memory_format: FormatOpt = "auto",
     compile: CompileOpt = False,
     run_dir: RunDirOpt = None,
@@ -194,8 +196,15 @@ def train(
             max_epochs=max_epochs,
             max_time=max_time,
             optimizer=optimizer,
+            schedule=schedule,
+            warmup=warmup,
+            weight_decay=weight_decay,
+            clip_norm=clip_norm,
+            label_smoothing=label_smoothing,
+            ema_decay=ema_decay,
             policy=policy,
             augment=augment,
+            img_size=img_size,
             weights=weights,
             seeds=seeds,
             run_dir=run_dir,

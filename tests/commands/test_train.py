@@ -85,6 +85,7 @@ def test_another_image_size_is_resized_to(cifar, small: list[object]) -> None:  
         (["--workers", "-1"], "--workers -1 is negative", "0 or more"),
         (["--recipe", "curse"], "no recipe named 'curse'", "course"),
         (["--resume", "absent", "--max-epochs", "9"], "can't change --max-epochs", "start a new run"),
+        (["--resume", "absent", "--clip-norm", "0"], "can't change --clip-norm", "start a new run"),
         (["--resume", "absent"], "absent holds no run that can be continued", "last.ckpt"),
         (["--weights", "absent.pt"], "--weights absent.pt is neither a file", "--weights none"),
     ],

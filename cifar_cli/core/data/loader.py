@@ -24,6 +24,7 @@ places)`, which makes several batches at once: one (seed, first, count, of) for 
 Batch = tuple[Tensor, Tensor]
 
 _MASK = (1 << 64) - 1
+_MOST_TOGETHER = 16  # batches: no longer than the windows that training takes its speed from
 _ORDER, _AUGMENT = 0, 1  # what a derived seed is for, so that no two uses share one
 
 
@@ -104,7 +105,7 @@ class _Batches:
     def most_together(self) -> int:
         """How many batches to make at once."""
         images: int = getattr(self.transform, "most_together", 1)
-        return max(1, images * self.world_size // self.batch)
+        return min(max(1, images * self.world_size // self.batch), _MOST_TOGETHER)
 
     def _rows(self, epoch: int) -> Tensor:
         """The epoch's order of the images; drawn on the CPU, so that every device sees the same."""

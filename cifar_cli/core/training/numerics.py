@@ -33,6 +33,7 @@ TRIAL_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "muon": 1e-2}
 COMPARED_STEPS = 3  # after which losses are compared; the first of them warms up and isn't timed
 TRIAL_SECONDS = 0.4  # for the timed steps of one combination
 LONGEST_STEP_SECONDS = 0.15  # a slower first step is followed by smaller batches
+STEP = "pooled before ReLU"  # names the step that was timed: what was remembered of another one says nothing
 HOPELESS = 1.5  # a step that takes so many times the best one's time is not repeated
 
 
@@ -227,7 +228,8 @@ def _key(config: TrainConfig, precisions: tuple[str, ...], formats: tuple[str, .
         f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         f"{model.name} {model.backbone if model.name == 'cnn' else ''} {model.img_size} px, {model.classes} classes",
         f"{'trimmed' if model.trim_backbone else 'whole'} patch {model.patch_size}, batch {config.recipe.batch}",
-        f"{config.recipe.optimizer}, {'|'.join(precisions)}, {'|'.join(formats)}",
+        f"{config.recipe.optimizer}, {'' if config.recipe.clip_norm is None else 'clipped, '}{STEP}",
+        f"{'|'.join(precisions)}, {'|'.join(formats)}",
     )
     return "; ".join(parts)
 

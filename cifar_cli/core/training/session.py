@@ -101,6 +101,12 @@ class Session:
 
     def run_to_end(self, checkpoint: Path | None) -> TrainResult:
         """Train (on from the checkpoint), then score the best weights once on the test split."""
+        try:
+            return self._run_to_end(checkpoint)
+        finally:
+            self.writer.close()
+
+    def _run_to_end(self, checkpoint: Path | None) -> TrainResult:
         config, recipe = self.config, self.config.recipe
         parameters = sum(parameter.numel() for parameter in self.module.model.parameters())
         self.listeners.on_note(
@@ -147,7 +153,6 @@ class Session:
             metrics=self.module.metrics_seconds,
             test=time.monotonic() - test_started,
         )
-        self.writer.close()
         result = self._result(scores, spent, epochs=trainer.current_epoch, train_seconds=train_seconds)
         self.run.write_summary(result.to_dict())
         return result

@@ -10,7 +10,7 @@ from torch import nn
 from cifar_cli.core.augment.batched import BatchedPipeline
 from cifar_cli.core.augment.per_image import PerImagePipeline
 from cifar_cli.core.augment.policy import COURSE, CROP_FLIP
-from cifar_cli.core.data.loader import BatchLoader, WorkerLoader
+from cifar_cli.core.data.loader import BatchLoader, WorkerLoader, _Batches
 
 IMAGES = torch.randint(0, 256, (50, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(50)  # so that a label names its image
@@ -131,6 +131,13 @@ def test_a_restart_in_the_middle_of_a_group_goes_on_with_the_next_batch(stopped_
 def test_a_pipeline_makes_few_large_images_at_once():
     sizes = {size: BatchedPipeline(COURSE, size, (0.5,) * 3, (0.2,) * 3).most_together for size in (32, 64, 224)}
     assert sizes == {32: 1024, 64: 256, 224: 20}
+
+
+def test_no_more_than_sixteen_batches_are_made_at_once():
+    images, pipeline = torch.zeros(40, 8, 8, 3, dtype=torch.uint8), BatchedPipeline(COURSE, 8, (0.5,) * 3, (0.2,) * 3)
+    assert pipeline.most_together > 16
+    batches = _Batches(images, torch.zeros(40), torch.arange(40), batch=1, transform=pipeline, seed=0, shuffle=False)
+    assert batches.most_together == 16
 
 
 def test_a_saved_place_goes_on_with_the_next_batch():

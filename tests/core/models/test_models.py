@@ -185,35 +185,51 @@ def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
         read_state(tmp_path / "absent.pt")
 
 
-def gradients(model: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]:
-    model.zero_grad()
-    nn.functional.cross_entropy(model(images), labels).backward()
-    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+def passed(model: nn.Module, images: Tensor, dtype: torch.dtype) -> list[Tensor]:
+    """The outputs, and the gradients of images and parameters."""
+    images = images.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        outputs = model(images)
+    (outputs.float() * torch.arange(outputs.shape[-1])).sum().backward()
+    found = [each.grad for each in (images, *model.parameters()) if each.grad is not None]
+    assert all(each.count_nonzero() for each in found)
+    return [outputs, *found]
 
 
-@pytest.mark.parametrize("ties", [False, True])
-def test_pooling_before_relu_changes_neither_output_nor_gradient(ties: bool) -> None:
-    """With whole numbers for weights and pixels, most windows hold their largest value more than once."""
-    generator = torch.Generator().manual_seed(1)
-    images, labels = torch.randn(8, 3, 32, 32, generator=generator), torch.arange(8)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_null_pooled_before_relu_gives_equal_outputs_and_gradients(dtype: torch.dtype) -> None:
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     plain = build_model(config("null"), seed=3)
-    if ties:
-        images = images.round()
-        with torch.no_grad():
-            for parameter in plain.get_submodule("features").parameters():
-                parameter.mul_(10).round_()
     reordered = pooled_before_relu(copy.deepcopy(plain))
     kinds = [type(layer).__name__ for layer in reordered.get_submodule("features").children()]
     assert kinds == ["Conv2d", "MaxPool2d", "ReLU"] * 2
-    assert torch.equal(plain(images), reordered(images))
-    expected = gradients(plain, images, labels)
-    assert len(expected) == 8
-    assert any(gradient.count_nonzero() for gradient in expected[:2])
-    for gradient, other in zip(expected, gradients(reordered, images, labels), strict=True):
-        assert torch.equal(gradient, other)
+    for one, other in zip(passed(plain, images, dtype), passed(reordered, images, dtype), strict=True):
+        assert torch.equal(one, other)
 
 
-def test_pooling_stays_where_its_indices_are_wanted_or_no_relu_is_before_it() -> None:
-    model = nn.Sequential(nn.GELU(), nn.MaxPool2d(2), nn.ReLU(), nn.MaxPool2d(2, return_indices=True))
-    before = list(model)
-    assert list(pooled_before_relu(model)) == before
+@pytest.mark.parametrize(
+    "pooling", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, padding=1), nn.MaxPool2d(3, 2, ceil_mode=True)]
+)
+def test_pooling_before_relu_treats_ties_and_windows_without_a_positive_value_alike(pooling: nn.MaxPool2d) -> None:
+    levels = torch.randint(-2, 2, (4, 3, 16, 16), generator=torch.Generator().manual_seed(1)).float()
+    windows = levels.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+    assert (windows.topk(2).values.diff().eq(0) & windows.amax(-1, keepdim=True).gt(0)).any()
+    assert windows.amax(-1).le(0).any()
+    plain = nn.Sequential(nn.Identity(), nn.ReLU(), pooling)
+    reordered = pooled_before_relu(copy.deepcopy(plain))
+    assert isinstance(reordered[1], nn.MaxPool2d)
+    for one, other in zip(passed(plain, levels, torch.float32), passed(reordered, levels, torch.float32), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.GELU(), nn.MaxPool2d(2)),
+        (nn.ReLU(), nn.MaxPool2d(2, return_indices=True)),
+        (nn.ReLU(), nn.MaxPool2d(2, dilation=2)),
+        (nn.ReLU(inplace=True), nn.MaxPool2d(2)),  # changes a tensor that others may hold
+    ],
+)
+def test_pooling_stays_where_going_first_would_be_another_function(layers: tuple[nn.Module, ...]) -> None:
+    assert list(pooled_before_relu(nn.Sequential(*layers))) == list(layers)

@@ -81,6 +81,8 @@ def test_the_choice_is_remembered_by_machine_and_model(monkeypatch: pytest.Monke
     assert len(tried) == 4
     choose(replace(CONFIG, recipe=replace(CONFIG.recipe, batch=7)))
     assert len(tried) == 8
+    choose(replace(CONFIG, recipe=replace(CONFIG.recipe, clip_norm=None)))
+    assert len(tried) == 12
 
 
 @pytest.mark.parametrize("content", ["", "no json", "[]", '{"x": 3}'])

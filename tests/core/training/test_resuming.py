@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import TrainConfig
@@ -54,6 +55,17 @@ def test_a_run_interrupted_anywhere_and_resumed_gives_the_weights_of_an_uninterr
         assert torch.equal(value, theirs[name]), name
     rows = list(csv.DictReader((tmp_path / "cut/metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def test_a_run_interrupted_in_its_first_epoch_has_told_tensorboard_what_it_is(
+    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    StopAt(monkeypatch, 2)
+    with pytest.raises(Interrupted):
+        train(config_of(tmp_path / "run"))
+    events = EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    assert events.Tags()["tensors"] == ["dataset/text_summary"]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])

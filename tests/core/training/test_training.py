@@ -97,10 +97,23 @@ def test_a_run_directory_holds_everything_about_the_run(trained_run: Path) -> No
     assert summary["synthetic"] is True
     assert summary["val_accuracy"] == max(float(row["val_accuracy"]) for row in rows)
     assert {path.name for path in (trained_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    files = {
-        path.name for path in trained_run.iterdir() if not path.name.startswith(("events.out.tfevents", "confusion"))
-    }
-    assert files == {"config.yaml", "metrics.csv", "summary.json", "checkpoints"}
+
+
+def test_a_run_leaves_its_files_and_no_others(
+    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = train(replace(config_of(tmp_path / "run"), fast_dev_run=True))
+    names = sorted(path.name for path in result.run_dir.iterdir())
+    assert names[:2] == ["checkpoints", "config.yaml"]
+    assert names[2].startswith("events.out.tfevents.")
+    assert names[3:] == ["metrics.csv", "summary.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_training_pools_before_relu() -> None:
+    model = Classifier(build_model(ModelConfig(name="null")), classes=10, recipe=COURSE, learning_rate=1e-3).model
+    assert isinstance(model.get_submodule("features.1"), torch.nn.MaxPool2d)
 
 
 def test_a_synthetic_dataset_is_announced(config_of: ConfigOf, tmp_path: Path) -> None:
