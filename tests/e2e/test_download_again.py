@@ -125,7 +125,13 @@ def test_a_killed_download_goes_on_where_it_stopped(
     data_dir = tmp_path / "data"
     part = data_dir / f"{tiny_cifar10.archive.filename}.part"
     words = command(tiny_cifar10, url, data_dir)
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored when run in the background
+    ) as process:
         wait_for_part(part, len(body) // 3, process)
         process.send_signal(ending)
         _, errors = process.communicate(timeout=30)
