@@ -190,7 +190,7 @@ def train(
     from cifar_cli.core.workflow.config import TrainRequest
 
     if resume is not None:
-        changes = given(
+        _refuse(
             lr=learning_rate,
             batch=batch,
             max_epochs=max_epochs,
@@ -209,11 +209,6 @@ def train(
             seeds=seeds,
             run_dir=run_dir,
         )
-        if changes:
-            raise ConfigError(
-                f"--resume goes on as the run was begun and can't change --{next(iter(changes)).replace('_', '-')}",
-                remedy="leave it out, or start a new run",
-            )
         _train(TrainRequest(resume=resume), began=began, as_json=as_json, verbose=verbose)
         return
     overrides = given(
@@ -262,6 +257,15 @@ def train(
         seeds=() if seeds is None else parse_seeds("--seeds", seeds),
     )
     _train(request, began=began, as_json=as_json, verbose=verbose)
+
+
+def _refuse(**options: Any) -> None:
+    """Raises ConfigError for the first option that was given beside --resume."""
+    for name in given(**options):
+        raise ConfigError(
+            f"--resume goes on as the run was begun and can't change --{name.replace('_', '-')}",
+            remedy="leave it out, or start a new run",
+        )
 
 
 def _train(request: TrainRequest, *, began: float, as_json: bool, verbose: bool) -> None:
