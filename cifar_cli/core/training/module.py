@@ -22,7 +22,7 @@ Batch = tuple[Tensor, Tensor]
 class Scores(nn.Module):
     """Mean loss and confusion matrix of one pass over a split; accuracy follows from the matrix.
 
-    Nothing is read from the device before `loss`, `accuracy` or `matrix_KK` is asked for.
+    Nothing is read from the device, nor counted, before `loss`, `accuracy` or `matrix_KK` is asked for.
     """
 
     def __init__(self, classes: int) -> None:
@@ -31,23 +31,36 @@ class Scores(nn.Module):
         self.loss_sum = SumMetric(nan_strategy="disable")
         # Labels come from a verified store, so checking their range at every step would only cost time.
         self.confusion: Metric = MulticlassConfusionMatrix(max(classes, 2), validate_args=False)
+        self._uncounted: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, predicted and true classes of each batch
 
     def update(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor) -> None:
         """Add a batch. loss: its mean, a scalar."""
-        self.loss_sum.update(loss.detach() * labels_B.shape[0])
-        self.confusion.update(logits_BK.detach().argmax(dim=1), labels_B)
+        self._uncounted.append((loss.detach(), logits_BK.detach().argmax(dim=1), labels_B))
 
     def reset(self) -> None:
+        self._uncounted.clear()
         self.loss_sum.reset()
         self.confusion.reset()
 
+    @torch.inference_mode()  # what validation saw may not be changed outside of it
+    def _count(self) -> None:
+        """Count all batches since the last time at once: the metrics take a tenth of a millisecond a call."""
+        if self._uncounted:
+            losses, predicted, labels = zip(*self._uncounted, strict=True)
+            self._uncounted.clear()
+            sizes = torch.tensor([len(each) for each in labels], device=losses[0].device)
+            self.loss_sum.update(torch.stack(losses) * sizes)
+            self.confusion.update(torch.cat(predicted), torch.cat(labels))
+
     @property
     def loss(self) -> float:
+        self._count()
         return float(self.loss_sum.compute() / self.confusion.compute().sum().clamp(min=1))
 
     @property
     def matrix_KK(self) -> Tensor:
         """Counts, int64 [K, K] on the CPU: true class by row, predicted class by column."""
+        self._count()
         matrix: Tensor = self.confusion.compute().cpu()
         return matrix
 
@@ -108,10 +121,6 @@ class Classifier(LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.val_scores.reset()
 
-    def on_validation_epoch_end(self) -> None:
-        # Named for ModelCheckpoint, which chooses the best weights by it.
-        self.log("val_accuracy", self.val_scores.accuracy, logger=False)
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return make_optimizer(self.model, self.recipe, learning_rate=self.learning_rate, fused=self.fused)
 
@@ -123,7 +132,9 @@ class Classifier(LightningModule):
     ) -> None:
         # Lightning's own refuses fused optimizers under any autocast, though bfloat16 scales no gradients.
         if self.recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+            # On a CPU torch's many-at-once kernels take four times as long as one parameter after another.
+            many = None if self.device.type != "cpu" else False
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm, foreach=many)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Plain values only: checkpoints are read with weights_only=True.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -17,11 +17,11 @@ from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.core.training.batches import Loaders
+from cifar_cli.core.training.callbacks.checkpoints import Checkpoints
 from cifar_cli.core.training.callbacks.clock import Clock
 from cifar_cli.core.training.callbacks.log import EpochLog, OnEpoch, OnStep
 from cifar_cli.core.training.callbacks.pictures import Pictures
 from cifar_cli.core.training.callbacks.rate import LearningRate
-from cifar_cli.core.training.callbacks.rescue import Rescue
 from cifar_cli.core.training.callbacks.trace import StepTrace
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.config import Numerics, TimeSpent, TrainConfig, TrainResult
@@ -97,7 +97,7 @@ class Session:
             on_step=listeners.on_step,
             on_epoch=listeners.on_epoch,
         )
-        self.rescue = Rescue(run)
+        self.checkpoints = Checkpoints(run, self.log)
 
     def run_to_end(self, checkpoint: Path | None) -> TrainResult:
         """Train (on from the checkpoint), then score the best weights once on the test split."""
@@ -133,6 +133,7 @@ class Session:
                 num_sanity_val_steps=0,
                 enable_progress_bar=False,
                 enable_model_summary=False,
+                enable_checkpointing=False,  # of Lightning's own kind
                 use_distributed_sampler=False,
             )
             self._fit(trainer, checkpoint)
@@ -174,18 +175,15 @@ class Session:
             *([StepTrace(self.run.path / "profile")] if self.config.profile else []),
             self.log,
             pictures,
-            self.rescue,
-            _checkpoint(self.run.best, monitor="val_accuracy"),
-            # One of its own: with `save_last`, Lightning writes it only in epochs in which the best one changes.
-            _checkpoint(self.run.last, monitor=None),
+            self.checkpoints,
         ]
 
     def _fit(self, trainer: Trainer, checkpoint: Path | None) -> None:
         try:
-            with self.rescue.listening():
+            with self.checkpoints.listening():
                 trainer.fit(self.module, self.loaders.train, self.loaders.val, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:  # how Lightning ends after a KeyboardInterrupt
-            raise self.rescue.interrupted("interrupted; all up to the last whole epoch is saved") from None
+            raise self.checkpoints.interrupted("interrupted; all up to the last whole epoch is saved") from None
         except (OSError, RuntimeError) as error:
             raise explained(error, self.run, compiled=self.config.compile) from error
 
@@ -210,21 +208,9 @@ class Session:
             precision=config.precision,
             memory_format=config.memory_format,
             time=spent,
-            asked_to_stop=self.rescue.asked,
+            asked_to_stop=self.checkpoints.asked,
             config=config,
         )
-
-
-def _checkpoint(path: Path, *, monitor: str | None) -> ModelCheckpoint:
-    """Write `path` after every epoch, or after those in which `monitor` was highest."""
-    return ModelCheckpoint(
-        dirpath=path.parent,
-        filename=path.stem,
-        monitor=monitor,
-        mode="max",
-        save_on_train_epoch_end=True,  # after validation, so that a resumed run begins with a new epoch
-        enable_version_counter=False,
-    )
 
 
 def _dataset_line(store: Store) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,9 +38,13 @@ def explained(error: OSError | RuntimeError, run: RunDir, *, compiled: bool) -> 
 
 @contextmanager
 def fast_kernels(device: torch.device) -> Iterator[None]:
-    """On CUDA: TF32 for float32 products, and the convolution algorithms that are fastest for these shapes."""
+    """On CUDA: TF32 for float32 products, and the convolution algorithms that are fastest for these shapes.
+
+    On a CPU: a quick answer to the question whether there is a GPU, which torch's Adam asks at every step.
+    """
     if device.type != "cuda":
-        yield
+        with _quick_look_for_gpu():
+            yield
         return
     precision, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     tf32 = torch.backends.cudnn.allow_tf32
@@ -50,6 +55,18 @@ def fast_kernels(device: torch.device) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = tf32, benchmark
+
+
+@contextmanager
+def _quick_look_for_gpu() -> Iterator[None]:
+    """Undo Lightning's choice of NVML, whose library is searched for on the disk each time if it isn't there."""
+    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
+    before = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""What happens beside the steps: the clock, the log, the pictures, the rescue on Ctrl-C."""
+"""What happens beside the steps: the clock, the log, the pictures, what is kept on disk."""

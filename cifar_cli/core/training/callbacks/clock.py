@@ -173,7 +173,7 @@ class Clock(Callback):
         seconds = self.validation_seconds
         if not seconds and len(self._steps) > WARM_UP_STEPS:
             # There was no validation yet: its forward pass takes about a third of a training step.
-            seconds = self.val_images / max(self.images_per_second, 1.0) / 3
+            seconds = self.val_images / max(self.epoch_images_per_second, 1.0) / 3
         return SAFETY * (seconds * self.closing_share + self.logging_seconds)
 
     def _is_sampled(self, batch_idx: int) -> bool:

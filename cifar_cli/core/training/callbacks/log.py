@@ -39,6 +39,12 @@ class EpochLog(Callback):
         """The highest so far; below 0 before the first validation."""
         return max(self.val_accuracies, default=-1.0)
 
+    @property
+    def last_is_best(self) -> bool:
+        """Whether the last epoch validated better than every one before it."""
+        *before, last = self.val_accuracies
+        return last > max(before, default=-1.0)
+
     def state_dict(self) -> dict[str, Any]:
         return {"val_accuracies": self.val_accuracies}
 

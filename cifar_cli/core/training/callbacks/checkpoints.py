@@ -1,4 +1,4 @@
-"""Ctrl-C loses nothing: the step under way is finished and the place within the epoch saved."""
+"""What a run keeps on disk: its best and its last weights after every epoch, and after Ctrl-C the very step."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from cifar_cli.core.training.callbacks.log import EpochLog
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.errors import Interrupted
 
 
-class Rescue(Callback):
-    """Ends a run after the step in which the user pressed Ctrl-C, with `last.ckpt` at that very step.
+class Checkpoints(Callback):
+    """Writes `last.ckpt` after every epoch, `best.ckpt` after those that validated better than all before them.
 
-    In the middle of a step there is nothing to save: its batch is drawn, but the weights don't know it yet.
-    A run with nothing left but its closing is finished instead.
+    Ends a run after the step in which the user pressed Ctrl-C, with `last.ckpt` at that very step. In the middle of
+    a step there is nothing to save: its batch is drawn, but the weights don't know it yet. A run with nothing left
+    but its closing is finished instead.
     """
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, epoch_log: EpochLog) -> None:
         self.run = run
+        self.epoch_log = epoch_log
         self.asked = False
 
     @contextmanager
@@ -50,6 +53,12 @@ class Rescue(Callback):
         if self.asked and batch_idx + 1 < trainer.num_training_batches:
             trainer.save_checkpoint(self.run.last)
             raise self.interrupted(f"interrupted in epoch {trainer.current_epoch + 1}; everything so far is saved")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # After validation and the log, so that a resumed run begins with a new epoch.
+        if self.epoch_log.last_is_best:
+            trainer.save_checkpoint(self.run.best)
+        trainer.save_checkpoint(self.run.last)
 
     def interrupted(self, what: str) -> Interrupted:
         """The error that ends the run, with the way to go on."""
