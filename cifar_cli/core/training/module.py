@@ -13,7 +13,7 @@ from torchmetrics import Metric, SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cifar_cli.core.models.reorder import pooled_before_relu
-from cifar_cli.core.training.optimizers import make_optimizer
+from cifar_cli.core.training.optimizers import clip_gradients, make_optimizer
 from cifar_cli.core.training.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]
@@ -132,9 +132,7 @@ class Classifier(LightningModule):
     ) -> None:
         # Lightning's own refuses fused optimizers under any autocast, though bfloat16 scales no gradients.
         if self.recipe.clip_norm is not None:
-            # On a CPU torch's many-at-once kernels take four times as long as one parameter after another.
-            many = None if self.device.type != "cpu" else False
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm, foreach=many)
+            clip_gradients(self.model, self.recipe.clip_norm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Plain values only: checkpoints are read with weights_only=True.

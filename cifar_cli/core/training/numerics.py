@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from cifar_cli.core.models.reorder import pooled_before_relu
 from cifar_cli.core.training.config import LOSS_TOLERANCE, Numerics, TrainConfig, Trial
-from cifar_cli.core.training.optimizers import make_optimizer
+from cifar_cli.core.training.optimizers import clip_gradients, make_optimizer
 from cifar_cli.errors import ConfigError
 
 DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
@@ -170,7 +170,7 @@ class _Step:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            clip_gradients(self.model, self.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return float(loss.detach())

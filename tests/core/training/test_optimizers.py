@@ -8,7 +8,7 @@ from torch import nn
 
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.training.optimizers import Muon, make_optimizer, orthogonalised, parameter_groups
+from cifar_cli.core.training.optimizers import Muon, clip_gradients, make_optimizer, orthogonalised, parameter_groups
 from cifar_cli.core.training.recipe import OPTIMIZERS, RECIPES
 
 NULL = ModelConfig(name="null")
@@ -37,6 +37,18 @@ def test_weight_decay_takes_matrices_and_kernels_only() -> None:
     assert {parameter.ndim for parameter in decayed["params"]} == {2, 4}
     assert {parameter.ndim for parameter in others["params"]} == {1}
     assert len(decayed["params"]) + len(others["params"]) == 8
+
+
+@pytest.mark.parametrize(("norm", "expected"), [(1.0, 1.0), (1000.0, None)])
+def test_clipping_shortens_long_gradients_together_and_leaves_short_ones(norm: float, expected: float | None) -> None:
+    model = build_model(NULL, seed=0)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 0.1)
+    before = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    clip_gradients(model, norm)
+    after = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    assert after.norm().item() == pytest.approx(expected or before.norm().item(), rel=1e-4)
+    torch.testing.assert_close(after / after.norm(), before / before.norm())
 
 
 def test_frozen_parameters_are_left_alone() -> None:
