@@ -8,7 +8,8 @@ Three sides train the same model from the same weights with the `course` recipe 
 - the bare step: forward, backward, clipping, fused Adam on one resident batch of random values, in the precision and
   format that `cifar train` chose; once as anybody writes it, once with freed memory kept as `cifar train` keeps it.
 Each side of each round runs in a process of its own.
-Every round gives each side STEPS steps or more, one side after the other. A rate is `cifar train`'s own figure for all
+Every round gives each side STEPS steps or more, one side after the other; every other round begins with `cifar train`,
+so that a machine that slows down or speeds up favours neither. A rate is `cifar train`'s own figure for all
 three: the median over windows of 16 steps after the first ten. The table shows the median of the rounds. Nothing else
 may run on the machine.
 """
@@ -50,7 +51,7 @@ from cifar_cli.core.training.recipe import RECIPES
 from cifar_cli.core.training.trainer import train
 
 BATCH = 128
-STEPS = {"null": 600, "cnn": 60, "hybrid": 60}
+STEPS = {"null": 320, "cnn": 60, "hybrid": 60}
 SECONDS = {"null": 15.0, "cnn": 25.0, "hybrid": 20.0}  # of `cifar train`, for as many steps
 COURSE = replace(RECIPES["course"], batch=BATCH)
 
@@ -142,8 +143,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             for turn in range(options.rounds):
                 folder = Path(temporary)
-                theirs = apart(course_rate, name, data, folder / f"theirs{turn}")
-                result = apart(our_result, name, data, SECONDS[name], folder / f"ours{turn}")
+                sides = [
+                    partial(course_rate, name, data, folder / f"theirs{turn}"),
+                    partial(our_result, name, data, SECONDS[name], folder / f"ours{turn}"),
+                ]
+                backwards = -1 if turn % 2 else 1
+                theirs, result = [apart(side) for side in sides[::backwards]][::backwards]
                 numerics = Numerics(precision=result.precision, memory_format=result.memory_format)
                 bare, kept = (apart(partial(bare_rate, keep_memory=keep), name, numerics) for keep in (False, True))
                 rows.append((theirs, result.images_per_second, bare, kept))

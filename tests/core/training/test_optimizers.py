@@ -41,13 +41,13 @@ def test_weight_decay_takes_matrices_and_kernels_only() -> None:
 
 @pytest.mark.parametrize(("norm", "expected"), [(1.0, 1.0), (1000.0, None)])
 def test_clipping_shortens_long_gradients_together_and_leaves_short_ones(norm: float, expected: float | None) -> None:
-    model = build_model(NULL, seed=0)
+    model, generator = build_model(NULL, seed=0), torch.Generator().manual_seed(0)
     for parameter in model.parameters():
-        parameter.grad = torch.full_like(parameter, 0.1)
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
     before = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     clip_gradients(model, norm)
     after = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    assert after.norm().item() == pytest.approx(expected or before.norm().item(), rel=1e-4)
+    assert after.norm().item() == pytest.approx(expected or before.norm().item(), rel=1e-3)
     torch.testing.assert_close(after / after.norm(), before / before.norm())
 
 
