@@ -157,7 +157,8 @@ class TimeSpent:
     """Seconds of a run by what they went to; the sum is the time from the command to the end of the test.
 
     startup: everything before the first step, the libraries' import included. data: waiting for batches.
-    step: forward and backward pass; optimizer: clipping and update. other: what is left, the trainer's own work.
+    step: forward and backward pass; optimizer: clipping and update. metrics: those of the steps; what it takes to
+    show them is logging. other: what is left, the trainer's own work.
     On a GPU the parts of a step are taken from every 50th one, for which the device is waited for.
     """
 

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric, SumMetric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cifar_cli.core.models.reorder import pooled_before_relu
@@ -17,45 +17,55 @@ from cifar_cli.core.training.optimizers import clip_gradients, make_optimizer
 from cifar_cli.core.training.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]
+COUNTED_TOGETHER = 1024  # images: counting takes a tenth of a millisecond a call, however few they are
 
 
 class Scores(nn.Module):
     """Mean loss and confusion matrix of one pass over a split; accuracy follows from the matrix.
 
-    Nothing is read from the device, nor counted, before `loss`, `accuracy` or `matrix_KK` is asked for.
+    Nothing is read from the device before `loss`, `accuracy` or `matrix_KK` is asked for.
     """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        # Not MeanMetric: without its check for NaN, which waits for the device, 1.9 forgets the weights.
-        self.loss_sum = SumMetric(nan_strategy="disable")
         # Labels come from a verified store, so checking their range at every step would only cost time.
         self.confusion: Metric = MulticlassConfusionMatrix(max(classes, 2), validate_args=False)
-        self._uncounted: list[tuple[Tensor, Tensor, Tensor]] = []  # loss, predicted and true classes of each batch
+        self._uncounted: list[tuple[Tensor, Tensor]] = []  # predicted and true classes of the last batches
+        self._images_uncounted = 0
+        self._losses: list[tuple[Tensor, int]] = []  # mean and images of the batches not yet in the sum
+        self._loss_sum = 0.0
 
     def update(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor) -> None:
         """Add a batch. loss: its mean, a scalar."""
-        self._uncounted.append((loss.detach(), logits_BK.detach().argmax(dim=1), labels_B))
+        self._losses.append((loss.detach(), len(labels_B)))
+        self._uncounted.append((logits_BK.detach().argmax(dim=1), labels_B))
+        self._images_uncounted += len(labels_B)
+        if self._images_uncounted >= COUNTED_TOGETHER:
+            self._count()
 
     def reset(self) -> None:
         self._uncounted.clear()
-        self.loss_sum.reset()
+        self._losses.clear()
+        self._images_uncounted, self._loss_sum = 0, 0.0
         self.confusion.reset()
 
     @torch.inference_mode()  # what validation saw may not be changed outside of it
     def _count(self) -> None:
-        """Count all batches since the last time at once: the metrics take a tenth of a millisecond a call."""
         if self._uncounted:
-            losses, predicted, labels = zip(*self._uncounted, strict=True)
-            self._uncounted.clear()
-            sizes = torch.tensor([len(each) for each in labels], device=losses[0].device)
-            self.loss_sum.update(torch.stack(losses) * sizes)
+            predicted, labels = zip(*self._uncounted, strict=True)
             self.confusion.update(torch.cat(predicted), torch.cat(labels))
+            self._uncounted.clear()
+            self._images_uncounted = 0
 
     @property
     def loss(self) -> float:
-        self._count()
-        return float(self.loss_sum.compute() / self.confusion.compute().sum().clamp(min=1))
+        if self._losses:
+            means, sizes = zip(*self._losses, strict=True)
+            # One after another, so that the sum doesn't depend on when it was asked for.
+            for mean, size in zip(torch.stack(means).tolist(), sizes, strict=True):
+                self._loss_sum += mean * size
+            self._losses.clear()
+        return self._loss_sum / max(int(self.matrix_KK.sum()), 1)
 
     @property
     def matrix_KK(self) -> Tensor:

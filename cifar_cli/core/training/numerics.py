@@ -33,7 +33,8 @@ TRIAL_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "muon": 1e-2}
 COMPARED_STEPS = 3  # after which losses are compared; the first of them warms up and isn't timed
 TRIAL_SECONDS = 0.4  # for the timed steps of one combination
 LONGEST_STEP_SECONDS = 0.15  # a slower first step is followed by smaller batches
-STEP = "pooled before ReLU"  # names the step that was timed: what was remembered of another one says nothing
+# Names the step that was timed: what was remembered of another one says nothing.
+STEP = "pooled before ReLU, clipped one by one"
 HOPELESS = 1.5  # a step that takes so many times the best one's time is not repeated
 
 

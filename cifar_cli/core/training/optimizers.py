@@ -37,7 +37,7 @@ def make_optimizer(
 def clip_gradients(model: nn.Module, norm: float) -> None:
     """Scale all gradients down, in place, so that their common norm is at most `norm`."""
     on_cpu = next(model.parameters()).device.type == "cpu"
-    # torch's kernels for many tensors at once take four times as long on a CPU as one tensor after another.
+    # Of `null`, torch's kernels for many tensors at once take four times as long on a CPU as one after another.
     nn.utils.clip_grad_norm_(model.parameters(), norm, foreach=False if on_cpu else None)
 
 

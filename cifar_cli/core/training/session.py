@@ -159,7 +159,11 @@ class Session:
         return result
 
     def _callbacks(self) -> list[Callback]:
-        """In the order they are called in: the average knows a step before Ctrl-C saves it."""
+        """In the order they are called in.
+
+        The average knows a step before Ctrl-C saves it; the log ends a run whose loss is no number before its weights
+        are written.
+        """
         recipe = self.config.recipe
         pictures = Pictures(
             writer=self.writer,

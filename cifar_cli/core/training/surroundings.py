@@ -40,11 +40,14 @@ def explained(error: OSError | RuntimeError, run: RunDir, *, compiled: bool) -> 
 def fast_kernels(device: torch.device) -> Iterator[None]:
     """On CUDA: TF32 for float32 products, and the convolution algorithms that are fastest for these shapes.
 
-    On a CPU: a quick answer to the question whether there is a GPU, which torch's Adam asks at every step.
+    On a CPU: no search for NVIDIA's library, with which torch's Adam asks at every step whether there is a GPU.
     """
-    if device.type != "cuda":
-        with _quick_look_for_gpu():
+    if device.type == "cpu":
+        with _gpu_asked_of_driver():
             yield
+        return
+    if device.type != "cuda":
+        yield
         return
     precision, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
     tf32 = torch.backends.cudnn.allow_tf32
@@ -58,8 +61,11 @@ def fast_kernels(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _quick_look_for_gpu() -> Iterator[None]:
-    """Undo Lightning's choice of NVML, whose library is searched for on the disk each time if it isn't there."""
+def _gpu_asked_of_driver() -> Iterator[None]:
+    """Undo Lightning's choice of NVML, which is looked for on the disk each time where it isn't installed.
+
+    Lightning chose it because asking the driver makes CUDA unusable in forked processes; this run doesn't use CUDA.
+    """
     name = "PYTORCH_NVML_BASED_CUDA_CHECK"
     before = os.environ.pop(name, None)
     try:

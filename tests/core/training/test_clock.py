@@ -36,8 +36,8 @@ class Run:
 
 
 def test_a_slow_first_step_does_not_end_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(monkeypatch, max_seconds=60, val_images=5000, test_images=10_000)
-    assert not run.step(5.0)
+    run = Run(monkeypatch, max_seconds=120, val_images=5000, test_images=40_000)
+    assert not run.step(30.0)
     assert not any(run.step(0.1) for _ in range(30))
 
 

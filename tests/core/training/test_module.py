@@ -25,6 +25,16 @@ def test_scores_are_those_of_all_images_together_however_often_they_are_read(rea
         assert scores.matrix_KK.sum(dim=1).tolist() == torch.bincount(labels, minlength=3).tolist()
 
 
+def test_how_often_a_loss_is_read_changes_no_digit_of_it() -> None:
+    losses = torch.rand(500, generator=torch.Generator().manual_seed(0))
+    often, once = Scores(3), Scores(3)
+    for loss in losses:
+        for scores in (often, once):
+            scores.update(loss, torch.eye(3), torch.arange(3))
+        assert often.loss > 0
+    assert often.loss == once.loss
+
+
 def test_scores_kept_in_inference_mode_can_be_read_outside_of_it() -> None:
     with torch.inference_mode():
         scores, logits, labels = Scores(3), torch.eye(3), torch.arange(3)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cifar_cli.core.data.splits import stratified_split
@@ -19,13 +21,15 @@ from cifar_cli.core.evaluation.evaluate import evaluate
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.batches import make_loaders
+from cifar_cli.core.training.callbacks.log import EpochLog
 from cifar_cli.core.training.callbacks.pictures import spread
 from cifar_cli.core.training.checkpoint import load_checkpoint, read_checkpoint
 from cifar_cli.core.training.config import EpochResult, TrainConfig
-from cifar_cli.core.training.module import Classifier
+from cifar_cli.core.training.module import Classifier, Scores
 from cifar_cli.core.training.recipe import RECIPES, recipe_of
 from cifar_cli.core.training.run_dir import create_run_dir
 from cifar_cli.core.training.session import Listeners
+from cifar_cli.core.training.surroundings import fast_kernels
 from cifar_cli.core.training.trainer import device_of, train
 from cifar_cli.errors import CheckpointError, CifarError, ConfigError, ResourceError
 
@@ -213,11 +217,63 @@ def test_a_loss_that_is_no_number_ends_the_run_with_a_remedy(
     assert "lower --lr" in str(caught.value)
 
 
+def test_a_loss_that_becomes_no_number_leaves_the_weights_of_the_epochs_before(
+    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Classifier.training_step
+
+    def step(self: Classifier, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return original(self, batch, batch_idx) * (float("nan") if self.current_epoch == 1 else 1.0)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+    with pytest.raises(CifarError, match="the training loss became nan in epoch 2") as caught:
+        train(config_of(tmp_path / "run"))
+    assert "the best weights so far are in" in str(caught.value)
+    for name in ("best", "last"):
+        content = read_checkpoint(tmp_path / f"run/checkpoints/{name}.ckpt")
+        assert content["epoch"] == 0
+        assert all(bool(value.isfinite().all()) for value in content["state_dict"].values())
+
+
+def test_the_first_of_equally_good_epochs_is_kept_as_the_best(
+    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted = {1: 0.5, 2: 0.7, 3: 0.7, 4: 0.6}
+    original = EpochLog.on_train_epoch_end
+
+    def log(self: EpochLog, trainer: Trainer, module: Classifier) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(Scores, "accuracy", scripted[trainer.current_epoch + 1])
+            original(self, trainer, module)
+
+    monkeypatch.setattr(EpochLog, "on_train_epoch_end", log)
+    result = train(config_of(tmp_path / "run", epochs=4))
+    assert result.val_accuracy == 0.7
+    assert read_checkpoint(result.checkpoint)["epoch"] + 1 == 2
+    assert read_checkpoint(result.run_dir / "checkpoints/last.ckpt")["epoch"] + 1 == 4
+
+
+def test_no_search_for_nvidia_s_library_goes_on_while_a_cpu_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
+    monkeypatch.setenv(name, "1")
+
+    def fails() -> None:
+        with fast_kernels(CPU):
+            assert name not in os.environ
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert os.environ[name] == "1"
+    monkeypatch.delenv(name)
+    with fast_kernels(CPU):
+        pass
+    assert name not in os.environ
+
+
 def test_a_full_disk_is_named_with_the_way_to_go_on(
     config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lightning.pytorch import Trainer
-
     def no_space(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 

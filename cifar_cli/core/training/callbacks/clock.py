@@ -59,6 +59,7 @@ class Clock(Callback):
         self.logging_seconds = 0.0  # after the last one: record, pictures, checkpoints
         self.stopped_by = "epochs"
         self._steps: list[tuple[int, float]] = []  # images and seconds of each
+        self._steady_images, self._steady_seconds = 0, 0.0  # of all steps after the first WARM_UP_STEPS
         self._rate_before = 0.0
         self._epoch_seconds = 0.0
         self._epoch_images = 0
@@ -141,6 +142,9 @@ class Clock(Callback):
         self._spent["steps"] += 1
         images, seconds = len(batch[1]), max(now - self._step_started, 1e-9)
         self._steps.append((images, seconds))
+        if len(self._steps) > WARM_UP_STEPS:
+            self._steady_images += images
+            self._steady_seconds += seconds
         self._epoch_images += images
         self._epoch_seconds += seconds
         self._step_started = now
@@ -173,7 +177,7 @@ class Clock(Callback):
         seconds = self.validation_seconds
         if not seconds and len(self._steps) > WARM_UP_STEPS:
             # There was no validation yet: its forward pass takes about a third of a training step.
-            seconds = self.val_images / max(self.epoch_images_per_second, 1.0) / 3
+            seconds = self.val_images * self._steady_seconds / self._steady_images / 3
         return SAFETY * (seconds * self.closing_share + self.logging_seconds)
 
     def _is_sampled(self, batch_idx: int) -> bool:

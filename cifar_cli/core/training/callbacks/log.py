@@ -32,18 +32,13 @@ class EpochLog(Callback):
         self.on_step = on_step
         self.on_epoch = on_epoch
         self.val_accuracies: list[float] = []
+        self.last_is_best = False  # whether the last epoch validated better than all before it
         self._last_progress = 0.0
 
     @property
     def best_val_accuracy(self) -> float:
         """The highest so far; below 0 before the first validation."""
         return max(self.val_accuracies, default=-1.0)
-
-    @property
-    def last_is_best(self) -> bool:
-        """Whether the last epoch validated better than every one before it."""
-        *before, last = self.val_accuracies
-        return last > max(before, default=-1.0)
 
     def state_dict(self) -> dict[str, Any]:
         return {"val_accuracies": self.val_accuracies}
@@ -89,6 +84,7 @@ class EpochLog(Callback):
             images_per_second=self.clock.epoch_images_per_second,
             best=val.accuracy > self.best_val_accuracy,
         )
+        self.last_is_best = result.best
         self.val_accuracies.append(result.val_accuracy)
         self.run.append_metrics(result)
         for name, value in asdict(result).items():
