@@ -109,16 +109,15 @@ def bare_rate(
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             loss = nn.functional.cross_entropy(model(images), labels)
         loss.backward()
-        (clip_gradients if like_ours else plainly_clipped)(model, 1.0)
+        if like_ours:
+            clip_gradients(model, 1.0)
+        else:
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if len(ended) % WINDOW_STEPS == 0:
             wait_for(device)
         ended.append(time.perf_counter())
     return rate_of(ended, batch)
-
-
-def plainly_clipped(model: nn.Module, norm: float) -> None:
-    nn.utils.clip_grad_norm_(model.parameters(), norm)
 
 
 def steps_of(result: TrainResult) -> int:
@@ -166,11 +165,12 @@ def main() -> None:
                 }
                 done = {side: apart(sides[side]) for side in sorted(sides, reverse=turn % 2 == 0)}
                 result = done["ours"]
+                steps = steps_of(result)
                 numerics = Numerics(precision=result.precision, memory_format=result.memory_format)
-                bare, same = (apart(partial(bare_rate, like_ours=ours), name, numerics) for ours in (False, True))
+                bare, same = (apart(partial(bare_rate, like_ours=like), name, numerics) for like in (False, True))
                 rows.append((done["theirs"], result.images_per_second, bare, same))
                 rates = " ".join(f"{rate:,.0f}" for rate in rows[-1])
-                print(f"{name}, round {turn + 1}: {rates} ({steps_of(result)} steps of cifar train)", flush=True)
+                print(f"{name}, round {turn + 1}: {rates} ({steps} steps of cifar train)", flush=True)
         theirs, ours, bare, same = (statistics.median(column) for column in zip(*rows, strict=True))
         table.add_row(
             name,

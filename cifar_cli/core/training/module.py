@@ -59,6 +59,7 @@ class Scores(nn.Module):
 
     @property
     def loss(self) -> float:
+        """Mean over all images since the last reset; 0 before the first."""
         if self._losses:
             means, sizes = zip(*self._losses, strict=True)
             # One after another, so that the sum doesn't depend on when it was asked for.

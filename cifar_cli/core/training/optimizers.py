@@ -35,7 +35,7 @@ def make_optimizer(
 
 
 def clip_gradients(model: nn.Module, norm: float) -> None:
-    """Scale all gradients down, in place, so that their common norm is at most `norm`."""
+    """Scale all gradients down, in place, so that their common L2 norm is at most `norm`."""
     on_cpu = next(model.parameters()).device.type == "cpu"
     # Of `null`, torch's kernels for many tensors at once take four times as long on a CPU as one after another.
     nn.utils.clip_grad_norm_(model.parameters(), norm, foreach=False if on_cpu else None)

@@ -73,16 +73,17 @@ class EpochLog(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
         train, val = pl_module.train_scores, pl_module.val_scores
+        val_accuracy = val.accuracy
         result = EpochResult(
             epoch=trainer.current_epoch + 1,
             train_loss=train.loss,
             train_accuracy=train.accuracy,
             val_loss=val.loss,
-            val_accuracy=val.accuracy,
+            val_accuracy=val_accuracy,
             learning_rate=float(trainer.optimizers[0].param_groups[0]["lr"]),
             elapsed_seconds=self.clock.elapsed_seconds,
             images_per_second=self.clock.epoch_images_per_second,
-            best=val.accuracy > self.best_val_accuracy,
+            best=val_accuracy > self.best_val_accuracy,
         )
         self.last_is_best = result.best
         self.val_accuracies.append(result.val_accuracy)
