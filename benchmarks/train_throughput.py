@@ -44,7 +44,7 @@ from cifar_cli.core.data.splits import stratified_split
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import spec_of
-from cifar_cli.core.models.reorder import pooled_before_relu
+from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.callbacks.clock import WARM_UP_STEPS, WINDOW_STEPS, steady_rate
 from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import Numerics, TrainConfig, TrainResult
@@ -97,7 +97,7 @@ def bare_rate(
     model = build_model(ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"), seed=42)
     if like_ours:
         keep_freed_memory()
-        pooled_before_relu(model)
+        training_form(model)
     layout, dtype = LAYOUTS[numerics.memory_format], DTYPES.get(numerics.precision)
     model = model.to(device).to(memory_format=layout).train()
     optimizer = make_optimizer(model, COURSE, learning_rate=1e-3)

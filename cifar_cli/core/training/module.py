@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from cifar_cli.core.models.reorder import pooled_before_relu
+from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.optimizers import clip_gradients, make_optimizer
 from cifar_cli.core.training.recipe import Recipe
 
@@ -99,7 +99,7 @@ class Classifier(LightningModule):
         fused: bool = True,
     ) -> None:
         super().__init__()
-        self.model = pooled_before_relu(model).to(memory_format=layout)
+        self.model = training_form(model).to(memory_format=layout)
         self.recipe = recipe
         self.learning_rate = learning_rate
         self.layout = layout

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cifar_cli.core.models.reorder import pooled_before_relu
+from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.config import LOSS_TOLERANCE, Numerics, TrainConfig, Trial
 from cifar_cli.core.training.optimizers import clip_gradients, make_optimizer
 from cifar_cli.errors import ConfigError
@@ -34,7 +34,7 @@ COMPARED_STEPS = 3  # after which losses are compared; the first of them warms u
 TRIAL_SECONDS = 0.4  # for the timed steps of one combination
 LONGEST_STEP_SECONDS = 0.15  # a slower first step is followed by smaller batches
 # Names the step that was timed: what was remembered of another one says nothing.
-STEP = "pooled before ReLU, clipped one by one"
+STEP = "blocked by oneDNN, pooled before ReLU, clipped one by one"
 HOPELESS = 1.5  # a step that takes so many times the best one's time is not repeated
 
 
@@ -155,7 +155,7 @@ class _Step:
         self.device = device
         self.classes = classes
         self.side = config.model.img_size
-        self.model = pooled_before_relu(copy.deepcopy(model)).to(device).to(memory_format=self.layout).train()
+        self.model = training_form(copy.deepcopy(model)).to(device).to(memory_format=self.layout).train()
         rate = TRIAL_RATES[config.recipe.optimizer]
         self.optimizer = make_optimizer(self.model, config.recipe, learning_rate=rate, fused=precision != "16")
         self.clip_norm = config.recipe.clip_norm

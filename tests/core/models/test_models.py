@@ -1,17 +1,14 @@
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
 
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import MODELS
-from cifar_cli.core.models.reorder import pooled_before_relu
 from cifar_cli.core.models.weights import load_state, read_state
 from cifar_cli.errors import CheckpointError, ConfigError, ModelError, WeightsError
 
@@ -183,53 +180,3 @@ def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
         read_state(path)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         read_state(tmp_path / "absent.pt")
-
-
-def passed(model: nn.Module, images: Tensor, dtype: torch.dtype) -> list[Tensor]:
-    """The outputs, and the gradients of images and parameters."""
-    images = images.clone().contiguous(memory_format=torch.channels_last).requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-        outputs = model(images)
-    (outputs.float() * torch.arange(outputs.shape[-1])).sum().backward()
-    found = [each.grad for each in (images, *model.parameters()) if each.grad is not None]
-    assert all(each.count_nonzero() for each in found)
-    return [outputs, *found]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_null_pooled_before_relu_gives_equal_outputs_and_gradients(dtype: torch.dtype) -> None:
-    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    plain = build_model(config("null"), seed=3)
-    reordered = pooled_before_relu(copy.deepcopy(plain))
-    kinds = [type(layer).__name__ for layer in reordered.get_submodule("features").children()]
-    assert kinds == ["Conv2d", "MaxPool2d", "ReLU"] * 2
-    for one, other in zip(passed(plain, images, dtype), passed(reordered, images, dtype), strict=True):
-        assert torch.equal(one, other)
-
-
-@pytest.mark.parametrize(
-    "pooling", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, padding=1), nn.MaxPool2d(3, 2, ceil_mode=True)]
-)
-def test_pooling_before_relu_treats_ties_and_windows_without_a_positive_value_alike(pooling: nn.MaxPool2d) -> None:
-    levels = torch.randint(-2, 2, (4, 3, 16, 16), generator=torch.Generator().manual_seed(1)).float()
-    windows = levels.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
-    assert (windows.topk(2).values.diff().eq(0) & windows.amax(-1, keepdim=True).gt(0)).any()
-    assert windows.amax(-1).le(0).any()
-    plain = nn.Sequential(nn.Identity(), nn.ReLU(), pooling)
-    reordered = pooled_before_relu(copy.deepcopy(plain))
-    assert isinstance(reordered[1], nn.MaxPool2d)
-    for one, other in zip(passed(plain, levels, torch.float32), passed(reordered, levels, torch.float32), strict=True):
-        assert torch.equal(one, other)
-
-
-@pytest.mark.parametrize(
-    "layers",
-    [
-        (nn.GELU(), nn.MaxPool2d(2)),
-        (nn.ReLU(), nn.MaxPool2d(2, return_indices=True)),
-        (nn.ReLU(), nn.MaxPool2d(2, dilation=2)),
-        (nn.ReLU(inplace=True), nn.MaxPool2d(2)),  # changes a tensor that others may hold
-    ],
-)
-def test_pooling_stays_where_going_first_would_be_another_function(layers: tuple[nn.Module, ...]) -> None:
-    assert list(pooled_before_relu(nn.Sequential(*layers))) == list(layers)

@@ -235,6 +235,23 @@ def test_a_loss_that_becomes_no_number_leaves_the_weights_of_the_epochs_before(
         assert all(bool(value.isfinite().all()) for value in content["state_dict"].values())
 
 
+def test_a_weight_that_becomes_no_number_ends_the_run_even_if_the_loss_doesn_t_show_it(
+    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Classifier.training_step
+
+    def step(self: Classifier, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        if self.current_epoch == 1:
+            self.get_parameter("model.features.0.weight").data[0] = float("nan")
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", step)
+    with pytest.raises(CifarError, match="a weight became infinite or no number in epoch 2") as caught:
+        train(config_of(tmp_path / "run"))
+    assert "lower --lr" in str(caught.value)
+    assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["epoch"] == 0
+
+
 def test_the_first_of_equally_good_epochs_is_kept_as_the_best(
     config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,9 +93,13 @@ class EpochLog(Callback):
                 self.writer.add_scalar(name.replace("train_", "train/").replace("val_", "val/"), value, result.epoch)
         self.writer.flush()
         self.on_epoch(result)
-        if not math.isfinite(result.train_loss):
+        lost = None if math.isfinite(result.train_loss) else f"the training loss became {result.train_loss}"
+        # oneDNN's poolings and ReLUs make 0 of what is no number, so such a weight need not show in the loss.
+        if lost is None and not all(bool(weight.isfinite().all()) for weight in pl_module.parameters()):
+            lost = "a weight became infinite or no number"
+        if lost is not None:
             kept = f"; the best weights so far are in {self.run.path}" if self.run.best.exists() else ""
             raise CifarError(
-                f"the training loss became {result.train_loss} in epoch {result.epoch}",
+                f"{lost} in epoch {result.epoch}",
                 remedy=f"lower --lr (it was {result.learning_rate:g}){kept}",
             )
