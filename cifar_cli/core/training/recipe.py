@@ -113,7 +113,7 @@ RECIPES: dict[str, Recipe] = {
             ema_decay=0.998,
             batch=256,
             policy="crop-flip-cutout",
-            max_epochs=60,
+            max_epochs=100,
             max_seconds=20 * 60,
         ),
     )
