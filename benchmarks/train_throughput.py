@@ -6,8 +6,9 @@ Three sides train the same model from the same weights with the `course` recipe 
 - the course's program (`course_program.py`: albumentations in eight workers, float32, Lightning's defaults),
 - `cifar train` as a user gets it, precision and memory format chosen by itself,
 - the bare step: forward, backward, clipping, fused Adam on one resident batch of random values, in the precision and
-  format that `cifar train` chose; once as anybody writes it, once as `cifar train` does it (freed memory kept, max
-  pooling before ReLU, its way of clipping).
+  format that `cifar train` chose; once as anybody writes it (channels last where `cifar train` chose oneDNN's layout,
+  which nobody gets by writing a model), once as `cifar train` does it (freed memory kept, max pooling before ReLU,
+  oneDNN's layout if chosen, its way of clipping).
 Each side of each round runs in a process of its own.
 Every round gives the course's program and the bare steps STEPS steps, `cifar train` SECONDS (the steps it had in them
 are printed), one side after the other. Every other round begins with `cifar train`, so that a machine that slows down
@@ -44,12 +45,12 @@ from cifar_cli.core.data.splits import stratified_split
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import spec_of
-from cifar_cli.core.models.training_form import training_form
+from cifar_cli.core.models.training_form import LAYOUTS, training_form
 from cifar_cli.core.training.callbacks.clock import WARM_UP_STEPS, WINDOW_STEPS, steady_rate
 from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import Numerics, TrainConfig, TrainResult
 from cifar_cli.core.training.machine import keep_freed_memory, wait_for
-from cifar_cli.core.training.numerics import DTYPES, LAYOUTS, processor_name
+from cifar_cli.core.training.numerics import DTYPES, processor_name
 from cifar_cli.core.training.optimizers import clip_gradients, make_optimizer
 from cifar_cli.core.training.recipe import RECIPES
 from cifar_cli.core.training.trainer import train
@@ -95,13 +96,20 @@ def bare_rate(
 ) -> float:
     """Images per second of the step alone, on one batch that lies on the device; as `cifar train` does it, or plain."""
     model = build_model(ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"), seed=42)
+    model, dtype = model.to(device).train(), DTYPES.get(numerics.precision)
     if like_ours:
         keep_freed_memory()
-        training_form(model)
-    layout, dtype = LAYOUTS[numerics.memory_format], DTYPES.get(numerics.precision)
-    model = model.to(device).to(memory_format=layout).train()
+        model = training_form(model, numerics.memory_format)
+        layout = LAYOUTS[numerics.memory_format]
+    else:
+        layout = torch.channels_last if numerics.memory_format == "onednn" else LAYOUTS[numerics.memory_format]
+        model = model.to(memory_format=layout)
     optimizer = make_optimizer(model, COURSE, learning_rate=1e-3)
-    images = torch.randn(batch, 3, 32, 32, device=device).contiguous(memory_format=layout)
+    images = (
+        torch.randn(batch, 3, 32, 32, device=device)
+        .contiguous(memory_format=torch.channels_last)
+        .to(memory_format=layout)
+    )
     labels = torch.randint(10, (batch,), device=device)
     ended = []
     for _ in range(STEPS[name]):

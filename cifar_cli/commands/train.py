@@ -122,7 +122,7 @@ TrainPrecisionOpt = Annotated[
 FormatOpt = Annotated[
     str,
     typer.Option(
-        "--memory-format", metavar="auto|channels-last|contiguous", help="How images and kernels lie in memory."
+        "--memory-format", metavar="auto|channels-last|contiguous|onednn", help="How images and kernels lie in memory."
     ),
 ]
 CompileOpt = Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the model with torch.compile first.")]

@@ -31,6 +31,7 @@ def choose_batch(
     step: StepConfig,
     *,
     device: str = "auto",
+    memory_format: str | None = None,
     margin: float = MARGIN,
     most: int = MOST,
     on_progress: OnProgress = silent,
@@ -39,13 +40,15 @@ def choose_batch(
 
     On a CUDA GPU: the largest batch, measured and proved, with `margin` of the memory left free. On the CPU, where
     the largest one is no faster: the smallest of a few timed sizes within 5 % of the best images a second, in about
-    10 seconds. device: "cuda" or "gpu", "cpu", or "auto" for the GPU where there is one. most: no larger batch, as
-    the number of training images. On a GPU it starts processes, which import the caller's main module: that must be
-    guarded with `if __name__ == "__main__"`. Raises ResourceError when not one image fits.
+    10 seconds. device: "cuda" or "gpu", "cpu", or "auto" for the GPU where there is one. memory_format: of the training
+    form that is timed on the CPU; None for the model as it is. most: no larger batch, as the number of training images.
+    On a GPU it starts processes, which import the caller's main module: that must be guarded with
+    `if __name__ == "__main__"`. Raises ResourceError when not one image fits.
     """
     if device in ("cuda", "gpu") or (device == "auto" and torch.cuda.is_available()):
         return _on_gpu(MemoryConfig(model=model, step=step), margin=margin, most=most, on_progress=on_progress)
-    return _on_host(MemoryConfig(model=model, step=replace(step, physics="cpu")), margin, most, on_progress)
+    on_host = MemoryConfig(model=model, step=replace(step, physics="cpu"))
+    return _on_host(on_host, memory_format, margin=margin, most=most, on_progress=on_progress)
 
 
 def _on_gpu(config: MemoryConfig, *, margin: float, most: int, on_progress: OnProgress) -> BatchChoice:
@@ -63,7 +66,9 @@ def _on_gpu(config: MemoryConfig, *, margin: float, most: int, on_progress: OnPr
     return BatchChoice(batch=seen.max_batch, reason=f"batch {seen.max_batch}: {why}", largest=seen)
 
 
-def _on_host(config: MemoryConfig, margin: float, most: int, on_progress: OnProgress) -> BatchChoice:
+def _on_host(
+    config: MemoryConfig, memory_format: str | None, *, margin: float, most: int, on_progress: OnProgress
+) -> BatchChoice:
     tracer = Tracer(config, on_progress=on_progress)
     usable = (1 - margin) * HOST_SHARE * available_bytes()
     require_weights_fit(tracer, int(usable))
@@ -77,7 +82,7 @@ def _on_host(config: MemoryConfig, margin: float, most: int, on_progress: OnProg
 
     def speed(batch: int) -> float:
         on_progress(Progress(task=f"timing {config.model.label}", detail=f"batch {batch}"))
-        return try_steps(config, batch, device="cpu")
+        return try_steps(config, batch, device="cpu", memory_format=memory_format)
 
     return _chosen(time_sizes(sizes, speed), sizes)
 

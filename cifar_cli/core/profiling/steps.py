@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.profiling.config import MemoryConfig
 from cifar_cli.core.profiling.trace import make_optimizer
 
@@ -22,15 +23,20 @@ _DTYPES = {"16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Training:
-    """A model, its optimizer and random images on a device."""
+    """A model, its optimizer and random images on a device.
 
-    def __init__(self, config: MemoryConfig, batch: int, *, device: str) -> None:
+    memory_format: the one of the training form that a model is to be timed in; None for the model as it is.
+    """
+
+    def __init__(self, config: MemoryConfig, batch: int, *, device: str, memory_format: str | None = None) -> None:
         self.config = config
         self.device = device
         self.layout = torch.channels_last if config.step.channels_last else torch.contiguous_format
         self.model = copy.deepcopy(built(config.model)).train().to(device)
         if config.step.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
+        if memory_format is not None:
+            self.model = training_form(self.model, memory_format)
         self.optimizer = make_optimizer(self.model, config.step)
         self.scaler = torch.amp.GradScaler(device, enabled=config.step.precision == "16" and device == "cuda")
         self.draw(batch)
@@ -81,9 +87,9 @@ class Training:
             torch.cuda.synchronize()
 
 
-def try_steps(config: MemoryConfig, batch: int, *, device: str) -> float:
-    """A few steps; returns images a second."""
-    return Training(config, batch, device=device).timed(TRIAL_STEPS)
+def try_steps(config: MemoryConfig, batch: int, *, device: str, memory_format: str | None = None) -> float:
+    """A few steps, of the model as it is or of its training form; returns images a second."""
+    return Training(config, batch, device=device, memory_format=memory_format).timed(TRIAL_STEPS)
 
 
 def prove_steps(config: MemoryConfig, batch: int, *, device: str) -> float:

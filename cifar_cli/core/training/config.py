@@ -16,7 +16,7 @@ from cifar_cli.errors import ConfigError
 
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("auto", "32", "bf16", "16")
-MEMORY_FORMATS = ("auto", "channels-last", "contiguous")
+MEMORY_FORMATS = ("auto", "channels-last", "contiguous", "onednn")
 LOSS_TOLERANCE = 0.05  # of float32's loss, by which another precision's may differ after the first steps
 
 
@@ -29,8 +29,9 @@ class TrainConfig:
     seed, so that runs with different seeds are measured on the same images. workers: processes of the
     albumentations pipeline. augment_file: a policy saved with albumentations' `A.save`, instead of the recipe's.
     precision: "32", or autocast to "bf16" or "16" with float32 weights; memory_format: how images and kernels lie in
-    memory; "auto" of either takes the fastest on this machine. compile: run the model through torch.compile.
-    profile: write a profiler's trace of some steps. fast_dev_run: one batch of each kind.
+    memory, "onednn" for that library's own layout; "auto" of either takes the fastest on this machine.
+    compile: run the model through torch.compile. profile: write a profiler's trace of some steps. fast_dev_run: one
+    batch of each kind.
     run_dir: None makes one below runs/.
     Raises ConfigError for a value that is not offered.
     """

@@ -21,20 +21,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cifar_cli.core.models.training_form import training_form
+from cifar_cli.core.models.training_form import LAYOUTS, training_form, trains_in_onednn
 from cifar_cli.core.training.config import LOSS_TOLERANCE, Numerics, TrainConfig, Trial
 from cifar_cli.core.training.optimizers import clip_gradients, make_optimizer
 from cifar_cli.errors import ConfigError
 
 DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
-LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 # Trials take small steps whatever the recipe's rate is: they compare precisions, not rates.
 TRIAL_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "muon": 1e-2}
 COMPARED_STEPS = 3  # after which losses are compared; the first of them warms up and isn't timed
 TRIAL_SECONDS = 0.4  # for the timed steps of one combination
 LONGEST_STEP_SECONDS = 0.15  # a slower first step is followed by smaller batches
 # Names the step that was timed: what was remembered of another one says nothing.
-STEP = "blocked by oneDNN, pooled before ReLU, clipped one by one"
+STEP = "pooled before ReLU, clipped one by one"
 HOPELESS = 1.5  # a step that takes so many times the best one's time is not repeated
 
 
@@ -43,9 +42,10 @@ def choose_numerics(config: TrainConfig, model: nn.Module, *, classes: int, devi
 
     The fastest combination whose loss agrees with float32's wins. It is remembered per machine and model in
     `memory_path()`. A debugging run tries nothing and takes float32, channels last.
+    Raises ConfigError where oneDNN's layout is asked for in vain.
     """
     precisions = offered_precisions(device) if config.precision == "auto" else (config.precision,)
-    formats = tuple(LAYOUTS) if config.memory_format == "auto" else (config.memory_format,)
+    formats = _wanted_formats(config, model, device)
     if config.fast_dev_run or (len(precisions) == 1 and len(formats) == 1):
         return Numerics(precision=precisions[0], memory_format=formats[0])
     key = _key(config, precisions, formats, device)
@@ -79,6 +79,20 @@ def offered_precisions(device: torch.device) -> tuple[str, ...]:
     if device.type == "cpu" and onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return ("32", "bf16")
     return ("32",)
+
+
+def _wanted_formats(config: TrainConfig, model: nn.Module, device: torch.device) -> tuple[str, ...]:
+    """The memory formats to try, or the one that was asked for; "onednn" only where it makes a difference."""
+    why_not = None
+    if config.compile:
+        why_not = "finds no use beside --compile, which lays tensors out itself"
+    elif not trains_in_onednn(model, device):
+        why_not = "is for models with convolutions and poolings in one sequence (null, VGG) on a CPU with oneDNN"
+    if config.memory_format == "auto":
+        return tuple(name for name in LAYOUTS if name != "onednn" or why_not is None)
+    if config.memory_format == "onednn" and why_not is not None:
+        raise ConfigError(f"--memory-format onednn {why_not}", remedy="pass --memory-format auto")
+    return (config.memory_format,)
 
 
 def _tried(
@@ -155,7 +169,7 @@ class _Step:
         self.device = device
         self.classes = classes
         self.side = config.model.img_size
-        self.model = training_form(copy.deepcopy(model)).to(device).to(memory_format=self.layout).train()
+        self.model = training_form(copy.deepcopy(model), memory_format).to(device).train()
         rate = TRIAL_RATES[config.recipe.optimizer]
         self.optimizer = make_optimizer(self.model, config.recipe, learning_rate=rate, fused=precision != "16")
         self.clip_norm = config.recipe.clip_norm
@@ -181,7 +195,7 @@ class _Step:
             generator = torch.Generator().manual_seed(0)
             images = torch.randn(batch, 3, self.side, self.side, generator=generator)
             labels = torch.randint(self.classes, (batch,), generator=generator)
-            images = images.to(self.device).contiguous(memory_format=self.layout)
+            images = images.to(self.device).to(memory_format=self.layout)
             self.batches[batch] = images, labels.to(self.device)
         return self.batches[batch]
 

@@ -26,7 +26,6 @@ from cifar_cli.core.training.callbacks.trace import StepTrace
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.config import Numerics, TimeSpent, TrainConfig, TrainResult
 from cifar_cli.core.training.module import Classifier
-from cifar_cli.core.training.numerics import LAYOUTS
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.training.scoring import SplitScores, score
 from cifar_cli.core.training.surroundings import explained, fast_kernels, quiet_lightning
@@ -75,7 +74,7 @@ class Session:
             classes=len(store.classes),
             recipe=config.recipe,
             learning_rate=config.recipe.learning_rate or spec_of(config.model.name).learning_rate,
-            layout=LAYOUTS[config.memory_format],
+            memory_format=config.memory_format,
             fused=config.precision != "16",  # gradient scaling can't clip what a fused optimizer unscales itself
         )
         self.module.description = describe(config, classes=store.classes, synthetic=store.synthetic)

@@ -104,7 +104,14 @@ def with_batch_found(config: TrainConfig, *, keep_steps: bool, listeners: Listen
         ),
         clip_norm=config.recipe.clip_norm,
     )
-    found = choose_batch(config.model, step, device=device.type, most=images, on_progress=listeners.on_progress)
+    found = choose_batch(
+        config.model,
+        step,
+        device=device.type,
+        memory_format=config.memory_format,
+        most=images,
+        on_progress=listeners.on_progress,
+    )
     told = f"--batch auto: {found.reason}"
     recipe = replace(config.recipe, batch=found.batch)
     if keep_steps:

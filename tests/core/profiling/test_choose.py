@@ -45,7 +45,7 @@ def test_timing_ends_where_larger_sizes_bring_nothing() -> None:
 
 
 def test_on_the_cpu_the_knee_is_chosen_and_the_sentence_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "try_steps", lambda config, batch, *, device: min(100.0 * batch, 6000.0))
+    monkeypatch.setattr(choose, "try_steps", lambda config, batch, **_: min(100.0 * batch, 6000.0))
     choice = choose_batch(NULL, StepConfig(), device="cpu")
     assert choice.batch == 64
     assert choice.images_per_second == 6000.0
@@ -53,7 +53,7 @@ def test_on_the_cpu_the_knee_is_chosen_and_the_sentence_says_why(monkeypatch: py
 
 
 def test_where_one_step_takes_minutes_the_usual_batch_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "try_steps", lambda config, batch, *, device: 0.1)
+    monkeypatch.setattr(choose, "try_steps", lambda config, batch, **_: 0.1)
     choice = choose_batch(NULL, StepConfig(), device="cpu")
     assert choice.batch == 128
     assert "too slow to time" in choice.reason

@@ -29,7 +29,12 @@ def choose(config: TrainConfig = CONFIG) -> numerics.Numerics:
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, **by_combination: tuple[float, float]) -> list[str]:
-    """Replace the timing: (images per second, loss) by "precision_format"; gives the combinations tried."""
+    """Replace the timing: (images per second, loss) by "precision_format"; gives the combinations tried.
+
+    oneDNN's layout is on offer if it has a time.
+    """
+    onednn = "p32_onednn" in by_combination
+    monkeypatch.setattr(numerics, "trains_in_onednn", lambda model, device: onednn)
     tried: list[str] = []
 
     class Step:
@@ -57,6 +62,36 @@ def test_the_fastest_combination_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = choose()
     assert (chosen.precision, chosen.memory_format) == ("32", "contiguous")
     assert len(chosen.trials) == 4
+
+
+def test_the_layout_of_onednn_is_tried_where_the_model_has_use_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {
+        f"p{precision}_{layout}": (rate, 2.3)
+        for precision, rate in (("32", 10.0), ("bf16", 20.0))
+        for layout in ("channels_last", "contiguous")
+    }
+    tried = scripted(monkeypatch, p32_onednn=(15, 2.3), pbf16_onednn=(25, 2.3), **times)
+    assert (choose().precision, choose().memory_format) == ("bf16", "onednn")
+    assert len(tried) == 6
+    assert choose(replace(CONFIG, compile=True)).memory_format == "channels-last"
+    assert len(tried) == 10
+
+
+@pytest.mark.parametrize(
+    ("config", "device", "why"),
+    [
+        (CONFIG, torch.device("cuda"), "is for models with convolutions and poolings in one sequence"),
+        (replace(CONFIG, model=ModelConfig(name="hybrid", weights="none")), CPU, "is for models with convolutions"),
+        (replace(CONFIG, compile=True), CPU, "finds no use beside --compile"),
+    ],
+)
+def test_the_layout_of_onednn_is_refused_where_it_would_change_nothing(
+    config: TrainConfig, device: torch.device, why: str
+) -> None:
+    config = replace(config, memory_format="onednn", precision="32")
+    with pytest.raises(ConfigError, match=f"--memory-format onednn {why}") as caught:
+        choose_numerics(config, build_model(config.model), classes=10, device=device)
+    assert "--memory-format auto" in str(caught.value)
 
 
 def test_a_fast_combination_whose_loss_differs_from_float32_s_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:

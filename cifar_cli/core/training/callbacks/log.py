@@ -94,8 +94,9 @@ class EpochLog(Callback):
         self.writer.flush()
         self.on_epoch(result)
         lost = None if math.isfinite(result.train_loss) else f"the training loss became {result.train_loss}"
-        # oneDNN's poolings and ReLUs make 0 of what is no number, so such a weight need not show in the loss.
-        if lost is None and not all(bool(weight.isfinite().all()) for weight in pl_module.parameters()):
+        # In oneDNN's layout poolings and ReLUs lose what is no number, so such a weight need not show in the loss.
+        moved = [weight for weight in pl_module.parameters() if weight.grad is not None]
+        if lost is None and not all(bool(weight.isfinite().all()) for weight in moved):
             lost = "a weight became infinite or no number"
         if lost is not None:
             kept = f"; the best weights so far are in {self.run.path}" if self.run.best.exists() else ""
