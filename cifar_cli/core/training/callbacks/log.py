@@ -95,7 +95,7 @@ class EpochLog(Callback):
         self.on_epoch(result)
         lost = None if math.isfinite(result.train_loss) else f"the training loss became {result.train_loss}"
         # In oneDNN's layout poolings and ReLUs lose what is no number, so such a weight need not show in the loss.
-        moved = [weight for weight in pl_module.parameters() if weight.grad is not None]
+        moved = trainer.optimizers[0].state  # by weight; what is never moved may hold anything
         if lost is None and not all(bool(weight.isfinite().all()) for weight in moved):
             lost = "a weight became infinite or no number"
         if lost is not None:
