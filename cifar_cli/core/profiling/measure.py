@@ -91,6 +91,9 @@ def run_on_host(config: MemoryConfig, usable_bytes: int | None, batch: int, proo
     if usable_bytes is not None:
         limit_this_process()
     built(config.model)  # before the watch: only the copy that trains counts
+    # The profiler remembers a block's size by its address, from watch to watch: what was left behind and is given back
+    # during this one might be counted as a block that lay there once.
+    gc.collect()
     with watched_allocations() as watched:
         speed = _steps_of(proof)(config, batch, device="cpu")
     peak = watched.peak_bytes()

@@ -1,6 +1,8 @@
+import gc
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +11,11 @@ from torch import nn
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.profiling.autocast import Autocast
 from cifar_cli.core.profiling.config import MemoryConfig, Precision, StepConfig
-from cifar_cli.core.profiling.host import Call, call_of, scratch_bytes
+from cifar_cli.core.profiling.host import Call, call_of, scratch_bytes, watched_allocations
 from cifar_cli.core.profiling.max_batch import Tracer
 from cifar_cli.core.profiling.measure import measure
 from cifar_cli.core.profiling.replay import tensor_peak_bytes
+from cifar_cli.core.profiling.steps import try_steps
 
 BF16 = torch.bfloat16
 
@@ -27,6 +30,26 @@ def test_predicted_peak_is_within_one_percent_of_the_hosts_allocator(
     config = MemoryConfig(model=ModelConfig(name=name, weights="none"), step=step)
     seen = measure(config, batch, device="cpu").peak_allocated_bytes
     assert tensor_peak_bytes(Tracer(config).at(batch)) == pytest.approx(seen, rel=0.01)
+
+
+def test_what_was_left_behind_before_is_not_subtracted_from_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = MemoryConfig(model=ModelConfig(name="null"), step=StepConfig(physics="cpu"))
+    clean = measure(config, 2, device="cpu").peak_allocated_bytes
+
+    def collecting(*arguments: Any, **options: Any) -> float:
+        gc.collect()
+        return try_steps(*arguments, **options)
+
+    monkeypatch.setattr("cifar_cli.core.profiling.measure.try_steps", collecting)
+    with watched_allocations():
+        seen = [torch.zeros(1_000_000) for _ in range(50)]
+    addresses = {tensor.data_ptr() for tensor in seen}
+    del seen
+    left: list[Any] = [torch.zeros(1_000_000) for _ in range(50)]
+    assert addresses & {tensor.data_ptr() for tensor in left}
+    left.append(left)
+    del left
+    assert measure(config, 2, device="cpu").peak_allocated_bytes == clean
 
 
 def test_autocast_keeps_layer_norm_in_float32_on_cuda_and_not_on_the_cpu() -> None:
@@ -87,6 +110,7 @@ from cifar_cli.core.profiling.config import MemoryConfig, StepConfig
 from cifar_cli.core.profiling.max_batch import Tracer
 from cifar_cli.core.profiling.measure import measure
 from cifar_cli.core.profiling.replay import tensor_peak_bytes
+from cifar_cli.core.profiling.steps import try_steps
 
 config = MemoryConfig(model=ModelConfig(name="null"), step=StepConfig(precision="bf16", physics="cpu"))
 print(tensor_peak_bytes(Tracer(config).at(16)), measure(config, 16, device="cpu").peak_allocated_bytes)
