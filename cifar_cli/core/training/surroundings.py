@@ -29,10 +29,8 @@ def explained(error: OSError | RuntimeError, run: RunDir, *, compiled: bool) -> 
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     # torch's zip writer reports a full disk as a RuntimeError of its own.
     if full or "PytorchStreamWriter failed" in str(error):
-        return ResourceError(
-            f"there is no space left to write to {run.path}",
-            remedy=f"free some, then continue with `cifar train --resume {run.path}`",
-        )
+        go_on = f"continue with `cifar train --resume {run.path}`" if run.last.exists() else "start again"
+        return ResourceError(f"there is no space left to write to {run.path}", remedy=f"free some, then {go_on}")
     return error
 
 

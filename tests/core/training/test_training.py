@@ -31,7 +31,7 @@ from cifar_cli.core.training.recipe import RECIPES, recipe_of
 from cifar_cli.core.training.run_dir import create_run_dir
 from cifar_cli.core.training.session import Listeners
 from cifar_cli.core.training.surroundings import fast_kernels
-from cifar_cli.core.training.trainer import device_of, train
+from cifar_cli.core.training.trainer import device_of, resume, train
 from cifar_cli.errors import CheckpointError, CifarError, ConfigError, ResourceError
 
 COURSE = RECIPES["course"]
@@ -290,16 +290,28 @@ def test_no_search_for_nvidia_s_library_goes_on_while_a_cpu_trains(monkeypatch: 
     assert name not in os.environ
 
 
-def test_a_full_disk_is_named_with_the_way_to_go_on(
-    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("full_from", "go_on"), [(1, "start again"), (2, "continue with `cifar train --resume")])
+def test_a_full_disk_is_named_with_the_way_to_go_on_and_spoils_nothing(
+    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_from: int, go_on: str
 ) -> None:
-    def no_space(*arguments: object, **options: object) -> None:
-        raise OSError(28, "No space left on device")
+    original, run = Trainer.save_checkpoint, tmp_path / "run"
 
-    monkeypatch.setattr(Trainer, "save_checkpoint", no_space)
+    def save(self: Trainer, filepath: Path, *arguments: object) -> None:
+        if self.current_epoch + 1 >= full_from:
+            filepath.write_bytes(b"half a checkpoint")
+            raise OSError(28, "No space left on device")
+        original(self, filepath, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", save)
     with pytest.raises(ResourceError, match="there is no space left to write to") as caught:
-        train(config_of(tmp_path / "run", epochs=1))
-    assert "free some" in str(caught.value)
+        train(config_of(run, epochs=2))
+    assert f"free some, then {go_on}" in str(caught.value)
+    left = {path.name for path in (run / "checkpoints").iterdir()}
+    assert left == ({"best.ckpt", "last.ckpt"} if full_from == 2 else set())
+    if left:
+        monkeypatch.undo()
+        assert read_checkpoint(run / "checkpoints/last.ckpt")["epoch"] == 0
+        assert resume(run).epochs == 2
 
 
 def test_a_run_directory_in_use_is_never_written_into(tmp_path: Path) -> None:

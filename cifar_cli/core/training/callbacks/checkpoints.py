@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -51,15 +52,25 @@ class Checkpoints(Callback):
     ) -> None:
         # After an epoch's last step its validation and record are still due, so the next step is waited for.
         if self.asked and batch_idx + 1 < trainer.num_training_batches:
-            trainer.save_checkpoint(self.run.last)
+            _save(trainer, self.run.last)
             raise self.interrupted(f"interrupted in epoch {trainer.current_epoch + 1}; everything so far is saved")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # After validation and the log, so that a resumed run begins with a new epoch.
         if self.epoch_log.last_is_best:
-            trainer.save_checkpoint(self.run.best)
-        trainer.save_checkpoint(self.run.last)
+            _save(trainer, self.run.best)
+        _save(trainer, self.run.last)
 
     def interrupted(self, what: str) -> Interrupted:
         """The error that ends the run, with the way to go on."""
         return Interrupted(f"{what} in {self.run.path}", remedy=f"continue with `cifar train --resume {self.run.path}`")
+
+
+def _save(trainer: Trainer, path: Path) -> None:
+    """Replace a checkpoint as a whole: on a full disk the one before stays."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        trainer.save_checkpoint(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
