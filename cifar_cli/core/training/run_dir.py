@@ -61,6 +61,11 @@ class RunDir:
                 writer.writeheader()
             writer.writerow(row)
 
+    def keep_metrics(self, epochs: int) -> None:
+        """Leave only the rows of the first epochs; those after them, which no checkpoint knows, are trained again."""
+        if self.metrics.exists():
+            self.metrics.write_bytes(b"".join(self.metrics.read_bytes().splitlines(keepends=True)[: 1 + epochs]))
+
 
 def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None) -> RunDir:
     """Make a new run directory: `path`, or runs/<date-time>-<model>/ with a number behind it when taken.

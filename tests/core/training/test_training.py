@@ -312,6 +312,8 @@ def test_a_full_disk_is_named_with_the_way_to_go_on_and_spoils_nothing(
         monkeypatch.undo()
         assert read_checkpoint(run / "checkpoints/last.ckpt")["epoch"] == 0
         assert resume(run).epochs == 2
+        with (run / "metrics.csv").open(newline="") as file:
+            assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
 
 def test_a_run_directory_in_use_is_never_written_into(tmp_path: Path) -> None:

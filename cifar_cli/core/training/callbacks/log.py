@@ -45,6 +45,7 @@ class EpochLog(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.val_accuracies = [float(accuracy) for accuracy in state_dict["val_accuracies"]]
+        self.run.keep_metrics(len(self.val_accuracies))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
