@@ -12,8 +12,9 @@ from torch.autograd.function import once_differentiable
 class OneDNNSequential(nn.Sequential):
     """A Sequential whose layers hand each other tensors in oneDNN's layout; a plain one where that can't be.
 
-    Parameters stay dense and keep their names. Outputs and gradients are those of contiguous tensors, except that
-    oneDNN's poolings pass over what is no number, and its ReLU makes 0 of it. Gradients of gradients are not to be had.
+    Maps float32 images [B, C, H, W] to dense features [B, C', H', W'] of autocast's precision. Parameters stay dense
+    and keep their names. Outputs and gradients are those of contiguous tensors, except that oneDNN's poolings pass over
+    what is no number, and its ReLU makes 0 of it. Gradients of gradients are not to be had.
     Source: oneDNN's developer guide, "Understanding Memory Formats".
     """
 
