@@ -14,10 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+from cifar_cli.core.memory.config import MIB, MemoryConfig, StepConfig
+from cifar_cli.core.memory.estimate import Tracer, find_max_batch
+from cifar_cli.core.memory.gpus import gpu_of
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.config import MIB, MemoryConfig, StepConfig
-from cifar_cli.core.profiling.gpus import gpu_of
-from cifar_cli.core.profiling.max_batch import Tracer, find_max_batch
 from cifar_cli.errors import CifarError
 
 STEP = StepConfig(

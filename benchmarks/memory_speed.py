@@ -13,10 +13,10 @@ import sys
 import time
 from collections.abc import Callable
 
+from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest, StepConfig, memory_configs
+from cifar_cli.core.memory.estimate import estimate
+from cifar_cli.core.memory.profile import profile
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.config import MemoryConfig, MemoryRequest, StepConfig, memory_configs
-from cifar_cli.core.profiling.max_batch import estimate
-from cifar_cli.core.profiling.memory import profile
 
 LIMITS_SECONDS = {"null": 0.5, "hybrid": 2.0, "cnn": 4.0}
 ALL_LIMIT_SECONDS = 20.0

@@ -22,9 +22,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from cifar_cli.core.counting.results import SummaryConfig
+from cifar_cli.core.counting.summary import summarize
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.summary import summarize
-from cifar_cli.core.profiling.summary_results import SummaryConfig
 
 REFERENCE = Path(__file__).with_name("summarize_timm_gmacs.csv")
 TOLERANCE = 0.02

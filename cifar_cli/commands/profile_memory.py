@@ -22,7 +22,7 @@ from cifar_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cifar_cli.core.profiling.config import MemoryRequest
+    from cifar_cli.core.memory.config import MemoryRequest
 
 BatchesOpt = Annotated[
     list[int], typer.Option("--batch", "--batch-size", "-b", metavar="N", help="Images per step; may be repeated.")
@@ -63,7 +63,7 @@ def profile_memory(
     debug: DebugOpt = False,
 ) -> None:
     """Say how much memory a training step takes and which batch fits, with or without a GPU."""
-    from cifar_cli.core.profiling.config import MemoryRequest, memory_configs, step_config
+    from cifar_cli.core.memory.config import MemoryRequest, memory_configs, step_config
 
     step = step_config(precision=precision, optimizer=optimizer, channels_last=channels_last)
     request = MemoryRequest(
@@ -90,7 +90,7 @@ def profile_memory(
 
 
 def _profile_and_show(request: MemoryRequest, *, as_json: bool) -> None:
-    from cifar_cli.core.profiling.memory import profile
+    from cifar_cli.core.memory.profile import profile
     from cifar_cli.render import memory_tables
     from cifar_cli.render.console import print_json, show, warn
     from cifar_cli.render.progress import progress_shown

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from cifar_cli.core.counting.results import SummaryConfig
 from cifar_cli.core.models.config import DEFAULT_BACKBONE, ModelConfig
 from cifar_cli.core.models.registry import MODELS
-from cifar_cli.core.profiling.summary_results import SummaryConfig
 from cifar_cli.options import (
     DEFAULT_BATCH,
     BackboneOpt,
@@ -65,7 +65,7 @@ def summarize(
         )
         for name in _expand(models)
     ]
-    from cifar_cli.core.profiling.summary import summarize as count
+    from cifar_cli.core.counting.summary import summarize as count
     from cifar_cli.render import summary_tables
     from cifar_cli.render.console import print_json, show, stdout
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
-from cifar_cli.core.profiling.results import KNEE_SHARE, MaxBatch, MemoryTerms, PeakMemory
+from cifar_cli.core.memory.results import KNEE_SHARE, MaxBatch, MemoryTerms, PeakMemory
 
 MIB = 1024**2
 GIB = 1024**3

@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cifar_cli.core.profiling.summary_results import LayerRow, ModelSummary
+from cifar_cli.core.counting.results import LayerRow, ModelSummary
 
 LABEL_WIDTH = 30
 MODEL_WIDTH = 18

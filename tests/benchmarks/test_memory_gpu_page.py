@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from cifar_cli.core.memory.config import MemoryConfig
+from cifar_cli.core.memory.estimate import Tracer, estimate
+from cifar_cli.core.memory.results import PeakMemory, Trial
+from cifar_cli.core.memory.worker import Outcome
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.config import MemoryConfig
-from cifar_cli.core.profiling.max_batch import Tracer, estimate
-from cifar_cli.core.profiling.results import PeakMemory, Trial
-from cifar_cli.core.profiling.worker import Outcome
 from cifar_cli.errors import ResourceError
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "memory_gpu.py"
@@ -78,7 +78,7 @@ class UpTo200:
 def test_the_largest_batch_is_searched_and_proved_as_the_product_does_it(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cifar_cli.core.profiling.measured.Worker", lambda function: UpTo200())
+    monkeypatch.setattr("cifar_cli.core.memory.measure.Worker", lambda function: UpTo200())
     largest = benchmark.compare_largest(Tracer(MemoryConfig(model=ModelConfig(name="null"))))
     assert largest.found == 200
     assert largest.predicted > 200

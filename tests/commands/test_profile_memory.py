@@ -5,10 +5,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cifar_cli.app import app
-from cifar_cli.core.profiling.config import MemoryConfig
-from cifar_cli.core.profiling.max_batch import estimate
-from cifar_cli.core.profiling.results import PeakMemory, Trial
-from cifar_cli.core.profiling.worker import Outcome
+from cifar_cli.core.memory.config import MemoryConfig
+from cifar_cli.core.memory.estimate import estimate
+from cifar_cli.core.memory.results import PeakMemory, Trial
+from cifar_cli.core.memory.worker import Outcome
 
 RUN = CliRunner()
 
@@ -80,9 +80,9 @@ def with_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         return replace(estimate(config, batch), method="measure", terms=None, largest_modules=())
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("cifar_cli.core.profiling.memory.gpu_and_memory", lambda: ("NVIDIA Pretended 9000", 1 << 30))
-    monkeypatch.setattr("cifar_cli.core.profiling.memory.measure", measure)
-    monkeypatch.setattr("cifar_cli.core.profiling.measured.Worker", lambda function: UpTo200())
+    monkeypatch.setattr("cifar_cli.core.memory.profile.gpu_and_memory", lambda: ("NVIDIA Pretended 9000", 1 << 30))
+    monkeypatch.setattr("cifar_cli.core.memory.profile.measure", measure)
+    monkeypatch.setattr("cifar_cli.core.memory.measure.Worker", lambda function: UpTo200())
     monkeypatch.setenv("COLUMNS", request.param)
     return int(request.param)
 

@@ -4,7 +4,7 @@ from io import StringIO
 import pytest
 from rich.console import Console, RenderableType
 
-from cifar_cli.core.profiling.results import MaxBatch, MemoryTerms, ModuleMemory, PeakMemory, Speed
+from cifar_cli.core.memory.results import MaxBatch, MemoryTerms, ModuleMemory, PeakMemory, Speed
 from cifar_cli.render import memory_tables
 
 MIB = 1 << 20

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
+from cifar_cli.core.counting.results import SummaryConfig
+from cifar_cli.core.counting.summary import summarize
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.splits import stratified_split
+from cifar_cli.core.memory.choose import choose_batch
+from cifar_cli.core.memory.config import step_config
 from cifar_cli.core.models.build import build_model
-from cifar_cli.core.profiling.choose import choose_batch
-from cifar_cli.core.profiling.config import step_config
-from cifar_cli.core.profiling.summary import summarize
-from cifar_cli.core.profiling.summary_results import SummaryConfig
 from cifar_cli.core.training.config import TrainConfig, TrainResult
 from cifar_cli.core.training.machine import matmul_flops_per_second
 from cifar_cli.core.training.numerics import DTYPES, choose_numerics, require_precision

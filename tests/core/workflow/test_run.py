@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cifar_cli.core.data.config import DataConfig
+from cifar_cli.core.memory.results import BatchChoice
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.results import BatchChoice
 from cifar_cli.core.training.config import TrainConfig, TrainResult
 from cifar_cli.core.training.recipe import RECIPES
 from cifar_cli.core.training.session import Listeners

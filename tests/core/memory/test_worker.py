@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from cifar_cli.core.profiling.worker import Worker, in_child
+from cifar_cli.core.memory.worker import Worker, in_child
 
 
 def _exit(code: int) -> None:

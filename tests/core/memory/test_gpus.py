@@ -1,6 +1,6 @@
 import pytest
 
-from cifar_cli.core.profiling.gpus import GPUS, TABLE_GPUS, gpu_of
+from cifar_cli.core.memory.gpus import GPUS, TABLE_GPUS, gpu_of
 from cifar_cli.errors import ConfigError
 
 GIB = 1 << 30

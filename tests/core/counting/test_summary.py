@@ -7,10 +7,10 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
+from cifar_cli.core.counting.results import ModelSummary, SummaryConfig
+from cifar_cli.core.counting.summary import count_module, summarize
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.summary import count_module, summarize
-from cifar_cli.core.profiling.summary_results import ModelSummary, SummaryConfig
 from cifar_cli.errors import ConfigError, ModelError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cifar_cli.core.profiling.config import GIB, MIB
+from cifar_cli.core.memory.config import GIB, MIB
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
 

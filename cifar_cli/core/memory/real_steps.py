@@ -9,11 +9,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from cifar_cli.core.memory.config import MemoryConfig
+from cifar_cli.core.memory.trace import make_optimizer
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.training_form import training_form
-from cifar_cli.core.profiling.config import MemoryConfig
-from cifar_cli.core.profiling.trace import make_optimizer
 
 TRIAL_STEPS = 2  # the second one runs with the optimizer's state in place
 PROOF_STEPS = 5

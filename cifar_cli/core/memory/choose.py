@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import torch
 
+from cifar_cli.core.memory.config import GIB, MemoryConfig, StepConfig
+from cifar_cli.core.memory.estimate import MOST, Tracer, require_weights_fit, what_would_help
+from cifar_cli.core.memory.host import available_bytes
+from cifar_cli.core.memory.measure import HOST_SHARE, gpu_and_memory, host_peaks, on_gpu
+from cifar_cli.core.memory.real_steps import try_steps
+from cifar_cli.core.memory.results import BatchChoice, Speed, knee_of
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.config import GIB, MemoryConfig, StepConfig
-from cifar_cli.core.profiling.host import available_bytes
-from cifar_cli.core.profiling.max_batch import MOST, Tracer, require_weights_fit, what_would_help
-from cifar_cli.core.profiling.measured import HOST_SHARE, gpu_and_memory, host_peaks, on_gpu
-from cifar_cli.core.profiling.results import BatchChoice, Speed, knee_of
-from cifar_cli.core.profiling.steps import try_steps
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import ResourceError
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cifar_cli.core.profiling.flops import FlopTally, operator_group
+from cifar_cli.core.counting.flops import FlopTally, operator_group
 
 BATCH, TOKENS, WIDTH, HEADS = 2, 6, 8, 2
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_cli.core.profiling import allocator as rules
-from cifar_cli.core.profiling.allocator import Block, CachingAllocator, OutOfDeviceMemory, rounded, segment_size
+from cifar_cli.core.memory import allocator as rules
+from cifar_cli.core.memory.allocator import Block, CachingAllocator, OutOfDeviceMemory, rounded, segment_size
 
 MIB = 1 << 20
 SIZES = st.one_of(st.integers(1, 4096), st.integers(1, 3 * MIB), st.integers(MIB, 64 * MIB))

@@ -5,16 +5,17 @@ from functools import partial
 import pytest
 import torch
 
+from cifar_cli.core.memory import measure as measure_module
+from cifar_cli.core.memory import real_steps
+from cifar_cli.core.memory.config import MemoryConfig, StepConfig
+from cifar_cli.core.memory.estimate import Tracer
+from cifar_cli.core.memory.host import available_bytes
+from cifar_cli.core.memory.measure import guess_on_host, host_memory, host_trials, on_host
+from cifar_cli.core.memory.measure_one import measure, run_on_gpu, run_on_host
+from cifar_cli.core.memory.real_steps import prove_steps
+from cifar_cli.core.memory.results import Trial
+from cifar_cli.core.memory.worker import in_child
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling import measured
-from cifar_cli.core.profiling.config import MemoryConfig, StepConfig
-from cifar_cli.core.profiling.host import available_bytes
-from cifar_cli.core.profiling.max_batch import Tracer
-from cifar_cli.core.profiling.measure import measure, run_on_gpu, run_on_host
-from cifar_cli.core.profiling.measured import guess_on_host, host_memory, host_trials, on_host
-from cifar_cli.core.profiling.results import Trial
-from cifar_cli.core.profiling.steps import prove_steps
-from cifar_cli.core.profiling.worker import in_child
 from cifar_cli.errors import ResourceError
 
 MIB = 1 << 20
@@ -56,7 +57,7 @@ def test_a_step_beyond_what_the_host_has_fails_in_its_own_process() -> None:
 
 
 def test_more_memory_than_the_host_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measured, "available_bytes", lambda: 10 * 2**30)
+    monkeypatch.setattr(measure_module, "available_bytes", lambda: 10 * 2**30)
     assert host_memory(None) == 9 * 2**30
     assert host_memory(2**30) == 2**30
     with pytest.raises(ResourceError, match=r"this host has 9\.0 GiB to spare, not 100\.0 GiB"):
@@ -75,7 +76,7 @@ class Card:
         monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", self.limit)
         monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: needs - 1)
         monkeypatch.setattr("torch.cuda.max_memory_reserved", lambda: needs)
-        monkeypatch.setattr("cifar_cli.core.profiling.measure.try_steps", self.steps)
+        monkeypatch.setattr("cifar_cli.core.memory.measure_one.try_steps", self.steps)
 
     def limit(self, fraction: float) -> None:
         self.fraction = fraction
@@ -120,11 +121,10 @@ def test_memory_that_is_available_is_a_part_of_all_there_is() -> None:
 
 @pytest.mark.parametrize("batch", [1, 7])
 def test_the_proof_runs_whole_and_partial_batches_and_a_validation(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cifar_cli.core.profiling import steps
 
     seen: list[tuple[str, int]] = []
 
-    class Noted(steps.Training):
+    class Noted(real_steps.Training):
         def step(self) -> None:
             seen.append(("step", len(self.images)))
             super().step()
@@ -134,7 +134,7 @@ def test_the_proof_runs_whole_and_partial_batches_and_a_validation(batch: int, m
             super().validate()
             assert self.model.training
 
-    monkeypatch.setattr(steps, "Training", Noted)
+    monkeypatch.setattr(real_steps, "Training", Noted)
     prove_steps(NULL, batch, device="cpu")
     assert seen.count(("step", batch)) >= 6
     assert ("validate", batch) in seen

@@ -3,11 +3,11 @@ from typing import Any
 import pytest
 import torch
 
+from cifar_cli.core.memory.config import StepConfig
+from cifar_cli.core.memory.meta_ops import Shapes
+from cifar_cli.core.memory.trace import trace_steps
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.config import StepConfig
-from cifar_cli.core.profiling.shapes import Shapes
-from cifar_cli.core.profiling.trace import trace_steps
 
 ATEN = torch.ops.aten
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from cifar_cli.core.memory.autocast import Autocast
+from cifar_cli.core.memory.config import MemoryConfig, Precision, StepConfig
+from cifar_cli.core.memory.estimate import Tracer
+from cifar_cli.core.memory.host import Call, call_of, scratch_bytes, watched_allocations
+from cifar_cli.core.memory.measure_one import measure
+from cifar_cli.core.memory.real_steps import try_steps
+from cifar_cli.core.memory.replay import tensor_peak_bytes
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.autocast import Autocast
-from cifar_cli.core.profiling.config import MemoryConfig, Precision, StepConfig
-from cifar_cli.core.profiling.host import Call, call_of, scratch_bytes, watched_allocations
-from cifar_cli.core.profiling.max_batch import Tracer
-from cifar_cli.core.profiling.measure import measure
-from cifar_cli.core.profiling.replay import tensor_peak_bytes
-from cifar_cli.core.profiling.steps import try_steps
 
 BF16 = torch.bfloat16
 
@@ -40,7 +40,7 @@ def test_what_was_left_behind_before_is_not_subtracted_from_the_peak(monkeypatch
         gc.collect()
         return try_steps(*arguments, **options)
 
-    monkeypatch.setattr("cifar_cli.core.profiling.measure.try_steps", collecting)
+    monkeypatch.setattr("cifar_cli.core.memory.measure_one.try_steps", collecting)
     with watched_allocations():
         seen = [torch.zeros(1_000_000) for _ in range(50)]
     addresses = {tensor.data_ptr() for tensor in seen}
@@ -99,18 +99,18 @@ def test_scratch_is_what_the_allocator_gave_beside_operands_and_results() -> Non
 
 def test_a_trace_for_the_gpu_asks_the_host_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Call] = []
-    monkeypatch.setattr("cifar_cli.core.profiling.trace.call_of", lambda *call: asked.append(call))
+    monkeypatch.setattr("cifar_cli.core.memory.trace.call_of", lambda *call: asked.append(call))
     Tracer(MemoryConfig(model=ModelConfig(name="null"))).at(2)
     assert asked == []
 
 
 ON_AN_OLDER_PROCESSOR = """
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.config import MemoryConfig, StepConfig
-from cifar_cli.core.profiling.max_batch import Tracer
-from cifar_cli.core.profiling.measure import measure
-from cifar_cli.core.profiling.replay import tensor_peak_bytes
-from cifar_cli.core.profiling.steps import try_steps
+from cifar_cli.core.memory.config import MemoryConfig, StepConfig
+from cifar_cli.core.memory.estimate import Tracer
+from cifar_cli.core.memory.measure_one import measure
+from cifar_cli.core.memory.replay import tensor_peak_bytes
+from cifar_cli.core.memory.real_steps import try_steps
 
 config = MemoryConfig(model=ModelConfig(name="null"), step=StepConfig(precision="bf16", physics="cpu"))
 print(tensor_peak_bytes(Tracer(config).at(16)), measure(config, 16, device="cpu").peak_allocated_bytes)

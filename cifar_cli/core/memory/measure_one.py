@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import torch
 
-from cifar_cli.core.profiling.config import MemoryConfig
-from cifar_cli.core.profiling.host import limit_this_process, watched_allocations
-from cifar_cli.core.profiling.results import PeakMemory, Trial
-from cifar_cli.core.profiling.steps import built, prove_steps, try_steps
-from cifar_cli.core.profiling.worker import in_child
+from cifar_cli.core.memory.config import MemoryConfig
+from cifar_cli.core.memory.host import limit_this_process, watched_allocations
+from cifar_cli.core.memory.real_steps import built, prove_steps, try_steps
+from cifar_cli.core.memory.results import PeakMemory, Trial
+from cifar_cli.core.memory.worker import in_child
 from cifar_cli.errors import ConfigError, ResourceError
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from cifar_cli.core.profiling.results import Trial
-from cifar_cli.core.profiling.worker import Outcome
+from cifar_cli.core.memory.results import Trial
+from cifar_cli.core.memory.worker import Outcome
 from cifar_cli.core.progress import OnProgress, Progress, silent
 
 TRIAL_SECONDS = 600.0

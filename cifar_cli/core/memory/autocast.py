@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from cifar_cli.core.profiling.config import Physics
+from cifar_cli.core.memory.config import Physics
 
 LOWER = frozenset(
     """

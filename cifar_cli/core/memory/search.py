@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from cifar_cli.core.profiling.results import Speed, Trial
+from cifar_cli.core.memory.results import Speed, Trial
 
 NEIGHBOURS = 3  # sizes tried past the first that doesn't run: memory is not monotonic in the batch
 FIRST_STRIDE = 64  # the first step from the guess is this part of it

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from cifar_cli.core.memory.config import MIB, MemoryConfig
+from cifar_cli.core.memory.gpus import CONTEXT_BYTES
+from cifar_cli.core.memory.replay import WORKSPACE_BYTES, between, fits, peak_of, tensor_peak_bytes
+from cifar_cli.core.memory.results import MaxBatch, PeakMemory
+from cifar_cli.core.memory.search import largest_that
+from cifar_cli.core.memory.trace import Trace, trace_steps
 from cifar_cli.core.models.build import build_untrained
-from cifar_cli.core.profiling.config import MIB, MemoryConfig
-from cifar_cli.core.profiling.gpus import CONTEXT_BYTES
-from cifar_cli.core.profiling.replay import WORKSPACE_BYTES, between, fits, peak_of, tensor_peak_bytes
-from cifar_cli.core.profiling.results import MaxBatch, PeakMemory
-from cifar_cli.core.profiling.search import largest_that
-from cifar_cli.core.profiling.trace import Trace, trace_steps
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import ConfigError, ResourceError
 

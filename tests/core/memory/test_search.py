@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from cifar_cli.core.memory.config import MemoryConfig
+from cifar_cli.core.memory.estimate import Tracer
+from cifar_cli.core.memory.measure import measure_max_batch
+from cifar_cli.core.memory.results import Speed, Trial, TrialKind, knee_of
+from cifar_cli.core.memory.search import Searching, largest_that
+from cifar_cli.core.memory.trials import Trials
+from cifar_cli.core.memory.worker import Outcome
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.config import MemoryConfig
-from cifar_cli.core.profiling.max_batch import Tracer
-from cifar_cli.core.profiling.measured import measure_max_batch
-from cifar_cli.core.profiling.results import Speed, Trial, TrialKind, knee_of
-from cifar_cli.core.profiling.search import Searching, largest_that
-from cifar_cli.core.profiling.trials import Trials
-from cifar_cli.core.profiling.worker import Outcome
 from cifar_cli.errors import ModelError
 
 MIB = 1 << 20

@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cifar_cli.core.memory.config import MemoryConfig, OptimizerName, StepConfig
+from cifar_cli.core.memory.estimate import Tracer, find_max_batch, require_weights_fit
+from cifar_cli.core.memory.replay import between, fits, peak_of
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling.config import MemoryConfig, OptimizerName, StepConfig
-from cifar_cli.core.profiling.max_batch import Tracer, find_max_batch, require_weights_fit
-from cifar_cli.core.profiling.replay import between, fits, peak_of
 from cifar_cli.errors import ResourceError
 
 NULL = MemoryConfig(model=ModelConfig(name="null"))

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
-from cifar_cli.core.profiling.autocast import Autocast
-from cifar_cli.core.profiling.config import StepConfig
-from cifar_cli.core.profiling.host import Call, call_of, scratch_bytes
-from cifar_cli.core.profiling.shapes import Shapes
+from cifar_cli.core.memory.autocast import Autocast
+from cifar_cli.core.memory.config import StepConfig
+from cifar_cli.core.memory.host import Call, call_of, scratch_bytes
+from cifar_cli.core.memory.meta_ops import Shapes
 from cifar_cli.errors import ConfigError, ModelError
 
 STEPS = 2  # the second one runs with the optimizer's state in place

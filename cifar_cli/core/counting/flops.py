@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from cifar_cli.core.profiling.summary_results import UncountedOperator
+from cifar_cli.core.counting.results import UncountedOperator
 
 _GROUPS: dict[str, tuple[str, ...]] = {
     "elementwise": ("hardswish", "hardsigmoid", "hardtanh", "glu", "prelu"),  # torch doesn't tag these pointwise

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from cifar_cli.core.profiling.allocator import Block, CachingAllocator, OutOfDeviceMemory
-from cifar_cli.core.profiling.config import MIB
-from cifar_cli.core.profiling.gpus import CONTEXT_BYTES
-from cifar_cli.core.profiling.results import MemoryTerms, ModuleMemory, PeakMemory
-from cifar_cli.core.profiling.trace import Category, Trace
+from cifar_cli.core.memory.allocator import Block, CachingAllocator, OutOfDeviceMemory
+from cifar_cli.core.memory.config import MIB
+from cifar_cli.core.memory.gpus import CONTEXT_BYTES
+from cifar_cli.core.memory.results import MemoryTerms, ModuleMemory, PeakMemory
+from cifar_cli.core.memory.trace import Category, Trace
 
 # What cuBLAS asks PyTorch's allocator for, for the time of one operator: 2 x 4096 KiB + 8 x 16 KiB = 8,519,680 bytes on
 # cards before Hopper (seen in https://github.com/pytorch/pytorch/issues/95668). One at a time: since

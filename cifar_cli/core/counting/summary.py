@@ -14,10 +14,10 @@ import torchinfo
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from cifar_cli.core.profiling.flops import FlopTally
-from cifar_cli.core.profiling.image_size import build_for_counting, readable_or_explain, to_meta
-from cifar_cli.core.profiling.layer_table import kind_of, layer_rows
-from cifar_cli.core.profiling.summary_results import (
+from cifar_cli.core.counting.flops import FlopTally
+from cifar_cli.core.counting.image_size import build_for_counting, readable_or_explain, to_meta
+from cifar_cli.core.counting.layer_table import kind_of, layer_rows
+from cifar_cli.core.counting.results import (
     LargeLayer,
     ModelSummary,
     SummaryConfig,

@@ -1,11 +1,11 @@
 import pytest
 
+from cifar_cli.core.memory import choose
+from cifar_cli.core.memory.choose import choose_batch, time_sizes
+from cifar_cli.core.memory.config import StepConfig
+from cifar_cli.core.memory.results import Trial
+from cifar_cli.core.memory.worker import Outcome
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.profiling import choose
-from cifar_cli.core.profiling.choose import choose_batch, time_sizes
-from cifar_cli.core.profiling.config import StepConfig
-from cifar_cli.core.profiling.results import Trial
-from cifar_cli.core.profiling.worker import Outcome
 from cifar_cli.errors import ResourceError
 
 NULL = ModelConfig(name="null", weights="none")
@@ -83,7 +83,7 @@ class UpTo200:
 
 def test_on_a_gpu_the_largest_proved_batch_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choose, "gpu_and_memory", lambda: ("Pretended", 1 << 30))
-    monkeypatch.setattr("cifar_cli.core.profiling.measured.Worker", lambda function: UpTo200())
+    monkeypatch.setattr("cifar_cli.core.memory.measure.Worker", lambda function: UpTo200())
     choice = choose_batch(NULL, StepConfig(), device="gpu")
     assert choice.batch == 200
     assert choice.reason == "batch 200: the largest that Pretended ran with 5% left free"

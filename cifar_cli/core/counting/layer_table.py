@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 from torchinfo.layer_info import LayerInfo
 
-from cifar_cli.core.profiling.summary_results import LayerRow
+from cifar_cli.core.counting.results import LayerRow
 
 _TRAINABLE = {"True": "yes", "False": "no", "Partial": "part", "--": ""}
 
