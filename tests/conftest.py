@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cifar_cli.core.data.sources.mirrors import Archive
+from tests.golden import Golden
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # no test may reach for the network
 # Tests are small and run beside each other: threads that wait for one another would only slow them down.
@@ -26,6 +27,16 @@ os.environ["COLUMNS"] = "100"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cifar-tests-")
 
 TRAIN_IMAGES, TEST_IMAGES = 400, 100
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="Rewrite the golden files instead of comparing.")
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Golden:
+    """Compares outputs with golden files."""
+    return Golden(update=bool(request.config.getoption("--update-golden")))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,32 @@
+"""The closed sets of names that a user may pass, each spelled once."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from cifar_cli.core.suggest import nearest
+from cifar_cli.errors import ConfigError
+
+OptimizerName = Literal["adam", "adamw", "sgd", "muon"]
+ScheduleName = Literal["constant", "one-cycle", "triangular"]
+PipelineName = Literal["batched", "albumentations"]
+DeviceName = Literal["cpu", "cuda", "mps"]
+DeviceChoice = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["32", "bf16", "16"]
+"""float32, or autocast to bfloat16 or float16 over float32 weights."""
+PrecisionChoice = Literal["auto", "32", "bf16", "16"]
+MemoryFormat = Literal["channels-last", "contiguous", "onednn"]
+"""Layout of images and convolution kernels; "onednn" is that library's own blocked layout."""
+MemoryFormatChoice = Literal["auto", "channels-last", "contiguous", "onednn"]
+PatchSize = Literal[2, 4]
+
+
+def names(choices: Any) -> tuple[Any, ...]:
+    """The values of a Literal, in the order they are written."""
+    return get_args(choices)
+
+
+def require_choice(flag: str, value: Any, choices: Any) -> None:
+    """Raise ConfigError, naming the nearest values, unless `value` is one of a Literal's."""
+    if value not in get_args(choices):
+        raise ConfigError(f"{flag} {value} is not offered", remedy=nearest(str(value), map(str, get_args(choices))))
