@@ -31,7 +31,12 @@ def evaluate(
     from cifar_cli.core.evaluation.config import EvaluateConfig
 
     config = EvaluateConfig(
-        checkpoint=checkpoint, dataset=dataset, data_dir=data_dir, batch=batch, accelerator=accelerator, out=out
+        checkpoint=checkpoint,
+        dataset=dataset,
+        data_dir=data_dir,
+        batch=batch,
+        out=out,
+        device=accelerator.replace("gpu", "cuda"),  # type: ignore[arg-type]
     )
     from cifar_cli.core.evaluation.evaluate import evaluate as run
     from cifar_cli.render import console, tables

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cifar_cli.core.choices import DeviceChoice
 from cifar_cli.errors import ConfigError
 
 
@@ -21,7 +22,7 @@ class EvaluateConfig:
     dataset: str | None = None
     data_dir: Path | None = None
     batch: int = 512
-    accelerator: str = "auto"
+    device: DeviceChoice = "auto"
     out: Path | None = None
 
     def __post_init__(self) -> None:

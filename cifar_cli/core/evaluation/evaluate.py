@@ -13,8 +13,8 @@ from cifar_cli.core.figures import confusion_figure
 from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.core.training.batches import loader_of_test
 from cifar_cli.core.training.checkpoint import Checkpoint, load_checkpoint
-from cifar_cli.core.training.scoring import score
-from cifar_cli.core.training.trainer import device_of
+from cifar_cli.core.training.machine import device_of
+from cifar_cli.core.training.scores import score
 from cifar_cli.errors import CheckpointError, ResourceError
 
 
@@ -24,7 +24,7 @@ def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> Eva
     Raises CheckpointError when it can't be read or knows other classes than the dataset, DataError when the
     dataset isn't there, ResourceError when the picture can't be written.
     """
-    device = device_of(config.accelerator)
+    device = device_of(config.device)
     checkpoint = load_checkpoint(config.checkpoint)
     told = checkpoint.config.data
     data = replace(told, dataset=config.dataset or told.dataset, data_dir=config.data_dir or told.data_dir)

@@ -8,16 +8,17 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from cifar_cli.core.choices import MemoryFormat
 from cifar_cli.core.models.onednn import OneDNNSequential, computes
 
-LAYOUTS = {
+LAYOUTS: dict[MemoryFormat, torch.memory_format] = {
     "channels-last": torch.channels_last,
     "contiguous": torch.contiguous_format,
     "onednn": torch.preserve_format,  # oneDNN takes images and kernels as they come
 }
 
 
-def training_form(model: nn.Module, memory_format: str) -> nn.Module:
+def training_form(model: nn.Module, memory_format: MemoryFormat) -> nn.Module:
     """Reorder a model's layers and lay its kernels out in a memory format, one of LAYOUTS.
 
     Parameters keep their names, and the function stays the same up to rounding. The model is changed and is not to be
