@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from cifar_cli.core.counting.results import SummaryConfig
+from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.summary import summarize
 from cifar_cli.core.models.config import ModelConfig
 

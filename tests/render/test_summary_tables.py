@@ -7,7 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from cifar_cli.core.counting.results import ModelSummary, SummaryConfig
+from cifar_cli.core.counting.config import SummaryConfig
+from cifar_cli.core.counting.results import ModelSummary
 from cifar_cli.core.counting.summary import summarize
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.render import summary_tables

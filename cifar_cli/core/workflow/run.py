@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cifar_cli.core.counting.results import SummaryConfig
+from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.summary import summarize
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.splits import stratified_split

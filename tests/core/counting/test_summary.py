@@ -7,7 +7,8 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
-from cifar_cli.core.counting.results import ModelSummary, SummaryConfig
+from cifar_cli.core.counting.config import SummaryConfig
+from cifar_cli.core.counting.results import ModelSummary
 from cifar_cli.core.counting.summary import count_module, summarize
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
