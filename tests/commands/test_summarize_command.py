@@ -72,13 +72,13 @@ def test_json_has_the_documented_keys() -> None:
     assert [model["name"] for model in models] == [*MODELS]
 
 
-def test_models_are_named_with_commas_repeated_or_both_and_stay_in_order() -> None:
+def test_models_keep_their_order_whether_separated_by_commas_or_repeated() -> None:
     code, out, _ = run("-m", "hybrid,null", "--model", "cnn", "--model", "null", "--json")
     assert code == 0
     assert [model["name"] for model in json.loads(out)["models"]] == ["hybrid", "null", "cnn"]
 
 
-def test_several_models_share_one_table_with_the_best_of_each_row_marked() -> None:
+def test_several_models_share_one_table_that_marks_the_best_of_each_row() -> None:
     code, out, _ = run("--model", "all")
     row = next(line for line in out.splitlines() if line.startswith(" parameters   "))
     assert code == 0
