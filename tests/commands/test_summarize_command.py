@@ -115,9 +115,9 @@ def test_memory_is_counted_when_asked_and_points_to_profile_memory() -> None:
         (["-m", "timm:resnet51"], "timm has no model for --model timm:resnet51", "resnet50"),
         (["-m", "cnn", "--backbone", "resnte18"], "timm has no model for --backbone resnte18", "resnet18"),
         (["-m", "null", "--batch", "0"], "--batch 0 holds no image", "--batch 128"),
-        (["-m", "null", "--classes", "0"], "--classes 0 leaves nothing to tell apart", "pass 1 or more"),
+        (["-m", "null", "--classes", "0"], "--classes 0 is too small", "pass 1 or more"),
         (["-m", "null", "--img-size", "2"], "null can't read 2-pixel images", "--img-size 4, the smallest that works"),
-        (["-m", "hybrid", "--patch-size", "3"], "--patch-size 3 is not offered", "pass 2 or 4"),
+        (["-m", "hybrid", "--patch-size", "3"], "--patch-size 3 is not offered", "choose one of 2, 4"),
     ],
 )
 def test_bad_input_is_one_error_line_and_one_remedy(args: list[str], error: str, remedy: str) -> None:
