@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from math import prod
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -52,26 +51,21 @@ _NO_ARITHMETIC = frozenset(
 )
 
 
-class FlopTally:
+class FlopTally(ExitStack):
     """A context manager that counts every operator that runs inside it, in forward and backward passes."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._counter = FlopCounterMode(
             display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward_flops}
         )
         self._log = _OperatorLog(counted=self._counter.flop_registry.keys())
-        self._stack = ExitStack()
 
-    def __enter__(self) -> FlopTally:
-        self._stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        self._stack.enter_context(self._log)
-        self._stack.enter_context(self._counter)  # innermost: it splits composite operators before the log sees them
+    def __enter__(self) -> Self:
+        # The counter is innermost: it splits composite operators before the log sees them.
+        for context in (sdpa_kernel(SDPBackend.MATH), self._log, self._counter):
+            self.enter_context(context)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
 
     @property
     def flops(self) -> int:
@@ -152,26 +146,17 @@ def _name(func: Any) -> str:
 
 
 def convolution_backward_flops(
-    grad_out_shape: Sequence[int],
-    x_shape: Sequence[int],
-    weight_shape: Sequence[int],
-    bias_sizes: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    output_padding: Any,
-    groups: int,
-    output_mask: Sequence[bool],
-    out_shape: Any = None,
-    **kwargs: Any,
+    grad_out_shape: Sequence[int], x_shape: Sequence[int], weight_shape: Sequence[int], *options: Any, **kwargs: Any
 ) -> int:
-    """FLOPs of a convolution's backward pass, groups included; the arguments are those of torch's operator.
+    """FLOPs of a convolution's backward pass, groups included.
 
     The gradient of the input and the gradient of the weight each take as many multiply-adds as the forward pass:
     one for each pair of an output value and a weight that contributed to it. weight_shape is
     [out, in/groups, …], transposed [in, out/groups, …], so its product accounts for the groups.
+    options: torch's other arguments: bias sizes, stride, padding, dilation, transposed, output padding, groups, and
+    which gradients are asked for.
     """
+    transposed, asked = options[4], options[7]
     pixels = prod((x_shape if transposed else grad_out_shape)[2:])
     forward = 2 * x_shape[0] * pixels * prod(weight_shape)
-    return forward * (int(output_mask[0]) + int(output_mask[1]))
+    return forward * (int(asked[0]) + int(asked[1]))

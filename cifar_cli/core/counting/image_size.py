@@ -55,7 +55,10 @@ def readable_or_explain(config: ModelConfig) -> Iterator[None]:
 
     Raises ModelError. Other errors, and errors that no larger image avoids, propagate unchanged.
     """
-    require_known(config)
+    if _is_from_timm(config):
+        from cifar_cli.core.models.cnn import timm_name
+
+        timm_name(config)  # raises ModelError with the nearest names if timm lacks the model
     try:
         yield
     except _SHAPE_ERRORS as error:
@@ -66,14 +69,6 @@ def readable_or_explain(config: ModelConfig) -> Iterator[None]:
             f"{config.label} can't read {config.img_size}-pixel images",
             remedy=f"pass --img-size {smallest}, the smallest that works above {config.img_size}",
         ) from error
-
-
-def require_known(config: ModelConfig) -> None:
-    """Raise ModelError, with the nearest names, if timm lacks the model."""
-    if _is_from_timm(config):
-        from cifar_cli.core.models.cnn import timm_name
-
-        timm_name(config)
 
 
 def smallest_readable_side(config: ModelConfig) -> int | None:

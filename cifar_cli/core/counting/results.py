@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -84,7 +84,7 @@ class TrainingMemory:
 
     @property
     def total_bytes(self) -> int:
-        return sum(getattr(self, field.name) for field in fields(self))
+        return sum(asdict(self).values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,18 +152,9 @@ class ModelSummary:
 _OPTIONS_OF = {"cnn": ("backbone",), "hybrid": ("patch_size", "trim_backbone")}
 
 COUNTS = (
-    "total_params",
-    "trainable_params",
-    "unused_params",
-    "weight_bytes",
-    "macs_per_image",
-    "macs_per_batch",
-    "forward_flops_per_image",
-    "forward_flops_per_batch",
-    "train_step_flops_per_batch",
-    "forward_flops_per_byte",
-    *(f"memory.{field.name}" for field in fields(TrainingMemory)),
-    "memory.total_bytes",
+    *("total_params", "trainable_params", "unused_params", "weight_bytes", "macs_per_image", "macs_per_batch"),
+    *("forward_flops_per_image", "forward_flops_per_batch", "train_step_flops_per_batch", "forward_flops_per_byte"),
+    *(f"memory.{name}" for name in (*TrainingMemory.__slots__, "total_bytes")),
 )
 """The counts in which models are compared: paths of attributes of a ModelSummary, and of keys of its JSON."""
 

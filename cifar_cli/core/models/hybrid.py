@@ -59,8 +59,8 @@ def _trimmed(full: nn.Module) -> nn.Module:
         trimmed: nn.Module = timm.create_model(
             BACKBONE, pretrained=False, features_only=True, out_indices=tuple(range(FEATURE_INDEX + 1))
         )
-    wanted = trimmed.state_dict().keys()
-    trimmed.load_state_dict({key: value for key, value in full.state_dict().items() if key in wanted})
+    weights = full.state_dict()
+    trimmed.load_state_dict({key: weights[key] for key in trimmed.state_dict()})
     return trimmed
 
 

@@ -101,16 +101,7 @@ class _Convolution(torch.autograd.Function):
         features, weight = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.options
         gradients: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
-            gradient,
-            features,
-            weight,
-            ctx.bias_shape,
-            stride,
-            padding,
-            dilation,
-            False,  # not transposed
-            [0, 0],
-            groups,
-            ctx.needs_input_grad[:3],
+            *(gradient, features, weight, ctx.bias_shape, stride, padding, dilation),
+            *(False, [0, 0], groups, ctx.needs_input_grad[:3]),  # not transposed
         )
         return *gradients, None

@@ -100,7 +100,6 @@ def _load_imagenet(model: nn.Module, config: ModelConfig) -> None:
 
     from cifar_cli.core.models import cnn, hybrid
 
-    part = model.backbone if isinstance(model, hybrid.Hybrid) else model
     name = hybrid.BACKBONE if isinstance(model, hybrid.Hybrid) else cnn.timm_name(config)
     pretrained = timm.get_pretrained_cfg(name)
     if pretrained is None or not pretrained.has_weights:
@@ -108,9 +107,8 @@ def _load_imagenet(model: nn.Module, config: ModelConfig) -> None:
     try:
         _require_hub_or_cache(pretrained.hf_hub_id)
         if isinstance(model, hybrid.Hybrid):
-            donor = timm.create_model(name, pretrained=True, features_only=True)
-            wanted = part.state_dict().keys()
-            part.load_state_dict({k: v for k, v in donor.state_dict().items() if k in wanted})
+            donor = timm.create_model(name, pretrained=True, features_only=True).state_dict()
+            model.backbone.load_state_dict({key: donor[key] for key in model.backbone.state_dict()})
         else:
             load_pretrained(model, pretrained_cfg=pretrained.to_dict(), num_classes=config.classes)
     except Exception as error:  # the hub's client raises its own types and those of its HTTP library
@@ -139,15 +137,13 @@ def _require_hub_or_cache(repository: str | None) -> None:
     httpx.head(constants.ENDPOINT, timeout=HUB_TIMEOUT_SECONDS)
 
 
-def _is_transport_error(error: BaseException) -> bool:
+def _is_transport_error(error: BaseException | None) -> bool:
     """Whether an exception or one of its causes is about the network or an empty cache."""
-    seen: BaseException | None = error
-    while seen is not None:
-        module = type(seen).__module__.split(".")[0]
-        if isinstance(seen, OSError) or module in {"httpx", "httpcore", "requests", "urllib3", "huggingface_hub"}:
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+    if error is None:
+        return False
+    module = type(error).__module__.split(".")[0]
+    known = isinstance(error, OSError) or module in {"httpx", "httpcore", "requests", "urllib3", "huggingface_hub"}
+    return known or _is_transport_error(error.__cause__ or error.__context__)
 
 
 def _load_bundled(model: nn.Module, config: ModelConfig) -> None:
