@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from cifar_cli.core.counting.results import ModelSummary, SummaryConfig
+from cifar_cli.core.counting.config import SummaryConfig
+from cifar_cli.core.counting.results import ModelSummary
 from cifar_cli.core.counting.summary import summarize
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.listeners import SILENT, Listeners
