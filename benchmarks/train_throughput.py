@@ -1,20 +1,20 @@
-"""Training speed: `cifar train` against the course's program and against the bare step, in turns, in one run.
+"""Training speed: `cifar train` against the course's program and against the training step alone.
 
     python benchmarks/train_throughput.py [--dataset cifar10] [--data-dir data] [--models null,cnn,hybrid] [--rounds 4]
 
 Three sides train the same model from the same weights with the `course` recipe at batch 128:
-- the course's program (`course_program.py`: albumentations in eight workers, float32, Lightning's defaults),
-- `cifar train` as a user gets it, precision and memory format chosen by itself,
-- the bare step: forward, backward, clipping, fused Adam on one resident batch of random values, in the precision and
-  format that `cifar train` chose; once as anybody writes it (channels last where `cifar train` chose oneDNN's layout,
-  which nobody gets by writing a model), once as `cifar train` does it (freed memory kept, max pooling before ReLU,
-  oneDNN's layout if chosen, its way of clipping).
-Each side of each round runs in a process of its own.
-Every round gives the course's program and the bare steps STEPS steps, `cifar train` SECONDS (the steps it had in them
-are printed), one side after the other. Every other round begins with `cifar train`, so that a machine that slows down
-or speeds up favours neither; the bare steps come last, because they need its choice. A rate is that which `cifar train`
-reports, for all of them: the median over windows of 16 steps after the first ten. The table shows the median of the
-rounds. Nothing else may run on the machine.
+- the course's program (`course_program.py`: albumentations in eight workers, float32, Lightning's defaults);
+- `cifar train` with its defaults, so that it chooses precision and memory format;
+- the training step alone: forward, backward, clipping and fused Adam on one batch of random values that stays in
+  memory, in the precision and memory format that `cifar train` chose. It runs twice: as a plain PyTorch training step
+  (in channels last where `cifar train` chose oneDNN's layout, which a plain model cannot have), and as `cifar train`
+  does it (freed memory kept, max pooling before ReLU, oneDNN's layout if chosen, its way of clipping).
+
+Each side of each round runs in its own process, one after the other. In every round the course's program and the steps
+alone run STEPS steps, and `cifar train` runs SECONDS; its number of steps is printed. Every other round starts with
+`cifar train`, so that a machine that becomes slower or faster favours neither side. The steps alone come last,
+because they need its choice. Every rate is computed as `cifar train` computes its own: the median over windows of 16
+steps after the first ten steps. The table shows the median of the rounds. Nothing else may run on the machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from course_program import Program, StepTimes, loader, trainer, unheard
+from course_program import Program, StepTimes, loader, silenced, trainer
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -57,18 +57,18 @@ from cifar_cli.core.training.trainer import train
 
 BATCH = 128
 STEPS = {"null": 320, "cnn": 60, "hybrid": 60}
-SECONDS = {"null": 15.0, "cnn": 55.0, "hybrid": 50.0}  # of them some 20 are kept for the test of `cnn` and `hybrid`
+SECONDS = {"null": 15.0, "cnn": 55.0, "hybrid": 50.0}  # `cnn` and `hybrid` reserve about 20 for the test
 COURSE = replace(RECIPES["course"], batch=BATCH)
 
 
 def course_rate(name: str, data: DataConfig, folder: Path) -> float:
-    """Images per second of the course's program, which builds `hybrid` with its whole backbone."""
+    """Images per second of the course's program, which builds `hybrid` with its complete backbone."""
     store = open_dataset(data)
     rows = stratified_split(store.train.labels_N).train_indices
     model = build_model(ModelConfig(name=name, weights="none"), seed=42)
     program = Program(model, rate=spec_of(name).learning_rate)
     times = StepTimes()
-    with unheard():
+    with silenced():
         trainer(folder, callbacks=[times], max_steps=STEPS[name], limit_val_batches=0).fit(
             program, loader(store.train.images_NHWC[rows], store.train.labels_N[rows], train=True)
         )
@@ -76,7 +76,7 @@ def course_rate(name: str, data: DataConfig, folder: Path) -> float:
 
 
 def our_result(name: str, data: DataConfig, seconds: float, folder: Path) -> TrainResult:
-    """`cifar train` with everything at its default, stopped by its own time cap."""
+    """Run `cifar train` with its defaults until its time limit."""
     config = TrainConfig(
         model=ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"),
         data=data,
@@ -94,7 +94,7 @@ def bare_rate(
     device: torch.device = torch.device("cpu"),
     like_ours: bool = False,
 ) -> float:
-    """Images per second of the step alone, on one batch that lies on the device; as `cifar train` does it, or plain."""
+    """Images per second of the training step alone, on one batch on the device; as `cifar train` does it, or plain."""
     model = build_model(ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"), seed=42)
     model, dtype = model.to(device).train(), DTYPES.get(numerics.precision)
     if like_ours:
@@ -129,21 +129,21 @@ def bare_rate(
 
 
 def steps_of(result: TrainResult) -> int:
-    """The steps that `cifar train` made. Raises RuntimeError where they are too few for a rate."""
+    """Number of steps that `cifar train` ran. Raises RuntimeError if they are too few for a rate."""
     steps = int(read_checkpoint(result.run_dir / "checkpoints/last.ckpt")["global_step"])
     if steps < WARM_UP_STEPS + 2 * WINDOW_STEPS:
-        raise RuntimeError(f"`cifar train` had time for {steps} steps only: SECONDS is too short on this machine")
+        raise RuntimeError(f"`cifar train` ran only {steps} steps: SECONDS is too short for this machine")
     return steps
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call the function in a fresh process, so that no side inherits another's settings or memory."""
+    """Call the function in a new process, so that no side inherits another's settings or memory."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()
 
 
 def rate_of(ended: list[float], batch: int = BATCH) -> float:
-    """The steady rate of steps that ended at these times."""
+    """Images per second of steps that ended at these times."""
     return steady_rate([(batch, after - before) for before, after in pairwise(ended)])
 
 
@@ -159,9 +159,9 @@ def main() -> None:
         title=f"training, images per second, batch {BATCH}, recipe course, {os.cpu_count()} cores of "
         f"{processor_name()}, torch {torch.__version__}"
     )
-    headings = ("model", "course's program", "cifar train", "times", "bare step", "as in cifar train", "precision")
+    headings = ("model", "course's program", "cifar train", "times", "plain step", "its own step", "chosen")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("model", "precision") else "right")
+        table.add_column(heading, justify="left" if heading in ("model", "chosen") else "right")
     for name in options.models.split(","):
         rows = []
         with tempfile.TemporaryDirectory() as temporary:

@@ -35,8 +35,8 @@ def evaluate(
         dataset=dataset,
         data_dir=data_dir,
         batch=batch,
+        device="cuda" if accelerator == "gpu" else accelerator,  # type: ignore[arg-type]
         out=out,
-        device=accelerator.replace("gpu", "cuda"),  # type: ignore[arg-type]
     )
     from cifar_cli.core.evaluation.evaluate import evaluate as run
     from cifar_cli.render import console, tables
