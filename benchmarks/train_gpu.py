@@ -26,11 +26,12 @@ from train_throughput import COURSE, bare_rate
 
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.training.config import Numerics, TrainConfig
+from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.recipe import RECIPES, Recipe
-from cifar_cli.core.training.trainer import train
+from cifar_cli.core.training.results import Numerics
+from cifar_cli.core.training.train import train
 from cifar_cli.core.workflow.config import TrainRequest
-from cifar_cli.core.workflow.run import run
+from cifar_cli.core.workflow.run import train_and_report
 
 MODELS = ("null", "cnn", "hybrid")
 GOAL = 0.7612  # test accuracy that the course reports for `null`
@@ -68,7 +69,7 @@ def _speeds(data: DataConfig, seconds: float) -> Iterable[str]:
                     profile=True,
                     run_dir=Path(temporary) / "run",
                 )
-                (result,) = run(TrainRequest(config=config, batch_auto=batch_auto)).results
+                (result,) = train_and_report(TrainRequest(config=config, batch_auto=batch_auto)).results
                 (trace,) = (result.run_dir / "profile").glob("*.json")
                 idle = idle_share(json.loads(trace.read_text(encoding="utf-8"))["traceEvents"])
             numerics = Numerics(precision=result.precision, memory_format=result.memory_format)

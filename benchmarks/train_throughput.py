@@ -37,7 +37,7 @@ import torch
 from course_program import Program, StepTimes, loader, silenced, trainer
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.data.dataset import open_dataset
@@ -46,14 +46,15 @@ from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.models.training_form import LAYOUTS, training_form
-from cifar_cli.core.training.callbacks.clock import WARM_UP_STEPS, WINDOW_STEPS, steady_rate
 from cifar_cli.core.training.checkpoint import read_checkpoint
-from cifar_cli.core.training.config import Numerics, TrainConfig, TrainResult
+from cifar_cli.core.training.config import StepConfig, TrainConfig
 from cifar_cli.core.training.machine import keep_freed_memory, wait_for
-from cifar_cli.core.training.numerics import DTYPES, processor_name
-from cifar_cli.core.training.optimizers import clip_gradients, make_optimizer
+from cifar_cli.core.training.numerics import processor_name
+from cifar_cli.core.training.pace import WARM_UP_STEPS, WINDOW_STEPS, steady_rate
 from cifar_cli.core.training.recipe import RECIPES
-from cifar_cli.core.training.trainer import train
+from cifar_cli.core.training.results import Numerics, TrainResult
+from cifar_cli.core.training.step import AUTOCAST_DTYPES, TrainingStep
+from cifar_cli.core.training.train import train
 
 BATCH = 128
 STEPS = {"null": 320, "cnn": 60, "hybrid": 60}
@@ -96,36 +97,46 @@ def bare_rate(
 ) -> float:
     """Images per second of the training step alone, on one batch on the device; as `cifar train` does it, or plain."""
     model = build_model(ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"), seed=42)
-    model, dtype = model.to(device).train(), DTYPES.get(numerics.precision)
+    images = torch.randn(batch, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(10, (batch,), device=device)
     if like_ours:
         keep_freed_memory()
-        model = training_form(model, numerics.memory_format)
-        layout = LAYOUTS[numerics.memory_format]
+        step = _our_step(model, numerics, device)
     else:
-        layout = torch.channels_last if numerics.memory_format == "onednn" else LAYOUTS[numerics.memory_format]
-        model = model.to(memory_format=layout)
-    optimizer = make_optimizer(model, COURSE, learning_rate=1e-3)
-    images = (
-        torch.randn(batch, 3, 32, 32, device=device)
-        .contiguous(memory_format=torch.channels_last)
-        .to(memory_format=layout)
-    )
-    labels = torch.randint(10, (batch,), device=device)
+        step = _plain_step(model, numerics, device)
     ended = []
     for _ in range(STEPS[name]):
-        optimizer.zero_grad()
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            loss = nn.functional.cross_entropy(model(images), labels)
-        loss.backward()
-        if like_ours:
-            clip_gradients(model, 1.0)
-        else:
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        step(images, labels)
         if len(ended) % WINDOW_STEPS == 0:
             wait_for(device)
         ended.append(time.perf_counter())
     return rate_of(ended, batch)
+
+
+def _our_step(model: nn.Module, numerics: Numerics, device: torch.device) -> Callable[[Tensor, Tensor], Any]:
+    """The training step that `cifar train` runs."""
+    model = training_form(model, numerics.memory_format).to(device).train()
+    config = StepConfig.of_recipe(
+        COURSE, learning_rate=1e-3, precision=numerics.precision, memory_format=numerics.memory_format
+    )
+    return TrainingStep(model, config, device_type=device.type)
+
+
+def _plain_step(model: nn.Module, numerics: Numerics, device: torch.device) -> Callable[[Tensor, Tensor], None]:
+    """A plain PyTorch training step in the same precision and layout."""
+    layout = torch.channels_last if numerics.memory_format == "onednn" else LAYOUTS[numerics.memory_format]
+    model, dtype = model.to(device).to(memory_format=layout).train(), AUTOCAST_DTYPES[numerics.precision]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            loss = nn.functional.cross_entropy(model(images.to(memory_format=layout)), labels)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
 
 
 def steps_of(result: TrainResult) -> int:

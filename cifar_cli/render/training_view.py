@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from rich.console import Console, Group, RenderableType
@@ -25,8 +25,9 @@ SPARKLINE_WIDTH = 40
 class TrainingView:
     """Shows preparation, steps and notes of a run; a terminal has one live part at a time."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
+        self._clock = clock
         self.live: Live | None = None
         self._bars = ExitStack()
         self._listen: OnProgress | None = None
@@ -42,8 +43,8 @@ class TrainingView:
     def on_step(self, progress: TrainProgress) -> None:
         """A training step: a panel in a terminal, a line every few seconds elsewhere."""
         if not self.console.is_terminal:
-            if time.monotonic() - self._said_at >= PLAIN_LINE_SECONDS:
-                self._said_at = time.monotonic()
+            if self._clock() - self._said_at >= PLAIN_LINE_SECONDS:
+                self._said_at = self._clock()
                 note(plain_line(progress))
             return
         self._end_bars()
@@ -73,9 +74,9 @@ class TrainingView:
 
 
 @contextmanager
-def training_shown() -> Iterator[TrainingView]:
+def training_shown(*, clock: Callable[[], float] = time.monotonic) -> Iterator[TrainingView]:
     """Yield the view. At the end the live part is removed, and lines stay."""
-    view = TrainingView(stderr())
+    view = TrainingView(stderr(), clock=clock)
     try:
         yield view
     finally:
