@@ -71,8 +71,7 @@ class _Batches:
         self.rank = rank
         self.world_size = world_size
         full, rest = divmod(len(indices), batch)
-        # A rest too small to give every device an image would leave one of them waiting for the others.
-        self.count = full + int(rest >= world_size and not drop_last)
+        self.count = full + int(rest > 0 and not drop_last)
         self._order: tuple[int, Tensor] | None = None
 
     def make(self, epoch: int, index: int) -> Batch:
@@ -86,6 +85,8 @@ class _Batches:
             whole = order[index * self.batch : (index + 1) * self.batch]
             of = len(whole)
             first, end = of * self.rank // self.world_size, of * (self.rank + 1) // self.world_size
+            if first == end:  # the batch's first image in place of none, because many models refuse an empty batch
+                first, end = 0, 1
             rows.append(whole[first:end])
             places.append((derive_seed(self.seed, _AUGMENT, epoch, index), first, end - first, of))
         chosen, counts = torch.cat(rows), [len(each) for each in rows]
@@ -177,6 +178,10 @@ class BatchLoader:
             self._next = index + 1
             yield made
         self.set_epoch(epoch + 1)
+
+    def make(self, epoch: int, indices: range) -> list[Batch]:
+        """Consecutive batches of an epoch, each the same as made alone."""
+        return self._batches.make_group(epoch, indices)
 
     def _make(self, epoch: int, wanted: range) -> Iterator[Batch]:
         """Makes one batch, then two, then four…: the first is not to be waited for."""

@@ -17,6 +17,7 @@ from cifar_cli.core.data.loader import BatchLoader, Transform, WorkerLoader
 from cifar_cli.core.data.splits import stratified_split
 from cifar_cli.core.data.store import Part, Store
 from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.ranks import ALONE, Ranks
 
 EVAL_BATCH = 512  # evaluation keeps no activations, so large batches cost little memory
 
@@ -32,8 +33,10 @@ class Loaders:
     val_indices: Tensor
 
 
-def make_loaders(config: TrainConfig, store: Store, *, device: torch.device) -> Loaders:
+def make_loaders(config: TrainConfig, store: Store, *, device: torch.device, ranks: Ranks = ALONE) -> Loaders:
     """Make the loaders. With the batched pipeline all images are copied to `device`.
+
+    ranks: of several processes, each gets its slice of every training batch.
 
     Raises DataError when the training images can't be split, AugmentError and ConfigError for a bad policy.
     """
@@ -51,6 +54,7 @@ def make_loaders(config: TrainConfig, store: Store, *, device: torch.device) -> 
             seed=config.seed,
             pipeline=config.pipeline,
             workers=config.workers,
+            ranks=ranks,
         ),
         val=eval_loader(on_device, val_indices, img_size=config.model.img_size),
         test=loader_of_test(store, img_size=config.model.img_size, device=device, images=only),
@@ -69,6 +73,7 @@ def train_loader(
     seed: int,
     pipeline: PipelineName,
     workers: int,
+    ranks: Ranks = ALONE,
 ) -> BatchLoader:
     """Shuffled and augmented batches of the rows `indices`.
 
@@ -77,7 +82,17 @@ def train_loader(
     make, transform = BatchLoader, _transform(policy, img_size, pipeline)
     if pipeline == "albumentations":
         make = partial(WorkerLoader, workers=workers)  # type: ignore[assignment]
-    return make(part.images_NHWC, part.labels_N, indices, batch=batch, transform=transform, seed=seed, shuffle=True)
+    return make(
+        part.images_NHWC,
+        part.labels_N,
+        indices,
+        batch=batch,
+        transform=transform,
+        seed=seed,
+        shuffle=True,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
 
 
 def loader_of_test(

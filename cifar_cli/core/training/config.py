@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cifar_cli.core.choices import (
     DeviceChoice,
@@ -14,6 +14,7 @@ from cifar_cli.core.choices import (
     PipelineName,
     Precision,
     PrecisionChoice,
+    StrategyChoice,
     require_choice,
 )
 from cifar_cli.core.data.config import DataConfig
@@ -77,6 +78,13 @@ class TrainConfig:
     workers: int = 2
     """Processes of the albumentations pipeline."""
     device: DeviceChoice = "auto"
+    devices: int | Literal["auto"] = 1
+    """Processes on each node, one a device; "auto" takes all GPUs, or one process on the CPU. Under torchrun or srun
+    the launcher decides."""
+    num_nodes: int = 1
+    """Machines; more than one need a launcher."""
+    strategy: StrategyChoice = "auto"
+    """How several processes share a step; "auto" takes "ddp"."""
     precision: PrecisionChoice = "auto"
     """"auto" takes the fastest precision on this machine whose loss agrees with float32."""
     memory_format: MemoryFormatChoice = "auto"
@@ -94,6 +102,16 @@ class TrainConfig:
         require_choice("--pipeline", self.pipeline, PipelineName)
         require_choice("--precision", self.precision, PrecisionChoice)
         require_choice("--memory-format", self.memory_format, MemoryFormatChoice)
+        require_choice("--strategy", self.strategy, StrategyChoice)
+        for flag, count in (("--devices", self.devices), ("--num-nodes", self.num_nodes)):
+            if isinstance(count, int) and count < 1:
+                raise ConfigError(f"{flag} {count} leaves nothing to train on", remedy="pass 1 or more")
+        if isinstance(self.devices, int) and self.recipe.batch < self.devices * self.num_nodes:
+            raise ConfigError(
+                f"--batch {self.recipe.batch} holds less than one image for each of "
+                f"{self.devices * self.num_nodes} devices",
+                remedy="pass a larger --batch, which is over all devices together, or fewer --devices",
+            )
         if self.augment_file is not None and self.pipeline != "albumentations":
             raise ConfigError(
                 "--augment names an albumentations policy, which the batched pipeline can't carry out",
@@ -138,3 +156,7 @@ class ResumeConfig:
     """None keeps the run's."""
     max_seconds: float | None = None
     """Of the whole run, the time before the interruption included. None keeps the run's."""
+    devices: int | Literal["auto"] | None = None
+    """As in TrainConfig: a run may continue on another number of devices. None keeps the run's."""
+    num_nodes: int | None = None
+    """None keeps the run's."""

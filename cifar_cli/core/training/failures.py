@@ -6,11 +6,12 @@ import errno
 
 import torch
 
+from cifar_cli.core.training.ranks import LostProcessError
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.errors import ResourceError
 
 
-def explained(error: OSError | RuntimeError, run: RunDir, *, compiled: bool) -> Exception:
+def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
     """The error as a ResourceError where the user can act on it, otherwise the error itself."""
     if isinstance(error, torch.OutOfMemoryError):
         return ResourceError(
@@ -21,9 +22,11 @@ def explained(error: OSError | RuntimeError, run: RunDir, *, compiled: bool) -> 
             f"torch.compile can't compile this model here ({str(error).strip().splitlines()[0]})",
             remedy="pass --no-compile, or install a C++ compiler",
         )
+    go_on = f"continue with `cifar train --resume {run.path}`" if run.last.exists() else "start again"
+    if isinstance(error, LostProcessError):
+        return ResourceError(error.what, remedy=go_on)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     # torch.save reports a full disk as a RuntimeError.
     if full or "PytorchStreamWriter failed" in str(error):
-        go_on = f"continue with `cifar train --resume {run.path}`" if run.last.exists() else "start again"
         return ResourceError(f"there is no space left to write to {run.path}", remedy=f"free some, then {go_on}")
     return error

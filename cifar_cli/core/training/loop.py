@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from cifar_cli.core.data.store import Store
+from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
@@ -27,6 +29,7 @@ from cifar_cli.core.training.machine import fast_kernels, wait_for
 from cifar_cli.core.training.pace import Pace
 from cifar_cli.core.training.pictures import Pictures
 from cifar_cli.core.training.prepare import Prepared
+from cifar_cli.core.training.ranks import Agreement, LostProcessError
 from cifar_cli.core.training.record import Record
 from cifar_cli.core.training.results import EpochResult, TrainProgress, TrainResult
 from cifar_cli.core.training.run_dir import RunDir, create_run_dir
@@ -60,9 +63,13 @@ def fit(
     Raises Interrupted (with everything saved) on Ctrl-C, CifarError when the run diverges, ResourceError when memory
     or disk space runs out.
     """
+    ranks = prepared.ranks
     if run is None:
         run = create_run_dir(prepared.config.run_dir, model=prepared.config.model.label)
     prepared = replace(prepared, config=replace(prepared.config, run_dir=run.path))
+    if ranks.is_first:
+        ranks.order(prepared.config)
+    ranks.meet()
     loop = Loop(prepared, run, listeners, seams)
     try:
         try:
@@ -70,11 +77,12 @@ def fit(
                 loop.train()
         except KeyboardInterrupt:
             raise interrupted("interrupted; everything up to the last complete epoch is saved", run) from None
-        except (OSError, RuntimeError) as error:
-            raise explained(error, run, compiled=prepared.config.compile) from error
+        except (OSError, RuntimeError, LostProcessError) as error:
+            raise explained(ranks.explained(error), run, compiled=prepared.config.compile) from error
         return loop.test()
     finally:
-        loop.writer.close()
+        if loop.writer is not None:
+            loop.writer.close()
 
 
 class Loop:
@@ -86,6 +94,7 @@ class Loop:
         assert config.precision != "auto"
         assert config.memory_format != "auto"
         self.config, self.run, self.listeners, self.device = config, run, listeners, device
+        self.ranks = ranks = prepared.ranks
         self.store, self.loaders, self.clock = store, loaders, seams.clock
         self.epochs = 1 if config.fast_dev_run else recipe.max_epochs
         self.steps_per_epoch = len(loaders.train)
@@ -99,8 +108,11 @@ class Loop:
             precision=config.precision,
             memory_format=config.memory_format,
         )
+        ranks.same_weights(prepared.model)
         model = training_form(prepared.model, config.memory_format).to(device).train()
-        self.step = seams.make_step(model, step_config, device_type=device.type, on_stage=self.accounting.enter)
+        self.step = seams.make_step(
+            model, step_config, device_type=device.type, on_stage=self.accounting.enter, parallel=ranks.parallel
+        )
         self.rate = LearningRate(self.step.optimizer, recipe, steps=self.epochs * self.steps_per_epoch)
         self.train_scores, self.val_scores = (Scores(len(store.classes)).to(device) for _ in range(2))
         self.pace = Pace()
@@ -115,28 +127,37 @@ class Loop:
             * (1 if config.precision == "32" else FLOAT32_COST),
         )
         self.description = describe(config, classes=store.classes, synthetic=store.synthetic)
-        self.writer = SummaryWriter(run.path)
-        self.writer.add_text("dataset", dataset_line(store))
+        self.writer = SummaryWriter(run.path) if ranks.is_first else None
         self.record = Record(run, self.writer, listeners, clock=seams.clock)
+        self.interrupts = Interrupts()
+        self.agreed = Agreement()
+        checkpoint = ranks.broadcast(prepared.checkpoint)
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self.began = prepared.began
+        if self.writer is None:
+            return
+        self.writer.add_text("dataset", dataset_line(store))
         self.pictures = Pictures(
             self.writer,
             store,
             {"train": loaders.train_indices, "val": loaders.val_indices},
             img_size=config.model.img_size,
         )
-        self.interrupts = Interrupts()
-        if prepared.checkpoint is not None:
-            self._restore(prepared.checkpoint)
-        environment: dict[str, Any] = {"device": str(device), "torch": str(torch.__version__)}
-        if prepared.checkpoint is None:
+        environment: dict[str, Any] = {
+            "device": str(device),
+            "processes": ranks.world_size,
+            "torch": str(torch.__version__),
+        }
+        if checkpoint is None:
             environment["trials"] = [asdict(trial) for trial in prepared.numerics.trials]
         run.write_config(self.description | environment)
-        self.began = prepared.began
 
     def train(self) -> None:
         """Train until the epochs are done or the time is up."""
         self._introduce()
-        torch.manual_seed(self.config.seed)  # for what the model draws while it trains, such as dropout
+        # For what the model draws while it trains, such as dropout; each process has other images.
+        torch.manual_seed(self.config.seed + self.ranks.rank)
         if self.config.compile:
             self.step.model.compile()
         steps = self.epochs * self.steps_per_epoch
@@ -144,8 +165,7 @@ class Loop:
         with self.accounting.spending("fit"), self._profiled(steps) as after_step:
             while self.epoch < self.epochs and self.stopped_by != "time":
                 self._train_epoch(after_step)
-                self._validate()
-                self._finish_epoch()
+                self._finish_epoch(self._validate())
 
     def _train_epoch(self, after_step: Callable[[], None]) -> None:
         """Take the steps of an epoch, or of what is left of one that was interrupted."""
@@ -153,74 +173,106 @@ class Loop:
         self.train_scores.reset()
         self.pace.start_epoch()
         self.loaders.train.set_epoch(self.epoch)
+        self._agree()
         last = self.clock()
         for images_BCHW, labels_B in self.loaders.train:
             if self.rate.follows_time:
-                self.rate.set_for(self.global_step, time_share=self.deadline.share_used(self.pace.seconds_per_image))
+                self.rate.set_for(self.global_step, time_share=self.agreed.time_share)
+            images = self._images_of_step()
+            own_images = self.ranks.images_of(images)
+            self.step.weight = own_images * self.ranks.world_size / images
             self.accounting.start_step()
             loss, logits_BK = self.step(images_BCHW, labels_B)
             self.accounting.end_step()
             with self.accounting.spending("metrics"):
-                self.train_scores.update(loss, logits_BK, labels_B)
+                if own_images:
+                    self.train_scores.update(loss, logits_BK, labels_B)
             self.epoch_step += 1
             self.global_step += 1
             now = self.clock()
-            self.pace.add(len(labels_B), now - last)
+            self.pace.add(images, now - last)
             last = now
             after_step()
+            self._agree()
             is_last = self.epoch_step == self.steps_per_epoch
-            if is_last or self.record.progress_is_due():
+            if is_last or self.agreed.progress_is_due:
                 self.record.report_progress(self._progress())
-            if self.deadline.is_reached(self.pace.seconds_per_image):
+            if self.agreed.time_is_up:
                 self.stopped_by = "time"
                 return
             # After the last step of an epoch, its validation and record come first.
-            if self.interrupts.asked and not is_last:
+            if self.agreed.signal and not is_last:
                 self._save(self.run.last, next_epoch=self.epoch)
-                raise interrupted(f"interrupted in epoch {self.epoch + 1}; everything so far is saved", self.run)
+                what = f"interrupted in epoch {self.epoch + 1}; everything so far is saved"
+                raise interrupted(what, self.run, by=self.agreed.signal)
 
-    def _validate(self) -> None:
+    def _agree(self) -> None:
+        """Exchange the one message of a step, after which all processes do the same."""
+        pace, follows_time = self.pace.seconds_per_image, self.rate.follows_time
+        self.agreed = self.ranks.agree(
+            Agreement(
+                signal=self.interrupts.signal,
+                time_is_up=self.deadline.is_reached(pace),
+                progress_is_due=self.record.progress_is_due(),
+                time_share=self.deadline.share_used(pace) if follows_time else 0.0,
+            )
+        )
+
+    def _images_of_step(self) -> int:
+        """Images of the batch at `epoch_step`, over all processes."""
+        batch = self.config.recipe.batch
+        return min(batch, len(self.loaders.train_indices) - self.epoch_step * batch)
+
+    def _validate(self) -> Scores:
         with self.accounting.spending("validation"):
             start = self.clock()
             self.val_scores.reset()
             validate(
                 self.step.evaluated,
-                self.loaders.val,
+                self.ranks.own_batches(self.loaders.val),
                 self.val_scores,
                 layout=self.step.layout,
                 autocast=self.step.autocast(),
             )
+            val_scores = self.val_scores.joined(self.ranks)
             wait_for(self.device)
             self.deadline.validation_seconds = self.clock() - start
+        return val_scores
 
-    def _finish_epoch(self) -> None:
+    def _finish_epoch(self, val_scores: Scores) -> None:
         """Record the epoch, check for NaN, save checkpoints, draw pictures."""
         start = self.clock()
         with self.accounting.spending("logging"):
-            result = self._epoch_result()
+            train_scores = self.train_scores.joined(self.ranks)
+            result = self._epoch_result(train_scores, val_scores)
             self.record.add_epoch(result)
             self._require_finite(result)
             if result.best:
                 self._save(self.run.best, next_epoch=self.epoch + 1)
             self._save(self.run.last, next_epoch=self.epoch + 1)
-            scores = {"train": self.train_scores, "val": self.val_scores}
-            self.pictures.draw(self.step.evaluated, result.epoch, scores, self.device)
+            if self.ranks.is_first:
+                scores = {"train": train_scores, "val": val_scores}
+                self.pictures.draw(self.step.evaluated, result.epoch, scores, self.device)
+            self.ranks.meet()  # the others wait while rank 0 writes
         self.deadline.logging_seconds = self.clock() - start
         self.epoch, self.epoch_step = self.epoch + 1, 0
-        if self.interrupts.asked and self.epoch < self.epochs and self.stopped_by != "time":
-            raise interrupted(f"interrupted in epoch {self.epoch}, after its last step; everything is saved", self.run)
+        self._agree()
+        if self.agreed.signal and self.epoch < self.epochs and self.stopped_by != "time":
+            what = f"interrupted in epoch {self.epoch}, after its last step; everything is saved"
+            raise interrupted(what, self.run, by=self.agreed.signal)
 
     def test(self) -> TrainResult:
         """Score the best weights once on the test split."""
         train_seconds = self.deadline.elapsed_seconds
         with self.accounting.spending("test"):
             scores = score(
-                load_checkpoint(self.run.best).model,  # a model of its own: the trained one may be compiled
+                self._best_model(),
                 self.loaders.test,
                 classes=len(self.store.classes),
                 device=self.device,
                 flip_average=True,
                 on_progress=self.listeners.on_progress,
+                ranks=self.ranks,
             )
         config = self.config
         result = TrainResult(
@@ -242,11 +294,20 @@ class Loop:
             precision=self.step.config.precision,
             memory_format=self.step.config.memory_format,
             time=self.accounting.spent(data=self.loaders.train.seconds),
-            asked_to_stop=self.interrupts.asked,
+            asked_to_stop=self.agreed.signal != 0,
             config=config,
         )
-        self.run.write_summary(result.to_dict())
-        return result
+        if self.ranks.is_first:
+            self.run.write_summary(result.to_dict())
+        answer: TrainResult = self.ranks.broadcast(result)
+        return answer
+
+    def _best_model(self) -> nn.Module:
+        """The weights that are kept, in a model of its own: the trained one may be compiled."""
+        first = self.ranks.is_first
+        model = load_checkpoint(self.run.best).model if first else build_untrained(self.config.model)
+        self.ranks.same_weights(model)
+        return model
 
     def _introduce(self) -> None:
         """Tell the listeners what is trained, on what, and where the run goes."""
@@ -257,6 +318,10 @@ class Loop:
             f"{len(self.loaders.train_indices):,} images of {dataset_line(self.store)}, {self.device}, "
             f"precision {config.precision}, {config.memory_format}; everything goes to {self.run.path}"
         )
+        if (world_size := self.ranks.world_size) > 1:
+            batch, slices = config.recipe.batch, self.ranks.images_of(config.recipe.batch)
+            even = f"{world_size} × {slices}" if batch % world_size == 0 else f"{slices} or {slices + 1} each"
+            note(f"{world_size} processes share every batch: {batch} = {even}")
         left_out: tuple[str, ...] = getattr(self.step.model, "optional_prefixes", ())
         if left_out and config.model.trim_backbone:
             names = ", ".join(prefix.rstrip(".") for prefix in left_out)
@@ -268,26 +333,27 @@ class Loop:
         return traced_steps(self.run.path / "profile", self.device, steps=steps)
 
     def _progress(self) -> TrainProgress:
+        scores = self.train_scores.joined(self.ranks)
         return TrainProgress(
             epoch=self.epoch + 1,
             epochs=self.epochs,
             step=self.epoch_step,
             steps=self.steps_per_epoch,
-            loss=self.train_scores.loss,
-            accuracy=self.train_scores.accuracy,
+            loss=scores.loss,
+            accuracy=scores.accuracy,
             val_accuracies=tuple(self.record.val_accuracies),
             images_per_second=self.pace.epoch_images_per_second,
             elapsed_seconds=self.deadline.elapsed_seconds,
             max_seconds=self.deadline.max_seconds,
         )
 
-    def _epoch_result(self) -> EpochResult:
-        val_accuracy = self.val_scores.accuracy
+    def _epoch_result(self, train_scores: Scores, val_scores: Scores) -> EpochResult:
+        val_accuracy = val_scores.accuracy
         return EpochResult(
             epoch=self.epoch + 1,
-            train_loss=self.train_scores.loss,
-            train_accuracy=self.train_scores.accuracy,
-            val_loss=self.val_scores.loss,
+            train_loss=train_scores.loss,
+            train_accuracy=train_scores.accuracy,
+            val_loss=val_scores.loss,
             val_accuracy=val_accuracy,
             learning_rate=self.rate.current,
             elapsed_seconds=self.deadline.elapsed_seconds,
@@ -304,7 +370,7 @@ class Loop:
         updated = self.step.optimizer.state
         if not math.isfinite(result.train_loss):
             lost = f"the training loss became {result.train_loss}"
-        elif not all(bool(weight.isfinite().all()) for weight in updated):
+        elif self.ranks.any(not all(bool(weight.isfinite().all()) for weight in updated)):
             lost = "a weight became NaN or infinite"
         else:
             return
@@ -314,7 +380,9 @@ class Loop:
         )
 
     def _save(self, path: Path, *, next_epoch: int) -> None:
-        """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0."""
+        """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0. Rank 0 does it."""
+        if not self.ranks.is_first:
+            return
         save_checkpoint(
             path,
             self.step,

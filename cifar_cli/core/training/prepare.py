@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,13 +13,14 @@ from torch import nn
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store
-from cifar_cli.core.models.build import build_model
+from cifar_cli.core.models.build import build_model, build_untrained
 from cifar_cli.core.training.batches import Loaders, make_loaders
 from cifar_cli.core.training.checkpoint import read_checkpoint, trained_config
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import fast_kernels, prepared_device
 from cifar_cli.core.training.numerics import choose_numerics, require_precision
+from cifar_cli.core.training.ranks import ALONE, Ranks
 from cifar_cli.core.training.recipe import Recipe
 from cifar_cli.core.training.results import Numerics
 from cifar_cli.core.training.run_dir import RunDir, open_run_dir
@@ -40,13 +42,16 @@ class Prepared:
     """How precision and memory format were chosen."""
     began: float
     """When the user's command began, in seconds of time.monotonic()."""
+    ranks: Ranks = ALONE
+    """The processes that train together."""
     checkpoint: dict[str, Any] | None = None
     """The content of last.ckpt for a run that is continued."""
 
     def with_recipe(self, recipe: Recipe) -> Prepared:
         """The same with another batch size or budget. The model and the store are not made again."""
         config = replace(self.config, recipe=recipe)
-        return replace(self, config=config, loaders=make_loaders(config, self.store, device=self.device))
+        loaders = make_loaders(config, self.store, device=self.device, ranks=self.ranks)
+        return replace(self, config=config, loaders=loaders)
 
     def with_seed(self, seed: int, *, began: float) -> Prepared:
         """The same with other initial weights, order and augmentation, on the same store."""
@@ -55,14 +60,15 @@ class Prepared:
             self,
             config=config,
             model=build_model(config.model, seed=seed),
-            loaders=make_loaders(config, self.store, device=self.device),
+            loaders=make_loaders(config, self.store, device=self.device, ranks=self.ranks),
             began=began,
         )
 
 
-def prepare(config: TrainConfig, listeners: Listeners = SILENT) -> Prepared:
+def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks = ALONE) -> Prepared:
     """Build the model, open the dataset, choose precision and memory format.
 
+    Of several processes, rank 0 prepares; the others get what it has chosen with its order to train.
     Raises CifarError children for what the user can correct.
     """
     began = time.monotonic() if listeners.began is None else listeners.began
@@ -83,14 +89,17 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT) -> Prepared:
         config=config,
         model=model,
         store=store,
-        loaders=make_loaders(config, store, device=device),
+        loaders=make_loaders(config, store, device=device, ranks=ranks),
         device=device,
         numerics=numerics,
         began=began,
+        ranks=ranks,
     )
 
 
-def prepare_resumed(asked: ResumeConfig, listeners: Listeners = SILENT) -> tuple[Prepared, RunDir]:
+def prepare_resumed(
+    asked: ResumeConfig, listeners: Listeners = SILENT, *, ranks: Ranks = ALONE
+) -> tuple[Prepared, RunDir]:
     """Read a run's last checkpoint and open its dataset.
 
     Raises CheckpointError when the directory holds nothing that can be continued, ConfigError for fewer epochs than
@@ -114,13 +123,38 @@ def prepare_resumed(asked: ResumeConfig, listeners: Listeners = SILENT) -> tuple
         config=config,
         model=build_model(config.model, seed=config.seed),
         store=store,
-        loaders=make_loaders(config, store, device=device),
+        loaders=make_loaders(config, store, device=device, ranks=ranks),
         device=device,
         numerics=Numerics(precision=config.precision, memory_format=config.memory_format),
         began=began,
+        ranks=ranks,
         checkpoint=content,
     )
     return prepared, run
+
+
+def prepare_ordered(config: TrainConfig, ranks: Ranks) -> Prepared:
+    """Get ready to train a config that rank 0 has prepared. The weights come from rank 0 later."""
+    device = prepared_device(config.device)
+    store = open_dataset(config.data)
+    assert config.precision != "auto"
+    assert config.memory_format != "auto"
+    return Prepared(
+        config=config,
+        model=build_untrained(config.model),
+        store=store,
+        loaders=make_loaders(config, store, device=device, ranks=ranks),
+        device=device,
+        numerics=Numerics(precision=config.precision, memory_format=config.memory_format),
+        began=time.monotonic(),
+        ranks=ranks,
+    )
+
+
+def run_config(run_dir: Path) -> TrainConfig:
+    """The config of a run that can be continued. Raises CheckpointError where there is none."""
+    run = open_run_dir(run_dir)
+    return _continued(run, read_checkpoint(run.last))[0]
 
 
 def fitted_to(config: TrainConfig, store: Store) -> TrainConfig:

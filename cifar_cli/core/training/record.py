@@ -16,9 +16,14 @@ PROGRESS_SECONDS = 0.5  # between two reports: reading the loss waits for the de
 
 
 class Record:
-    """Writes the result of every epoch and tells the listeners."""
+    """Writes the result of every epoch and tells the listeners.
 
-    def __init__(self, run: RunDir, writer: SummaryWriter, listeners: Listeners, *, clock: Callable[[], float]) -> None:
+    writer: None for a process that writes nothing, because another one does.
+    """
+
+    def __init__(
+        self, run: RunDir, writer: SummaryWriter | None, listeners: Listeners, *, clock: Callable[[], float]
+    ) -> None:
         self.val_accuracies: list[float] = []
         """Of the finished epochs, the first one first."""
         self._run, self._writer, self._listeners, self._clock = run, writer, listeners, clock
@@ -40,6 +45,8 @@ class Record:
     def add_epoch(self, result: EpochResult) -> None:
         """Append the epoch to metrics.csv and TensorBoard and tell the listeners."""
         self.val_accuracies.append(result.val_accuracy)
+        if self._writer is None:
+            return
         self._run.append_metrics(result)
         for name, value in asdict(result).items():
             if name != "best":
@@ -53,4 +60,5 @@ class Record:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the epochs of a checkpoint, and drop later rows of metrics.csv: those epochs are trained again."""
         self.val_accuracies = [float(accuracy) for accuracy in state["val_accuracies"]]
-        self._run.keep_metrics(len(self.val_accuracies))
+        if self._writer is not None:
+            self._run.keep_metrics(len(self.val_accuracies))

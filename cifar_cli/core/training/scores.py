@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cifar_cli.core.data.loader import BatchLoader
 from cifar_cli.core.progress import OnProgress, Progress, silent
+from cifar_cli.core.training.ranks import ALONE, Ranks
 
 COUNTED_TOGETHER = 1024  # images: a call of the confusion matrix takes 0.1 ms, however few they are
 
@@ -28,11 +30,13 @@ class Scores(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         # Labels come from a verified store, so their range needs no check at every step.
-        self.confusion: Metric = MulticlassConfusionMatrix(max(classes, 2), validate_args=False)
+        # Several processes are joined here, with their losses, and not by the metric.
+        self.confusion: Metric = MulticlassConfusionMatrix(max(classes, 2), validate_args=False, sync_on_compute=False)
         self._uncounted: list[tuple[Tensor, Tensor]] = []  # predicted and true classes of recent batches
         self._images_uncounted = 0
-        self._losses: list[tuple[Tensor, int]] = []  # mean and size of the batches not yet in the sum
-        self._loss_sum = 0.0
+        self._losses: list[tuple[Tensor, int]] = []  # mean and size of batches, not yet read from the device
+        self._batches: list[tuple[float, int]] = []  # the same, read
+        self._joined_KK: Tensor | None = None
 
     def update(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor) -> None:
         """Add a batch. loss: its mean, a scalar."""
@@ -42,10 +46,27 @@ class Scores(nn.Module):
         if self._images_uncounted >= COUNTED_TOGETHER:
             self._count()
 
+    def joined(self, ranks: Ranks) -> Scores:
+        """The scores of all processes together; of one alone, itself. Called by all of them.
+
+        Batches are added in the order in which one process would score them, so that the loss is the same to the bit.
+        """
+        if ranks.world_size == 1:
+            return self
+        self._read_losses()
+        every = ranks.gather((self._batches, self.matrix_KK if self._batches else None))
+        matrices = [matrix_KK for _, matrix_KK in every if matrix_KK is not None]
+        joined = Scores(len(matrices[0]))
+        for batches in zip_longest(*(batches for batches, _ in every)):
+            joined._batches += [batch for batch in batches if batch is not None]
+        joined._joined_KK = torch.stack(matrices).sum(dim=0)
+        return joined
+
     def reset(self) -> None:
         self._uncounted.clear()
         self._losses.clear()
-        self._images_uncounted, self._loss_sum = 0, 0.0
+        self._batches.clear()
+        self._images_uncounted = 0
         self.confusion.reset()
 
     @torch.inference_mode()  # validation runs in inference mode, and its tensors can't be changed outside of it
@@ -59,17 +80,23 @@ class Scores(nn.Module):
     @property
     def loss(self) -> float:
         """Mean over all images since the last reset; 0 before the first."""
+        self._read_losses()
+        total = 0.0
+        for mean, size in self._batches:  # one by one: `sum` rounds differently in Python 3.12 and later
+            total += mean * size
+        return total / max(int(self.matrix_KK.sum()), 1)
+
+    def _read_losses(self) -> None:
         if self._losses:
             means, sizes = zip(*self._losses, strict=True)
-            # Added one by one, so that the sum doesn't depend on when it is read.
-            for mean, size in zip(torch.stack(means).tolist(), sizes, strict=True):
-                self._loss_sum += mean * size
+            self._batches += zip(torch.stack(means).tolist(), sizes, strict=True)
             self._losses.clear()
-        return self._loss_sum / max(int(self.matrix_KK.sum()), 1)
 
     @property
     def matrix_KK(self) -> Tensor:
         """Counts, int64 [K, K] on the CPU: true class by row, predicted class by column."""
+        if self._joined_KK is not None:
+            return self._joined_KK
         self._count()
         matrix: Tensor = self.confusion.compute().cpu()
         return matrix
@@ -122,18 +149,24 @@ def score(
     device: torch.device,
     flip_average: bool = False,
     on_progress: OnProgress = silent,
+    ranks: Ranks = ALONE,
 ) -> SplitScores:
-    """Score every batch in float32, whatever the training precision, so that all machines agree."""
+    """Score every batch in float32, whatever the training precision, so that all machines agree.
+
+    Several processes share the batches, and get the same scores.
+    """
     training = model.training
     model = model.to(device).to(memory_format=torch.channels_last).eval()
     scores = Scores(classes).to(device)
     right = torch.zeros((), dtype=torch.long, device=device)
-    for done, (images_BCHW, labels_B) in enumerate(loader, start=1):
+    for done, (images_BCHW, labels_B) in enumerate(ranks.own_batches(loader), start=1):
         logits_BK = evaluation_step(model, images_BCHW, labels_B, scores)
         if flip_average:
             both_BK = logits_BK.softmax(dim=1) + model(images_BCHW.flip(3)).softmax(dim=1)
             right += (both_BK.argmax(dim=1) == labels_B).sum()
-        on_progress(Progress(task="scoring", done=done, total=len(loader), unit="batches"))
+        total = len(loader)
+        on_progress(Progress(task="scoring", done=min(done * ranks.world_size, total), total=total, unit="batches"))
     model.train(training)
-    flipped = float(right) / max(int(scores.matrix_KK.sum()), 1) if flip_average else None
+    scores = scores.joined(ranks)
+    flipped = float(ranks.sum_(right)) / max(int(scores.matrix_KK.sum()), 1) if flip_average else None
     return SplitScores(plain=scores, accuracy_flip_averaged=flipped)

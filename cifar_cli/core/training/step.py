@@ -97,7 +97,8 @@ class TrainingStep:
     """One training step of a model, with its optimizer, gradient scaler and averaged weights.
 
     model: maps images [B, 3, H, W] to logits [B, K]; it has its training form already and is on its device.
-    optimizer: None makes the config's. on_stage: called with the name of each stage as it begins.
+    optimizer: None makes the config's. on_stage: called with the name of each stage as it begins. parallel: what is
+    called in place of the model where several processes share the batch.
     """
 
     def __init__(
@@ -108,8 +109,13 @@ class TrainingStep:
         device_type: str,
         optimizer: Optimizer | None = None,
         on_stage: OnStage = lambda stage: None,
+        parallel: Callable[[nn.Module], Callable[[Tensor], Tensor]] = lambda model: model,
     ) -> None:
         self.model = model
+        self.forward = parallel(model)
+        self.weight = 1.0
+        """Factor of the loss before the backward pass. Processes whose slices of the batch differ in size need it, so
+        that the average of their gradients is the gradient of the batch's mean loss."""
         self.config = config
         self.device_type = device_type
         self.optimizer = make_optimizer(model, config) if optimizer is None else optimizer
@@ -129,7 +135,7 @@ class TrainingStep:
         self.optimizer.zero_grad()
         loss, logits_BK = self.loss(images_BCHW, labels_B)
         self.on_stage("backward")
-        self.backward(loss)
+        self.backward(loss if self.weight == 1 else loss * self.weight)
         self.on_stage("optimizer")
         self.update()
         if self.average is not None:
@@ -144,7 +150,7 @@ class TrainingStep:
     def loss(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
         """Forward pass. Returns the mean smoothed cross-entropy (a scalar) and the logits [B, K]."""
         with self.autocast():
-            logits_BK = self.model(images_BCHW.to(memory_format=self.layout))
+            logits_BK = self.forward(images_BCHW.to(memory_format=self.layout))
             loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.config.label_smoothing)
         return loss, logits_BK
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+from cifar_cli.core.training.launch import place_of
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.loop import REAL, Seams, fit
-from cifar_cli.core.training.prepare import prepare, prepare_resumed
+from cifar_cli.core.training.prepare import prepare, prepare_ordered, prepare_resumed, run_config
+from cifar_cli.core.training.ranks import Ranks, joined
 from cifar_cli.core.training.results import TrainResult
+from cifar_cli.core.training.run_dir import RunDir
 
 
 def train(config: TrainConfig, listeners: Listeners = SILENT, *, seams: Seams = REAL) -> TrainResult:
     """Train a model, keep the weights with the highest validation accuracy, and score them once on the test split.
 
-    Writes the run directory described in docs/training.md. Raises what `prepare` and `fit` raise.
+    Writes the run directory described in docs/training.md. With several devices, this process is rank 0 and starts the
+    others; under a launcher, every process calls this function and gets the same result.
+    Raises what `prepare` and `fit` raise.
     """
-    return fit(prepare(config, listeners), listeners, seams=seams)
+    with ranks_of(config) as ranks:
+        if not ranks.is_first:
+            return serve(ranks, seams=seams)[-1]
+        return fit(prepare(config, listeners, ranks=ranks), listeners, seams=seams)
 
 
 def resume(run: Path | ResumeConfig, listeners: Listeners = SILENT, *, seams: Seams = REAL) -> TrainResult:
@@ -25,5 +35,28 @@ def resume(run: Path | ResumeConfig, listeners: Listeners = SILENT, *, seams: Se
     Raises what `prepare_resumed` and `fit` raise.
     """
     asked = run if isinstance(run, ResumeConfig) else ResumeConfig(run_dir=run)
-    prepared, directory = prepare_resumed(asked, listeners)
-    return fit(prepared, listeners, run=directory, seams=seams)
+    with ranks_of(asked) as ranks:
+        if not ranks.is_first:
+            return serve(ranks, seams=seams)[-1]
+        prepared, directory = prepare_resumed(asked, listeners, ranks=ranks)
+        return fit(prepared, listeners, run=directory, seams=seams)
+
+
+def ranks_of(asked: TrainConfig | ResumeConfig) -> AbstractContextManager[Ranks]:
+    """The processes of a run. Raises what `joined` raises, and CheckpointError where there is nothing to continue."""
+    if isinstance(asked, TrainConfig):
+        return joined(devices=asked.devices, num_nodes=asked.num_nodes, device=asked.device)
+    if place_of(os.environ).world_size > 1:  # what the run began with says nothing about this launch
+        return joined(devices=asked.devices or 1, num_nodes=asked.num_nodes or 1)
+    config = run_config(asked.run_dir)
+    return joined(
+        devices=asked.devices or config.devices, num_nodes=asked.num_nodes or config.num_nodes, device=config.device
+    )
+
+
+def serve(ranks: Ranks, *, seams: Seams = REAL) -> list[TrainResult]:
+    """Train whatever rank 0 orders, until it has no more orders. Returns the results that rank 0 also has."""
+    results = []
+    while (config := ranks.next_order()) is not None:
+        results.append(fit(prepare_ordered(config, ranks), run=RunDir(config.run_dir), seams=seams))
+    return results

@@ -16,9 +16,10 @@ from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.loop import REAL, Seams, fit
 from cifar_cli.core.training.machine import fast_kernels, matmul_flops_per_second, prepared_device
 from cifar_cli.core.training.prepare import prepare
+from cifar_cli.core.training.ranks import Ranks
 from cifar_cli.core.training.results import TrainResult
 from cifar_cli.core.training.step import AUTOCAST_DTYPES
-from cifar_cli.core.training.train import resume
+from cifar_cli.core.training.train import ranks_of, resume, serve
 from cifar_cli.core.workflow.batch_size import with_batch_found
 from cifar_cli.core.workflow.config import TrainRequest
 from cifar_cli.core.workflow.results import TrainReport, Utilization
@@ -32,8 +33,19 @@ def train_and_report(request: TrainRequest, listeners: Listeners = SILENT, *, se
     seed is taken.
     """
     run_dirs = _run_dirs(request.config, request.seeds)
+    with ranks_of(request.config) as ranks:
+        if ranks.is_first:
+            results = _train_all(request, run_dirs, listeners, seams, ranks)
+        else:
+            results = serve(ranks, seams=seams)
+    return TrainReport(results=tuple(results), utilization=utilization_of(results[-1]) if ranks.is_first else None)
+
+
+def _train_all(
+    request: TrainRequest, run_dirs: dict[int, Path | None], listeners: Listeners, seams: Seams, ranks: Ranks
+) -> list[TrainResult]:
     first = next(iter(run_dirs))
-    prepared = prepare(replace(request.config, seed=first), listeners)
+    prepared = prepare(replace(request.config, seed=first), listeners, ranks=ranks)
     if request.batch_auto:
         prepared = with_batch_found(prepared, keep_steps=request.keep_steps, listeners=listeners)
     results: list[TrainResult] = []
@@ -50,7 +62,7 @@ def train_and_report(request: TrainRequest, listeners: Listeners = SILENT, *, se
             if len(run_dirs) == 1:
                 raise
             raise _interrupted(results, left[1:], error) from error
-    return TrainReport(results=tuple(results), utilization=utilization_of(results[-1]))
+    return results
 
 
 def resume_and_report(asked: ResumeConfig, listeners: Listeners = SILENT, *, seams: Seams = REAL) -> TrainReport:
