@@ -7,10 +7,9 @@ largest batch starts from. ONEDNN_MAX_CPU_ISA=AVX2 in the environment makes oneD
 from __future__ import annotations
 
 from cifar_cli.core.memory.config import MIB, MemoryConfig, Precision, StepConfig
-from cifar_cli.core.memory.estimate import Tracer
+from cifar_cli.core.memory.estimate import Tracer, tensor_peak_bytes
 from cifar_cli.core.memory.measure import host_peaks
-from cifar_cli.core.memory.measure_one import measure
-from cifar_cli.core.memory.replay import tensor_peak_bytes
+from cifar_cli.core.memory.real_steps import measure
 from cifar_cli.core.models.config import ModelConfig
 
 MODELS = ("null", "cnn", "hybrid", "timm:resnet50", "timm:convnext_tiny", "timm:mobilenetv3_large_100")

@@ -22,10 +22,9 @@ from typing import cast
 import torch
 
 from cifar_cli.core.memory.config import MIB, MemoryConfig, OptimizerName, Precision, StepConfig
-from cifar_cli.core.memory.estimate import Tracer
+from cifar_cli.core.memory.estimate import Tracer, peak_of
 from cifar_cli.core.memory.measure import gpu_and_memory, on_gpu
-from cifar_cli.core.memory.measure_one import measure
-from cifar_cli.core.memory.replay import peak_of
+from cifar_cli.core.memory.real_steps import measure
 from cifar_cli.core.memory.results import PeakMemory
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.errors import CifarError

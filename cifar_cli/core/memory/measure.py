@@ -10,14 +10,12 @@ from functools import partial
 import torch
 
 from cifar_cli.core.memory.config import GIB, MemoryConfig
-from cifar_cli.core.memory.estimate import MOST, Tracer, find_max_batch, what_would_help
+from cifar_cli.core.memory.estimate import MOST, Tracer, find_max_batch, tensor_peak_bytes, what_would_help
 from cifar_cli.core.memory.host import available_bytes
-from cifar_cli.core.memory.measure_one import peak_of_trial, run_on_gpu, run_on_host
-from cifar_cli.core.memory.replay import tensor_peak_bytes
+from cifar_cli.core.memory.real_steps import peak_of_trial, run_on_gpu, run_on_host
 from cifar_cli.core.memory.results import MaxBatch, PeakMemory, Trial
 from cifar_cli.core.memory.search import Found, Runner, Searching, largest_that
-from cifar_cli.core.memory.trials import Trials
-from cifar_cli.core.memory.worker import Worker
+from cifar_cli.core.memory.worker import Trials, Worker
 from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.errors import ModelError, ResourceError
 

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest, parse_bytes, parse_margin
-from cifar_cli.core.memory.estimate import Tracer, find_max_batch, require_weights_fit
+from cifar_cli.core.memory.estimate import Tracer, find_max_batch, peak_of, require_weights_fit
 from cifar_cli.core.memory.gpus import GPUS, TABLE_GPUS, gpu_of
 from cifar_cli.core.memory.measure import gpu_and_memory, host_memory, on_gpu, on_host
-from cifar_cli.core.memory.measure_one import measure, require_gpu
-from cifar_cli.core.memory.replay import peak_of
+from cifar_cli.core.memory.real_steps import measure, require_gpu
 from cifar_cli.core.memory.results import MaxBatch, PeakMemory
 from cifar_cli.core.progress import OnProgress, silent
 

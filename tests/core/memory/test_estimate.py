@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from cifar_cli.core.memory.config import MemoryConfig, OptimizerName, StepConfig
-from cifar_cli.core.memory.estimate import Tracer, find_max_batch, require_weights_fit
-from cifar_cli.core.memory.replay import between, fits, peak_of
+from cifar_cli.core.memory.estimate import Tracer, between, find_max_batch, fits, peak_of, require_weights_fit
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.errors import ResourceError
 

@@ -10,11 +10,9 @@ from torch import nn
 
 from cifar_cli.core.memory.autocast import Autocast
 from cifar_cli.core.memory.config import MemoryConfig, Precision, StepConfig
-from cifar_cli.core.memory.estimate import Tracer
+from cifar_cli.core.memory.estimate import Tracer, tensor_peak_bytes
 from cifar_cli.core.memory.host import Call, call_of, scratch_bytes, watched_allocations
-from cifar_cli.core.memory.measure_one import measure
-from cifar_cli.core.memory.real_steps import try_steps
-from cifar_cli.core.memory.replay import tensor_peak_bytes
+from cifar_cli.core.memory.real_steps import measure, try_steps
 from cifar_cli.core.models.config import ModelConfig
 
 BF16 = torch.bfloat16
@@ -40,7 +38,7 @@ def test_what_was_left_behind_before_is_not_subtracted_from_the_peak(monkeypatch
         gc.collect()
         return try_steps(*arguments, **options)
 
-    monkeypatch.setattr("cifar_cli.core.memory.measure_one.try_steps", collecting)
+    monkeypatch.setattr("cifar_cli.core.memory.real_steps.try_steps", collecting)
     with watched_allocations():
         seen = [torch.zeros(1_000_000) for _ in range(50)]
     addresses = {tensor.data_ptr() for tensor in seen}
@@ -108,8 +106,8 @@ ON_AN_OLDER_PROCESSOR = """
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.memory.config import MemoryConfig, StepConfig
 from cifar_cli.core.memory.estimate import Tracer
-from cifar_cli.core.memory.measure_one import measure
-from cifar_cli.core.memory.replay import tensor_peak_bytes
+from cifar_cli.core.memory.real_steps import measure
+from cifar_cli.core.memory.estimate import tensor_peak_bytes
 from cifar_cli.core.memory.real_steps import try_steps
 
 config = MemoryConfig(model=ModelConfig(name="null"), step=StepConfig(precision="bf16", physics="cpu"))

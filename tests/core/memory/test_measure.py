@@ -11,8 +11,7 @@ from cifar_cli.core.memory.config import MemoryConfig, StepConfig
 from cifar_cli.core.memory.estimate import Tracer
 from cifar_cli.core.memory.host import available_bytes
 from cifar_cli.core.memory.measure import guess_on_host, host_memory, host_trials, on_host
-from cifar_cli.core.memory.measure_one import measure, run_on_gpu, run_on_host
-from cifar_cli.core.memory.real_steps import prove_steps
+from cifar_cli.core.memory.real_steps import measure, prove_steps, run_on_gpu, run_on_host
 from cifar_cli.core.memory.results import Trial
 from cifar_cli.core.memory.worker import in_child
 from cifar_cli.core.models.config import ModelConfig
@@ -76,7 +75,7 @@ class Card:
         monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", self.limit)
         monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: needs - 1)
         monkeypatch.setattr("torch.cuda.max_memory_reserved", lambda: needs)
-        monkeypatch.setattr("cifar_cli.core.memory.measure_one.try_steps", self.steps)
+        monkeypatch.setattr("cifar_cli.core.memory.real_steps.try_steps", self.steps)
 
     def limit(self, fraction: float) -> None:
         self.fraction = fraction

@@ -10,8 +10,7 @@ from cifar_cli.core.memory.estimate import Tracer
 from cifar_cli.core.memory.measure import measure_max_batch
 from cifar_cli.core.memory.results import Speed, Trial, TrialKind, knee_of
 from cifar_cli.core.memory.search import Searching, largest_that
-from cifar_cli.core.memory.trials import Trials
-from cifar_cli.core.memory.worker import Outcome
+from cifar_cli.core.memory.worker import Outcome, Trials
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.errors import ModelError
 
