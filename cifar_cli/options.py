@@ -122,3 +122,31 @@ DebugOpt = Annotated[
     bool,
     typer.Option("--debug", help="Show the traceback of an error.", callback=_show_traceback, is_eager=True),
 ]
+
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def parse_bytes(text: str, *, flag: str = "--memory") -> int:
+    """Read "24GiB", "100MB" or plain bytes. Raises ConfigError for anything else and for nothing at all."""
+    remedy = f"pass a size such as {flag} 24GiB or {flag} 8000MB"
+    digits = text.strip().rstrip("bBkKmMgGiI ")
+    unit = text.strip()[len(digits) :].strip().lower()
+    try:
+        size = float(digits) * _UNITS[unit]
+    except (ValueError, KeyError):
+        raise ConfigError(f"{flag} {text} is not an amount of memory", remedy=remedy) from None
+    if not 1 <= size < float("inf"):
+        raise ConfigError(f"{flag} {text} leaves no memory at all", remedy=remedy)
+    return int(size)
+
+
+def parse_margin(text: str) -> float:
+    """Read "5%" or "0.05" as a fraction of the memory. Raises ConfigError outside 0..90 %."""
+    try:
+        margin = float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        margin = -1.0
+    if not 0 <= margin <= 0.9:
+        raise ConfigError(f"--margin {text} is not a share of the memory", remedy="pass --margin 5%, at most 90%")
+    return margin

@@ -17,6 +17,8 @@ from cifar_cli.options import (
     ModelsOpt,
     PatchSizeOpt,
     TrimBackboneOpt,
+    parse_bytes,
+    parse_margin,
     require_batch,
     split_names,
 )
@@ -31,11 +33,11 @@ FindOpt = Annotated[bool, typer.Option("--find-max-batch", help="The largest bat
 GpuOpt = Annotated[str | None, typer.Option("--gpu", metavar="NAME", help="Estimate for this card.")]
 MemoryOpt = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="This much memory, as 24GiB.")]
 PrecisionOpt = Annotated[str, typer.Option("--precision", metavar="32|16|bf16", help="Autocast to 16 or bf16.")]
-OptimizerOpt = Annotated[str, typer.Option("--optimizer", metavar="adam|adamw|sgd", help="Whose state is kept.")]
+OptimizerOpt = Annotated[str, typer.Option("--optimizer", metavar="adam|adamw|sgd|muon", help="Whose state is kept.")]
 LayoutOpt = Annotated[bool, typer.Option("--channels-last/--contiguous", help="Memory layout of the images.")]
 EstimateOpt = Annotated[bool, typer.Option("--estimate", help="Predict; nothing is run.")]
 MeasureOpt = Annotated[bool, typer.Option("--measure", help="Run real steps and report what they took.")]
-DeviceOpt = Annotated[str, typer.Option("--device", metavar="cuda|cpu", help="Where --measure runs.")]
+DeviceOpt = Annotated[str, typer.Option("--device", metavar="auto|cuda|cpu", help="Where --measure runs.")]
 MarginOpt = Annotated[str, typer.Option("--margin", metavar="5%", help="Share of the memory to leave free.")]
 MultipleOpt = Annotated[int, typer.Option("--multiple-of", metavar="N", help="Only batch sizes that N divides.")]
 
@@ -56,34 +58,48 @@ def profile_memory(
     channels_last: LayoutOpt = False,
     estimate: EstimateOpt = False,
     measure: MeasureOpt = False,
-    device: DeviceOpt = "cuda",
+    device: DeviceOpt = "auto",
     margin: MarginOpt = "0%",
     multiple_of: MultipleOpt = 1,
     as_json: JsonOpt = False,
     debug: DebugOpt = False,
 ) -> None:
     """Say how much memory a training step takes and which batch fits, with or without a GPU."""
-    from cifar_cli.core.memory.config import MemoryRequest, memory_configs, step_config
+    from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest
+    from cifar_cli.core.models.config import ModelConfig
+    from cifar_cli.core.models.registry import MODELS
+    from cifar_cli.core.training.config import StepConfig
 
-    step = step_config(precision=precision, optimizer=optimizer, channels_last=channels_last)
+    step = StepConfig(
+        precision=precision,  # type: ignore[arg-type]
+        optimizer=optimizer,  # type: ignore[arg-type]
+        memory_format="channels-last" if channels_last else "contiguous",
+    )
+    names = [known for name in split_names(model) for known in (MODELS if name == "all" else (name,))]
     request = MemoryRequest(
-        configs=memory_configs(
-            split_names(model),
-            step,
-            img_size=img_size,
-            classes=classes,
-            backbone=backbone,
-            trim_backbone=trim_backbone,
-            patch_size=patch_size,
+        configs=tuple(
+            MemoryConfig(
+                model=ModelConfig(
+                    name=name,
+                    weights="none",
+                    img_size=img_size,
+                    classes=classes,
+                    backbone=backbone,
+                    trim_backbone=trim_backbone,
+                    patch_size=patch_size,
+                ),
+                step=step,
+            )
+            for name in names
         ),
         batches=tuple(require_batch(size) for size in batch),
         find_max_batch=find_max_batch,
         gpu=gpu,
-        memory=memory,
+        memory_bytes=None if memory is None else parse_bytes(memory),
         estimate=estimate,
         measure=measure,
-        device=device,
-        margin=margin,
+        device=device,  # type: ignore[arg-type]
+        margin=parse_margin(margin),
         multiple_of=multiple_of,
     )
     _profile_and_show(request, as_json=as_json)
