@@ -65,7 +65,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     on_host: also record tensors on the CPU, and what the CPU's kernels allocate inside an operator.
     """
 
-    def __init__(self, batch: int, *, on_host: bool) -> None:
+    def __init__(self, batch: int, operators: MetaOperators, *, on_host: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.on_host = on_host
         self.trace = Trace(batch=batch)
@@ -73,7 +73,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.module_path: list[str] = []
         self._ids: dict[int, int] = {}
         self._calls: dict[Call, list[int]] = {}
-        self._operators = MetaOperators()
+        self._operators = operators
         self._operations = 0
         self._sum: tuple[int, int, int] | None = None  # output, first operand and time of a sum in the backward pass
         self._in_place: dict[int, int] = {}  # id of a sum -> id of the operand whose memory it takes over
@@ -225,18 +225,24 @@ class TracedStep(TrainingStep):
 
 
 def trace_steps(
-    model: nn.Module, batch: int, config: MemoryConfig, *, step_type: type[TracedStep] = TracedStep
+    model: nn.Module,
+    batch: int,
+    config: MemoryConfig,
+    *,
+    step_type: type[TracedStep] = TracedStep,
+    operators: MetaOperators | None = None,
 ) -> Trace:
     """Record two training steps.
 
     batch: images [B, 3, img_size, img_size], float32. The model is copied, not changed. step_type: the step to record.
+    operators: runs the operators; None makes a new cache of them.
     Raises ConfigError for a batch below 1 and ModelError for a model that can't run without data.
     """
     if batch < 1:
         raise ConfigError(f"--batch {batch} holds no image", remedy="pass 1 or more, for example --batch 128")
     size = config.model.img_size
     traced = step_type.form(copy_without_data(model), config.step.memory_format).train()
-    recorder = Recorder(batch, on_host=config.backend == "cpu")
+    recorder = Recorder(batch, operators or MetaOperators(), on_host=config.backend == "cpu")
     try:
         with warnings.catch_warnings(), _fused_on_meta(), recorder:
             warnings.simplefilter("ignore")
