@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,8 +23,8 @@ class Accounting:
 
     def __init__(self, device: torch.device, clock: Callable[[], float]) -> None:
         self._device, self._clock = device, clock
-        self._seconds: Counter[str] = Counter()
-        self._stages: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._stages: defaultdict[str, float] = defaultdict(float)
         self._steps = self._sampled = 0
         self._stage: Stage | None = None
         self._samples_this = False
@@ -57,7 +57,7 @@ class Accounting:
 
     @contextmanager
     def spending(self, purpose: str) -> Iterator[None]:
-        """Add the seconds of a block to a purpose: startup, metrics, validation, logging, test, all."""
+        """Add the seconds of a block to a purpose: fit (all epochs), metrics, validation, logging or test."""
         start = self._clock()
         try:
             yield
@@ -68,12 +68,11 @@ class Accounting:
         self._seconds[purpose] += seconds
 
     def spent(self, *, data: float) -> TimeSpent:
-        """The table of seconds. data: waiting for batches. "fit" is everything from the first step to the last epoch."""
+        """Seconds by purpose. data: waiting for batches, which the loader counts."""
         scale = self._steps / self._sampled if self._sampled else 0.0
-        stages = {stage: seconds * scale for stage, seconds in self._stages.items()}
-        step = stages.get("forward", 0.0) + stages.get("backward", 0.0)
-        optimizer = stages.get("optimizer", 0.0) + stages.get("average", 0.0)
-        seconds = self._seconds
+        stages, seconds = self._stages, self._seconds
+        step = scale * (stages["forward"] + stages["backward"])
+        optimizer = scale * (stages["optimizer"] + stages["average"])
         known = data + step + optimizer + seconds["metrics"] + seconds["validation"] + seconds["logging"]
         return TimeSpent(
             startup_seconds=seconds["startup"],

@@ -66,8 +66,11 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def matmul_flops_per_second(dtype: torch.dtype, device: torch.device) -> float:
-    """The highest rate of a square matrix product of SIDE, at two operations per multiply-add."""
+def matmul_flops_per_second(dtype: torch.dtype | None, device: torch.device) -> float:
+    """The highest rate of a square matrix product of SIDE, at two operations per multiply-add.
+
+    dtype: None for float32.
+    """
     left, right = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
     _timed(left, right)
     best, end = float("inf"), time.perf_counter() + SECONDS

@@ -48,15 +48,21 @@ def choose_numerics(
     classes: int,
     device: torch.device,
     make_step: MakeStep | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    precisions: tuple[Precision, ...] | None = None,
 ) -> Numerics:
     """Choose what the config leaves open ("auto"). The model is copied, not changed.
 
     The fastest combination whose loss agrees with float32's wins. The trials are remembered per machine and model in
-    `memory_path()`. A debugging run tries nothing and takes float32 and channels last. make_step: what is timed, the
-    training step by default.
+    `memory_path()`. A debugging run tries nothing and takes float32 and channels last.
+    make_step: what is timed by `clock`, the training step by default. precisions: what "auto" tries, the device's by
+    default.
     Raises ConfigError for "onednn" where that layout isn't available.
     """
-    precisions = offered_precisions(device) if config.precision == "auto" else (config.precision,)
+    if config.precision != "auto":
+        precisions = (config.precision,)
+    elif precisions is None:
+        precisions = offered_precisions(device)
     formats = _wanted_formats(config, model, device)
     if config.fast_dev_run or (len(precisions) == 1 and len(formats) == 1):
         return Numerics(precision=precisions[0], memory_format=formats[0])
@@ -64,7 +70,7 @@ def choose_numerics(
     known = recall(key)
     if make_step is None:
         make_step = _step_maker(config, model, classes=classes, device=device)
-    trials = known or tuple(_tried(make_step, config.recipe.batch, product(precisions, formats)))
+    trials = known or tuple(_tried(make_step, clock, config.recipe.batch, product(precisions, formats)))
     if not known and trials[0].agrees:
         remember(key, trials)
     # If the loss is NaN even in float32, nothing agrees, and the first combination is kept.
@@ -110,14 +116,17 @@ def _wanted_formats(config: TrainConfig, model: nn.Module, device: torch.device)
 
 
 def _tried(
-    make_step: MakeStep, batch: int, combinations: Iterator[tuple[Precision, MemoryFormat]]
+    make_step: MakeStep,
+    clock: Callable[[], float],
+    batch: int,
+    combinations: Iterator[tuple[Precision, MemoryFormat]],
 ) -> Iterator[NumericsTrial]:
     """One trial per combination. The first one's loss, of float32 where that is tried, is the reference."""
     reference, best = None, 0.0
     for precision, memory_format in combinations:
         if reference is None:
-            batch = _affordable(make_step(precision, memory_format), batch)
-        rate, loss = _timed(make_step(precision, memory_format), batch, hopeless_below=best / HOPELESS)
+            batch = _affordable(make_step(precision, memory_format), clock, batch)
+        rate, loss = _timed(make_step(precision, memory_format), clock, batch, hopeless_below=best / HOPELESS)
         reference = loss if reference is None else reference
         best = max(best, rate)
         yield NumericsTrial(
@@ -130,24 +139,24 @@ def _tried(
         )
 
 
-def _affordable(step: TimedStep, batch: int) -> int:
+def _affordable(step: TimedStep, clock: Callable[[], float], batch: int) -> int:
     """The batch, or as many images as a step of LONGEST_STEP_SECONDS takes, at least 2 for batch normalisation."""
     few = min(batch, 16)
     step(few)  # loads kernels
-    start = time.perf_counter()
+    start = clock()
     step(few)
-    per_image = (time.perf_counter() - start) / few
+    per_image = (clock() - start) / few
     return min(batch, max(2, int(LONGEST_STEP_SECONDS / per_image)))
 
 
-def _timed(step: TimedStep, batch: int, *, hopeless_below: float) -> tuple[float, float]:
+def _timed(step: TimedStep, clock: Callable[[], float], batch: int, *, hopeless_below: float) -> tuple[float, float]:
     """Images per second (median over steps after the first) and the loss after COMPARED_STEPS."""
     step(batch)
     loss, seconds = math.nan, list[float]()
     while len(seconds) < COMPARED_STEPS - 1 or sum(seconds) < TRIAL_SECONDS:
-        start = time.perf_counter()
+        start = clock()
         last = step(batch)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
         if len(seconds) == COMPARED_STEPS - 1:
             loss = last
             if batch / statistics.median(seconds) < hopeless_below:

@@ -67,7 +67,7 @@ class Recipe:
 
 def _require_share(flag: str, value: float) -> None:
     if not 0 <= value < 1:
-        raise ConfigError(f"{flag} {value:g} is not a share", remedy="pass a number from 0 to below 1")
+        raise ConfigError(f"{flag} {value:g} is not a share", remedy="pass 0 or more and less than 1")
 
 
 RECIPES: dict[str, Recipe] = {

@@ -164,21 +164,6 @@ class TrainingStep:
         """Clip the gradients to an L2 norm."""
         clip_gradients(self.model, norm)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on, except the batch."""
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        if self.average is not None:
-            state["average"] = self.average.state_dict()
-        return state | {"scaler": self.scaler.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned. Raises KeyError or RuntimeError where it doesn't fit."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-
 
 def averaged(model: nn.Module, decay: float, device_type: str) -> AveragedModel:
     """A copy of the model whose weights and buffers are an exponential moving average.

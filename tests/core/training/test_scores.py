@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cifar_cli.core.training.module import Scores
+from cifar_cli.core.training.scores import Scores
 
 
 @pytest.mark.parametrize("read_every", [1, 2, 10])
