@@ -8,6 +8,7 @@ from collections.abc import Callable
 from cifar_cli.core.choices import DeviceChoice
 from cifar_cli.core.memory.config import GIB, MemoryConfig
 from cifar_cli.core.memory.estimate import MOST, Tracer, require_weights_fit, what_would_help
+from cifar_cli.core.memory.gpus import Gpu
 from cifar_cli.core.memory.measure import Machine, host_peaks, max_batch_on_gpu, this_machine
 from cifar_cli.core.memory.real_steps import RunSteps, try_steps
 from cifar_cli.core.memory.results import BatchChoice, BatchSpeed, knee_of
@@ -45,20 +46,20 @@ def choose_batch(
     `if __name__ == "__main__"`. Raises ResourceError when not one image fits, or without the GPU asked for.
     """
     machine = machine or this_machine()
-    if device == "cuda" and machine.gpu is None:
-        raise ResourceError("there is no CUDA device that PyTorch can use", remedy="pass --device cpu, or auto")
-    if device in ("auto", "cuda") and machine.gpu is not None:
+    if device == "mps" or (device == "cuda" and machine.gpu is None):
+        raise ResourceError(
+            f"there is no {device.upper()} device whose memory can be measured", remedy="pass --device cpu, or auto"
+        )
+    if device != "cpu" and machine.gpu is not None:
         config = MemoryConfig(model=model, step=step)
-        return _on_gpu(config, machine, margin=margin, most=most, on_progress=on_progress)
+        return _on_gpu(config, machine, machine.gpu, margin=margin, most=most, on_progress=on_progress)
     config = MemoryConfig(model=model, step=step, backend="cpu")
     return _on_host(config, machine, run_steps, margin=margin, most=most, on_progress=on_progress)
 
 
 def _on_gpu(
-    config: MemoryConfig, machine: Machine, *, margin: float, most: int, on_progress: OnProgress
+    config: MemoryConfig, machine: Machine, gpu: Gpu, *, margin: float, most: int, on_progress: OnProgress
 ) -> BatchChoice:
-    gpu = machine.gpu
-    assert gpu is not None
     tracer = Tracer(config, on_progress=on_progress)
     require_weights_fit(tracer, gpu.memory_bytes)
     _, found = max_batch_on_gpu(
@@ -75,13 +76,7 @@ def _on_gpu(
 
 
 def _on_host(
-    config: MemoryConfig,
-    machine: Machine,
-    run_steps: RunSteps,
-    *,
-    margin: float,
-    most: int,
-    on_progress: OnProgress,
+    config: MemoryConfig, machine: Machine, run_steps: RunSteps, *, margin: float, most: int, on_progress: OnProgress
 ) -> BatchChoice:
     tracer = Tracer(config, on_progress=on_progress)
     usable = (1 - margin) * machine.spare_host_bytes()

@@ -5,13 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cifar_cli.core.choices import (
-    DeviceChoice,
-    MemoryFormat,
-    OptimizerName,
-    Precision,
-    require_choice,
-)
+from cifar_cli.core.choices import DeviceChoice, MemoryFormat, OptimizerName, Precision, require_choice
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import StepConfig
 from cifar_cli.errors import ConfigError

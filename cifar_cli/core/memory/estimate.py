@@ -12,7 +12,7 @@ from cifar_cli.core.memory.results import MaxBatch, MemoryTerms, ModuleMemory, P
 from cifar_cli.core.memory.search import largest_that
 from cifar_cli.core.memory.trace import Category, Trace, TracedStep, trace_steps
 from cifar_cli.core.progress import OnProgress, Progress, silent
-from cifar_cli.errors import ConfigError, ResourceError
+from cifar_cli.errors import ResourceError
 
 # What cuBLAS requests from PyTorch's allocator while an operator runs: 2 x 4096 KiB + 8 x 16 KiB = 8,519,680 bytes on
 # cards before Hopper (seen in https://github.com/pytorch/pytorch/issues/95668). There is one at a time: since
@@ -77,10 +77,9 @@ def find_max_batch(
 ) -> MaxBatch:
     """The largest batch whose two traced steps run in (1 - margin) of the memory, and whose next one doesn't.
 
-    memory_bytes: the device's total, context included. Raises ConfigError for a `multiple_of` below 1.
+    memory_bytes: the device's total, context included.
     """
-    if multiple_of < 1:
-        raise ConfigError(f"--multiple-of {multiple_of} leaves no batch size", remedy="pass 1 or more, often 8")
+    assert multiple_of >= 1, multiple_of
     usable = int(memory_bytes * (1 - margin))
     tested: list[int] = []
 
@@ -154,10 +153,10 @@ def scaled_trace(low: Trace, high: Trace, batch: int) -> Trace | None:
     return Trace(batch=batch, events=low.events, sizes_bytes=sizes, categories=low.categories, modules=low.modules)
 
 
-def fits(trace: Trace, memory_bytes: int, *, context_bytes: int = CONTEXT_BYTES) -> bool:
+def fits(trace: Trace, memory_bytes: int) -> bool:
     """Whether the traced steps run in `memory_bytes` of a device."""
     try:
-        replay(trace, capacity_bytes=max(0, memory_bytes - context_bytes))
+        replay(trace, capacity_bytes=max(0, memory_bytes - CONTEXT_BYTES))
     except OutOfDeviceMemory:
         return False
     return True
@@ -176,9 +175,7 @@ def replay(trace: Trace, *, capacity_bytes: int | None = None) -> CachingAllocat
     return allocator
 
 
-def peak_of(
-    trace: Trace, *, model: str, capacity_bytes: int | None = None, context_bytes: int = CONTEXT_BYTES
-) -> PeakMemory:
+def peak_of(trace: Trace, *, model: str, capacity_bytes: int | None = None) -> PeakMemory:
     """Peak and terms of a trace. Raises OutOfDeviceMemory past `capacity_bytes` of reserved memory."""
     allocator = replay(trace, capacity_bytes=capacity_bytes)
     by_category = Counter[Category]()
@@ -194,12 +191,12 @@ def peak_of(
         method="estimate",
         peak_allocated_bytes=allocator.peak_allocated_bytes,
         peak_reserved_bytes=reserved,
-        device_bytes=reserved + context_bytes,
+        device_bytes=reserved + CONTEXT_BYTES,
         terms=MemoryTerms(
             **{f"{category.replace(' ', '_')}_bytes": by_category[category] for category in Category},
             workspace_bytes=WORKSPACE_BYTES,
             allocator_overhead_bytes=reserved - WORKSPACE_BYTES - sum(by_category.values()),
-            context_bytes=context_bytes,
+            context_bytes=CONTEXT_BYTES,
         ),
         largest_modules=tuple(
             ModuleMemory(name=name or "(input, loss)", held_bytes=held)

@@ -130,9 +130,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 operand = self._ids.get(args[0].untyped_storage()._cdata, -1)
                 self._sum = (made, operand, self._operations)
         elif isinstance(out, (tuple, list)):
-            for item in out:
-                if isinstance(item, Tensor):
-                    self.track(item)
+            for item in filter(torch.is_tensor, out):
+                self.track(item)
         if self.on_host:
             self._add_scratch(call_of(func, args))
         return out
@@ -220,9 +219,8 @@ class TracedStep(TrainingStep):
     def update(self) -> None:
         super().update()
         for state in self.optimizer.state.values():
-            for value in state.values():
-                if isinstance(value, Tensor):
-                    self.recorder.mark(value, Category.OPTIMIZER)
+            for value in filter(torch.is_tensor, state.values()):
+                self.recorder.mark(value, Category.OPTIMIZER)
 
 
 def trace_steps(
@@ -295,16 +293,16 @@ def _fused_on_meta() -> Iterator[None]:
 def _modules_named(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     """Tell the recorder which module's forward pass runs."""
     handles: list[RemovableHandle] = []
+
+    def leave(*_: Any) -> None:
+        recorder.module_path.pop()
+
     for name, module in model.named_modules():
         if name:
             handles.append(module.register_forward_pre_hook(lambda *_, name=name: recorder.module_path.append(name)))
-            handles.append(module.register_forward_hook(lambda *_: _pop(recorder.module_path)))
+            handles.append(module.register_forward_hook(leave))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _pop(path: list[str]) -> None:
-    path.pop()

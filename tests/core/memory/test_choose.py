@@ -90,9 +90,10 @@ def test_on_a_host_without_memory_the_error_says_what_to_try() -> None:
     assert "--precision bf16" in str(error.value.remedy)
 
 
-def test_a_gpu_that_is_asked_for_and_missing_is_named() -> None:
-    with pytest.raises(ResourceError, match="there is no CUDA device"):
-        choose_batch(NULL, StepConfig(), device="cuda", machine=ROOMY)
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_whose_memory_cant_be_measured_is_named(device: DeviceChoice) -> None:
+    with pytest.raises(ResourceError, match=f"there is no {device.upper()} device"):
+        choose_batch(NULL, StepConfig(), device=device, machine=ROOMY)
 
 
 class UpTo200:
