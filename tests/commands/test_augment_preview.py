@@ -70,8 +70,6 @@ def test_outside_a_terminal_show_says_where_the_picture_is(run):
     [
         (["--images", "0"], "--images 0 is not between 1 and 64"),
         (["--variants", "0"], "--variants 0 is not between 1 and 64"),
-        (["--policy", "corse"], "did you mean course?"),
-        (["--pipeline", "batch"], "did you mean batched?"),
         (["--augment", "no.yaml"], "the augmentation policy no.yaml can't be read (No such file or directory)"),
         (["--augment", "no.yaml", "--pipeline", "batched"], "try: add --pipeline albumentations"),
         (["--out", "no/x.png"], "the folder no for --out does not exist"),

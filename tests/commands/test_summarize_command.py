@@ -85,7 +85,6 @@ def test_memory_is_added_when_asked_and_points_to_the_real_measurement() -> None
         (["-m", "null", "--batch", "0"], "--batch 0 holds no image", "--batch 128"),
         (["-m", "null", "--classes", "0"], "--classes 0 leaves nothing to tell apart", "pass 1 or more"),
         (["-m", "null", "--img-size", "2"], "null can't read 2-pixel images", "--img-size 4, the smallest that works"),
-        (["-m", "hybrid", "--patch-size", "3"], "--patch-size 3 is not offered", "pass 2 or 4"),
     ],
 )
 def test_bad_input_is_one_sentence_with_its_remedy(args: list[str], error: str, remedy: str) -> None:

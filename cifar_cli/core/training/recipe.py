@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from cifar_cli.core.augment.policy import policy_of
+from cifar_cli.core.choices import OptimizerName, ScheduleName
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
 
@@ -28,13 +29,13 @@ class Recipe:
 
     name: str
     source: str
-    optimizer: str
+    optimizer: OptimizerName
     learning_rate: float | None
     batch: int
     policy: str
     max_epochs: int
     max_seconds: float
-    schedule: str = "constant"
+    schedule: ScheduleName = "constant"
     warmup: float = 0.0
     weight_decay: float = 0.0
     clip_norm: float | None = None
