@@ -101,7 +101,7 @@ class SingleValues:
         """Parse the words of a command line. Raises UsageError for a single-valued option given twice."""
         ctx.meta[_WORDS] = list(args)
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))  # type: ignore[attr-defined]
-        for param in order:
+        for param in [] if ctx.resilient_parsing else order:  # while a shell completes a line, nothing is refused
             if order.count(param) > 1 and param.expose_value and not param.multiple:
                 raise UsageError(f"{param.opts[0]} is given {order.count(param)} times", remedy="pass it once")
         return super().parse_args(ctx, args)  # type: ignore[misc]

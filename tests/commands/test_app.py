@@ -61,3 +61,17 @@ def test_version(cifar) -> None:  # type: ignore[no-untyped-def]
     from cifar_cli import __version__
 
     assert cifar("--version").stdout == f"cifar {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("cifar tr", "train"), ("cifar train --device ", "mps"), ("cifar train -m null -m cnn --optimizer s", "sgd")],
+)
+def test_a_shell_completes_commands_and_the_names_of_closed_sets(words: str, completed: str) -> None:
+    from typer.testing import CliRunner
+
+    from cifar_cli.app import app
+
+    env = {"_CIFAR_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    result = CliRunner().invoke(app, [], prog_name="cifar", env=env)
+    assert completed in result.output.split()
