@@ -10,13 +10,13 @@ import typer
 from typer.core import TyperGroup
 
 from cifar_cli import __version__
-from cifar_cli.command import Command, SingleValues
+from cifar_cli.command import Command, CommandMixin
 from cifar_cli.commands import COMMANDS
 from cifar_cli.errors import CifarError, Interrupted
 from cifar_cli.options import DEBUG, adapted
 
 
-class ErrorBoundary(SingleValues, TyperGroup):
+class ErrorBoundary(CommandMixin, TyperGroup):
     """Turns an expected error into one sentence, its remedy and an exit status, and Ctrl-C into exit status 130."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:

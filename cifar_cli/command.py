@@ -94,8 +94,8 @@ def _element(annotation: Any) -> Any:
     return _element(element)
 
 
-class SingleValues:
-    """A mixin for Typer's classes of commands: refuses an option given twice, and prints our own help page."""
+class CommandMixin:
+    """Changes two things about Typer's classes: an option given twice is refused, and the help page is our own."""
 
     def parse_args(self, ctx: Any, args: Any) -> Any:
         """Parse the words of a command line. Raises UsageError for a single-valued option given twice."""
@@ -113,24 +113,15 @@ class SingleValues:
         formatter.write(help_page(self, ctx))
 
 
-class Command(SingleValues, TyperCommand):
+class Command(CommandMixin, TyperCommand):
     """A command of `cifar`."""
 
 
-def is_typed(ctx: typer.Context, name: str) -> bool:
-    """Whether the user passed this parameter, even with its default as the value."""
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def refuse_typed(ctx: typer.Context, *, beside: str, taken: frozenset[str]) -> None:
-    """Raise UsageError for the first option that the user typed and that is not among the parameters `taken`."""
-    for param in ctx.command.params:
-        if param.name not in taken and is_typed(ctx, param.name):
-            raise UsageError(
-                f"{beside} continues a run with its own settings and can't change {_as_typed(param, ctx.meta[_WORDS])}",
-                remedy="leave it out, or start a new run",
-            )
+def typed(ctx: typer.Context) -> dict[str, str]:
+    """The parameters that the user passed, even with the default as the value, each as it is spelled on the line."""
+    sources = {param: ctx.get_parameter_source(param.name) for param in ctx.command.params}
+    passed = [param for param, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    return {param.name: _as_typed(param, ctx.meta[_WORDS]) for param in passed}
 
 
 def _as_typed(param: Any, words: list[str]) -> str:

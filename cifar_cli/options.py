@@ -86,9 +86,8 @@ PRECISION = hardware_option(
 )
 MEMORY_FORMAT = hardware_option(
     "--memory-format",
-    metavar="FORMAT",
-    help="Lay images and convolution kernels out in memory as channels-last, contiguous or onednn (oneDNN's own "
-    "blocked layout, CPU only).",
+    help="Lay images and convolution kernels out in memory in this format; onednn is oneDNN's own blocked layout, for "
+    "CPUs.",
 )
 DEBUG = output_option("--debug", help="Show the traceback of an error.", callback=_show_traceback, is_eager=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cifar_cli import parsers
-from cifar_cli.command import command, is_typed, refuse_typed
+from cifar_cli.command import command, typed
 from cifar_cli.commands.recipe_options import RecipeOptions
 from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice
+from cifar_cli.errors import UsageError
 from cifar_cli.options import (
     MEMORY_FORMAT,
     PRECISION,
@@ -34,8 +34,7 @@ from cifar_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cifar_cli.core.training.session import Listeners
-    from cifar_cli.core.workflow.config import TrainReport
+    from cifar_cli.core.workflow.config import TrainRequest
 
 TAKEN_BESIDE_RESUME = frozenset({"resume", "as_json", "verbose", "debug"})
 run_option = partial(typer.Option, rich_help_panel="Run")
@@ -168,15 +167,14 @@ def train(
 ) -> None:
     """Train a classifier, keep the weights with the best validation accuracy, and score them on the test split."""
     began = time.monotonic()
-    if run.resume is not None:
-        refuse_typed(ctx, beside="--resume", taken=TAKEN_BESIDE_RESUME)
-        start = _resuming(run.resume, recipe, data.data_dir if is_typed(ctx, "data_dir") else None)
+    if run.resume is None:
+        request: TrainRequest = _request(model, recipe, augmentation, data, device, numerics, run)
     else:
-        start = _training(model, recipe, augmentation, data, device, numerics, run)
-    _train_and_show(start, began=began, output=output)
+        request = _resume_config(run.resume, recipe, data, typed(ctx))
+    _train(request, began=began, output=output)
 
 
-def _training(
+def _request(
     model: TrainedModel,
     recipe: RecipeOptions,
     augmentation: AugmentationOptions,
@@ -184,8 +182,8 @@ def _training(
     device: DeviceOptions,
     numerics: NumericsOptions,
     run: RunOptions,
-) -> Callable[[Listeners], TrainReport]:
-    """A new run, ready to start. Raises ConfigError for a value that is out of range."""
+) -> TrainRequest:
+    """The run to begin. Raises ConfigError for a value that is out of range."""
     from cifar_cli.core.data.config import DataConfig
     from cifar_cli.core.models.config import ModelConfig
     from cifar_cli.core.training.config import TrainConfig
@@ -194,7 +192,7 @@ def _training(
     config = TrainConfig(
         model=ModelConfig(
             name=model.model,
-            img_size=model.img_size or 32,
+            img_size=32 if model.img_size is None else model.img_size,
             backbone=model.backbone,
             weights=model.weights,
             trim_backbone=model.trim_backbone,
@@ -215,35 +213,27 @@ def _training(
         fast_dev_run=run.fast_dev_run,
         run_dir=run.run_dir,
     )
-    request = TrainRequest(
-        config=config, batch_auto=recipe.batch == "auto", keep_steps=recipe.max_epochs is None, seeds=run.seeds or ()
-    )
-
-    def start(listeners: Listeners) -> TrainReport:
-        from cifar_cli.core.workflow.run import run as train_and_report
-
-        return train_and_report(request, listeners)
-
-    return start
+    keep_steps = recipe.max_epochs is None
+    return TrainRequest(config=config, batch_auto=recipe.batch == "auto", keep_steps=keep_steps, seeds=run.seeds or ())
 
 
-def _resuming(run_dir: Path, recipe: RecipeOptions, data_dir: Path | None) -> Callable[[Listeners], TrainReport]:
-    """An interrupted run, ready to continue."""
+def _resume_config(run_dir: Path, recipe: RecipeOptions, data: DataOptions, typed: dict[str, str]) -> TrainRequest:
+    """The run to continue. Raises UsageError for an option that can't change it. typed: what the user passed."""
     from cifar_cli.core.workflow.config import TrainRequest
 
-    request = TrainRequest(resume=run_dir)
+    for name, flag in typed.items():
+        if name not in TAKEN_BESIDE_RESUME:
+            raise UsageError(
+                f"--resume continues a run with its own settings and can't change {flag}",
+                remedy="leave it out, or start a new run",
+            )
+    return TrainRequest(resume=run_dir)
 
-    def start(listeners: Listeners) -> TrainReport:
-        from cifar_cli.core.workflow.run import run as resume_and_report
 
-        return resume_and_report(request, listeners)
-
-    return start
-
-
-def _train_and_show(start: Callable[[Listeners], TrainReport], *, began: float, output: TrainOutput) -> None:
+def _train(request: TrainRequest, *, began: float, output: TrainOutput) -> None:
     """Train, show progress on the way, and print the report."""
     from cifar_cli.core.training.session import Listeners
+    from cifar_cli.core.workflow.run import run
     from cifar_cli.render import console, training_tables
     from cifar_cli.render.training_view import training_shown
 
@@ -256,7 +246,7 @@ def _train_and_show(start: Callable[[Listeners], TrainReport], *, began: float, 
             on_numerics=lambda numerics: training_tables.say_numerics(numerics, verbose=output.verbose),
             began=began,
         )
-        report = start(listeners)
+        report = run(request, listeners)
     if output.as_json:
         console.print_json(report.to_dict())
         return
