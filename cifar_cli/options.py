@@ -17,6 +17,7 @@ import typer
 from cifar_cli import parsers
 from cifar_cli.core.augment.policy import POLICIES
 from cifar_cli.core.choices import DeviceChoice, PatchSize, PipelineName
+from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.models.config import DEFAULT_BACKBONE, ModelConfig
 from cifar_cli.core.models.registry import MODELS
 from cifar_cli.errors import UsageError
@@ -70,7 +71,7 @@ PIPELINE = augmentation_option(
 AUGMENT = augmentation_option(
     "--augment",
     metavar="FILE",
-    help="Use a policy that albumentations' A.save wrote, instead of a named one. A Normalize at its end is left out.",
+    help="Read the policy from this file, which albumentations' A.save wrote. A Normalize step at its end is left out.",
 )
 MODEL_NAMES = model_option(
     "--model",
@@ -109,6 +110,10 @@ class DataOptions:
     dataset: Annotated[str, DATASET] = "cifar10"
     data_dir: Annotated[Path, DATA_DIR] = Path("data")
 
+    def config(self) -> DataConfig:
+        """Raises ConfigError for a dataset that is neither a name nor a file."""
+        return DataConfig(dataset=self.dataset, data_dir=self.data_dir)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArchitectureOptions:
@@ -129,9 +134,11 @@ class CountedModels(ArchitectureOptions):
 
     model: Annotated[list[str], MODEL_NAMES]
     img_size: Annotated[
-        int, model_option("--img-size", metavar="PIXELS", help="Feed square images with this many pixels a side.")
+        int, model_option("--img-size", metavar="PIXELS", help="Assume square images with this many pixels a side.")
     ] = 32
-    classes: Annotated[int, model_option("--classes", metavar="K", help="Tell this many classes apart.")] = 10
+    classes: Annotated[
+        int, model_option("--classes", metavar="K", help="Give the model this many outputs, one for each class.")
+    ] = 10
 
     def configs(self) -> tuple[ModelConfig, ...]:
         """One config for each model, in the order given, each model once. Raises ModelError for an unknown name."""

@@ -86,13 +86,12 @@ def require_picture_path(out: Path) -> None:
 def _preview(config: PreviewConfig, data: DataOptions) -> tuple[PreviewResult, str]:
     """The preview and the name of the dataset it shows."""
     from cifar_cli.core.augment.preview import preview, require_policy
-    from cifar_cli.core.data.config import DataConfig
     from cifar_cli.core.data.dataset import open_dataset
     from cifar_cli.render.progress import progress_shown
 
     require_policy(config)  # before a dataset is fetched
     with progress_shown() as on_progress:
-        store = open_dataset(DataConfig(dataset=data.dataset, data_dir=data.data_dir), on_progress=on_progress)
+        store = open_dataset(data.config(), on_progress=on_progress)
     return preview(config, store.train.images_NHWC, store.train.labels_N, store.classes), store.name
 
 

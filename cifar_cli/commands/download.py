@@ -41,11 +41,15 @@ class ImportOptions:
     skip_bad: Annotated[
         bool, import_option("--skip-bad", help="Leave out images that can't be read, and count them.")
     ] = False
-    force: Annotated[bool, import_option("--force", help="Fetch or import a dataset that is already there.")] = False
+    force: Annotated[
+        bool, import_option("--force", help="Fetch or import the dataset again, even if it is already there.")
+    ] = False
     check: Annotated[
         bool,
         import_option(
-            "--check", help="Read what is on disk to the last byte and fetch nothing. Exit with 1 if it is not intact."
+            "--check",
+            help="Check every byte of the dataset on disk and fetch nothing. Exit with status 1 if it is damaged or "
+            "missing.",
         ),
     ] = False
 
@@ -62,15 +66,17 @@ class ImportOptions:
 )
 def download(data: DataOptions, images: ImportOptions, output: OutputOptions) -> None:
     """Fetch a dataset, import your own images, or check what is on disk."""
-    from cifar_cli.core.data.config import DataConfig, ImportConfig
+    from cifar_cli.core.data.config import ImportConfig
 
-    asked = DataConfig(dataset=data.dataset, data_dir=data.data_dir)
     if images.check:
-        _check(asked, as_json=output.as_json)
+        _check(data.config(), as_json=output.as_json)
         return
-    sources = tuple(images.source or ())
     config = ImportConfig(
-        data=asked, sources=sources, img_size=images.img_size, skip_bad=images.skip_bad, force=images.force
+        data=data.config(),
+        sources=tuple(images.source or ()),
+        img_size=images.img_size,
+        skip_bad=images.skip_bad,
+        force=images.force,
     )
     _import(config, as_json=output.as_json)
 

@@ -69,7 +69,10 @@ class SearchOptions:
     """What is asked about the memory of the step."""
 
     find_max_batch: Annotated[
-        bool, memory_option("--find-max-batch", help="Find the largest batch that fits, on a GPU if there is one.")
+        bool,
+        memory_option(
+            "--find-max-batch", help="Find the largest batch size that fits, with real steps if there is a GPU."
+        ),
     ] = False
     gpu: Annotated[
         str | None, memory_option("--gpu", metavar="NAME", help="Estimate for this card, such as RTX 3090.")

@@ -31,7 +31,7 @@ OVERRIDES = {
         "-b",
         metavar="N|auto",
         parser=parsers.integer_or_auto,
-        help="Put this many images into a batch; auto finds the batch size that trains fastest on this machine.",
+        help="Put this many images into a batch; auto finds a fast size for this machine.",
     ),
     "max_epochs": _override("--max-epochs", help="Stop after this many epochs."),
     "max_seconds": _override(
@@ -41,8 +41,10 @@ OVERRIDES = {
         help="Finish within this time, validation and test included.",
     ),
     "optimizer": _override("--optimizer", help="Update the weights with this optimizer."),
-    "schedule": _override("--schedule", help="Change the learning rate over the run in this way."),
-    "warmup": _override("--warmup", metavar="SHARE", help="Raise the learning rate during this share of the run."),
+    "schedule": _override("--schedule", help="Let the learning rate follow this schedule."),
+    "warmup": _override(
+        "--warmup", metavar="SHARE", help="Let the learning rate rise during this first share of the run."
+    ),
     "weight_decay": _override("--weight-decay", help="Decay weight matrices and kernels at this rate."),
     "clip_norm": _override("--clip-norm", help="Clip the gradient to this L2 norm; 0 switches clipping off."),
     "label_smoothing": _override(
@@ -82,8 +84,9 @@ class RecipeOptions(_Overrides):  # type: ignore[misc]
             rich_help_panel="Recipe",
             metavar="|".join(RECIPES),
             parser=parsers.one_of(RECIPES),
-            help="Train by this recipe: course does what the course asks for, fast reaches the same accuracy in the "
-            "least time, best reaches the highest accuracy in 20 minutes. Each option below replaces one part of it.",
+            help="Train by this recipe: course follows the university exercise behind this tool, fast reaches the same "
+            "accuracy in the least time, best reaches the highest accuracy in 20 minutes. Each option below replaces "
+            "one part of it.",
         ),
     ] = "course"
 

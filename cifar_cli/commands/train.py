@@ -14,6 +14,7 @@ from cifar_cli import parsers
 from cifar_cli.command import command, typed
 from cifar_cli.commands.recipe_options import RecipeOptions
 from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice
+from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.errors import UsageError
 from cifar_cli.options import (
     MEMORY_FORMAT,
@@ -73,6 +74,17 @@ class TrainedModel(ArchitectureOptions):
             help="Resize the images to squares with this many pixels a side.",
         ),
     ] = None
+
+    def config(self) -> ModelConfig:
+        """The model before its dataset is known. Raises ModelError and ConfigError."""
+        return ModelConfig(
+            name=self.model,
+            img_size=32 if self.img_size is None else self.img_size,
+            backbone=self.backbone,
+            weights=self.weights,
+            trim_backbone=self.trim_backbone,
+            patch_size=self.patch_size,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +154,7 @@ class TrainOutput(OutputOptions):
     """What is printed."""
 
     verbose: Annotated[
-        bool, output_option("--verbose", "-v", help="Show the measured speed of each precision and layout.")
+        bool, output_option("--verbose", "-v", help="Show the measured speed of each precision and memory format.")
     ] = False
 
 
@@ -184,21 +196,12 @@ def _request(
     run: RunOptions,
 ) -> TrainRequest:
     """The run to begin. Raises ConfigError for a value that is out of range."""
-    from cifar_cli.core.data.config import DataConfig
-    from cifar_cli.core.models.config import ModelConfig
     from cifar_cli.core.training.config import TrainConfig
     from cifar_cli.core.workflow.config import TrainRequest
 
     config = TrainConfig(
-        model=ModelConfig(
-            name=model.model,
-            img_size=32 if model.img_size is None else model.img_size,
-            backbone=model.backbone,
-            weights=model.weights,
-            trim_backbone=model.trim_backbone,
-            patch_size=model.patch_size,
-        ),
-        data=DataConfig(dataset=data.dataset, data_dir=data.data_dir),
+        model=model.config(),
+        data=data.config(),
         recipe=recipe.chosen(),
         img_size=model.img_size,
         seed=run.seed,

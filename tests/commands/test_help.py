@@ -101,3 +101,26 @@ def test_brackets_in_a_help_text_are_shown_as_they_are() -> None:
         assert "Read [bold]brackets[/bold] and [1, 2]." in help_page(command, context)
     finally:
         command.help = before
+
+
+def test_the_learning_rates_named_as_the_default_are_those_of_the_models() -> None:
+    from cifar_cli.core.models.registry import MODELS
+    from cifar_cli.core.training.recipe import RECIPES
+
+    assert RECIPES["course"].learning_rate is None
+    assert {name: spec.learning_rate for name, spec in MODELS.items()} == {"null": 1e-3, "cnn": 1e-4, "hybrid": 1e-4}
+    assert all(recipe.learning_rate for name, recipe in RECIPES.items() if name != "course")
+    (option,) = (param for param in commands()["train"].params if param.name == "learning_rate")
+    assert option.show_default == "the recipe's; course: 1e-3 for null, 1e-4 for other models"
+
+
+def test_the_weights_named_as_the_default_are_those_of_the_models() -> None:
+    from cifar_cli.core.models.registry import MODELS
+
+    assert {name: spec.weights[0] for name, spec in MODELS.items()} == {
+        "null": "none",
+        "cnn": "imagenet",
+        "hybrid": "imagenet",
+    }
+    (option,) = (param for param in commands()["train"].params if param.name == "weights")
+    assert option.show_default == "imagenet; none for null"
