@@ -88,17 +88,21 @@ def test_summarize(document) -> None:  # type: ignore[no-untyped-def]
     assert model["forward_flops_per_batch"] == 4 * model["forward_flops_per_image"]
 
 
-@pytest.mark.parametrize("method", ["estimate", "measure"])
-def test_profile_memory(document, method: str) -> None:  # type: ignore[no-untyped-def]
-    flags = ["--estimate"] if method == "estimate" else ["--measure", "--device", "cpu"]
-    memory = 1 << 30 if method == "estimate" else 64 << 20
-    found = document("profile-memory", "-m", "null", "--find-max-batch", "--memory", memory, *flags)
-    (model,) = [model for model in found["models"] if model["method"] == method]
-    if method == "measure":  # only a prediction has terms
-        model["terms"] = model["terms"] or {}
+def test_profile_memory(document) -> None:  # type: ignore[no-untyped-def]
+    found = document("profile-memory", "-m", "null", "--estimate", "--find-max-batch", "--memory", "1GiB")
+    (model,) = found["models"]
     require(model, "profile-memory")
+    assert model["method"] == "estimate"
     assert model["batch"] == model["max_batch"] > 0
-    assert model["peak_allocated_bytes"] <= model["memory_bytes"] == memory
+    assert model["peak_allocated_bytes"] <= model["peak_reserved_bytes"] <= model["memory_bytes"] == 1 << 30
+
+
+def test_a_measurement_has_the_keys_of_a_prediction(document) -> None:  # type: ignore[no-untyped-def]
+    words = ("profile-memory", "-m", "null", "--batch", 8)
+    (predicted,) = document(*words, "--estimate")["models"]
+    (measured,) = document(*words, "--measure", "--device", "cpu")["models"]
+    assert set(measured) == set(predicted) >= set(DOCUMENTED["profile-memory"])
+    assert (predicted["method"], measured["method"]) == ("estimate", "measure")
 
 
 def test_without_a_search_there_is_no_largest_batch(document) -> None:  # type: ignore[no-untyped-def]

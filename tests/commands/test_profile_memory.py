@@ -53,7 +53,7 @@ def test_json_is_one_document_with_the_documented_keys() -> None:
 
 
 class UpTo200:
-    """Answers as a process on a GPU that holds 200 images and is as fast with 128 as with more."""
+    """A worker on a GPU that holds 200 images and is as fast with 128 as with more."""
 
     def ask(self, batch: int, proof: bool, /, *, timeout_seconds: float) -> Outcome:
         if batch > 200:
@@ -128,7 +128,8 @@ def test_with_a_gpu_only_other_memory_or_estimate_keep_it_from_running(
         assert seen["stopped_by"] == "out of memory: told to"
 
 
-def test_on_the_host_the_search_runs_for_real() -> None:
+@pytest.mark.slow
+def test_on_the_host_the_search_runs_real_steps() -> None:
     flags = ["-m", "null", "--measure", "--device", "cpu", "--find-max-batch", "--memory", "20MiB", "--json"]
     result = RUN.invoke(app, ["profile-memory", *flags])
     (model,) = json.loads(result.stdout)["models"]

@@ -1,3 +1,5 @@
+"""`cifar train`: what its flags change, what it prints, what it refuses."""
+
 from __future__ import annotations
 
 import json
@@ -15,15 +17,15 @@ def small(data_dir: Path, tmp_path: Path) -> list[object]:
     return ["--dataset", "shapes", "--data-dir", data_dir, "--fast-dev-run", "--run-dir", tmp_path / "run"]
 
 
-def test_json_is_one_document_with_the_promised_keys(cifar, small: list[object]) -> None:  # type: ignore[no-untyped-def]
+def test_json_is_one_document_with_the_documented_keys(cifar, small: list[object]) -> None:  # type: ignore[no-untyped-def]
     result = cifar("train", "--model", "null", "--lr", "1e-3", "--json", *small)
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
-    promised = {
+    documented = {
         "run_dir", "checkpoint", "images_per_second", "train_seconds", "epochs",
         "val_accuracy", "test_accuracy", "dataset", "synthetic",
     }  # fmt: skip
-    assert promised <= set(document)
+    assert documented <= set(document)
     assert 0 <= document["test_accuracy"] <= 1
     assert document["synthetic"] is True
     assert Path(document["checkpoint"]).is_file()
@@ -121,7 +123,8 @@ def test_several_seeds_train_several_runs(cifar, small: list[object], tmp_path: 
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"seed-3", "seed-4"}
 
 
-def test_a_profile_is_a_trace_that_names_the_steps_operators(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.slow
+def test_a_profile_is_a_trace_that_names_the_operators_of_a_step(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     result = cifar("train", "--profile", *small)
     assert result.exit_code == 0, result.stderr
     (trace,) = (tmp_path / "run/profile").glob("*.pt.trace.json")
@@ -136,7 +139,7 @@ def test_the_other_recipes_train_too(cifar, small: list[object], recipe: str, tm
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["config"]["recipe"]["name"] == recipe
 
 
-def test_every_part_of_a_recipe_has_a_flag(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_flags_replace_the_fields_of_a_recipe(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     words = ("--optimizer", "muon", "--schedule", "triangular", "--warmup", 0.4, "--weight-decay", 0.02)
     more = (
         "--clip-norm",
@@ -160,7 +163,9 @@ def test_every_part_of_a_recipe_has_a_flag(cifar, small: list[object], tmp_path:
     assert (config["precision"], config["memory_format"]) == ("32", "contiguous")
 
 
-def test_hybrid_is_trained_trimmed_unless_asked_for_whole(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_hybrid_is_trained_without_its_unused_layers_unless_they_are_asked_for(
+    cifar, small: list[object], tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
     words = ("train", "--model", "hybrid", "--weights", "none", "--batch", 8)
     trimmed = cifar(*words, *small)
     assert "2,331,722 parameters" in trimmed.stderr
