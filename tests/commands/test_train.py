@@ -163,7 +163,7 @@ def test_flags_replace_the_fields_of_a_recipe(cifar, small: list[object], tmp_pa
     assert (config["precision"], config["memory_format"]) == ("32", "contiguous")
 
 
-def test_hybrid_is_trained_without_its_unused_layers_unless_they_are_asked_for(
+def test_hybrid_is_trained_without_unused_layers_by_default(
     cifar, small: list[object], tmp_path: Path
 ) -> None:  # type: ignore[no-untyped-def]
     words = ("train", "--model", "hybrid", "--weights", "none", "--batch", 8)
