@@ -62,7 +62,7 @@ def evaluate(asked: CheckpointOptions, device: DeviceOptions, output: EvaluateOu
         dataset=asked.dataset,
         data_dir=asked.data_dir,
         batch=asked.batch,
-        accelerator={"cuda": "gpu", "mps": "gpu"}.get(device.chosen_device(), device.chosen_device()),
+        device=device.chosen_device(),
         out=output.out,
     )
     with progress_shown() as on_progress:

@@ -43,7 +43,7 @@ class CountOptions:
 )
 def summarize(models: CountedModels, count: CountOptions, output: OutputOptions) -> None:
     """Count the parameters, multiply-adds and FLOPs of a model, and find layers that never reach the logits."""
-    from cifar_cli.core.counting.results import SummaryConfig
+    from cifar_cli.core.counting.config import SummaryConfig
 
     depth = ONE_MODEL_DEPTH if count.depth is None else count.depth
     configs = [SummaryConfig(model=model, batch=count.batch, depth=depth, top=count.top) for model in models.configs()]

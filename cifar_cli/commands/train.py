@@ -35,9 +35,10 @@ from cifar_cli.options import (
 )
 
 if TYPE_CHECKING:
+    from cifar_cli.core.training.config import ResumeConfig
     from cifar_cli.core.workflow.config import TrainRequest
 
-TAKEN_BESIDE_RESUME = frozenset({"resume", "as_json", "verbose", "debug"})
+TAKEN_BESIDE_RESUME = frozenset({"resume", "data_dir", "max_epochs", "max_seconds", "as_json", "verbose", "debug"})
 run_option = partial(typer.Option, rich_help_panel="Run")
 
 
@@ -180,7 +181,7 @@ def train(
     """Train a classifier, keep the weights with the best validation accuracy, and score them on the test split."""
     began = time.monotonic()
     if run.resume is None:
-        request: TrainRequest = _request(model, recipe, augmentation, data, device, numerics, run)
+        request: TrainRequest | ResumeConfig = _request(model, recipe, augmentation, data, device, numerics, run)
     else:
         request = _resume_config(run.resume, recipe, data, typed(ctx))
     _train(request, began=began, output=output)
@@ -208,7 +209,7 @@ def _request(
         pipeline=augmentation.pipeline or ("batched" if augmentation.augment is None else "albumentations"),
         augment_file=augmentation.augment,
         workers=augmentation.workers,
-        accelerator={"cuda": "gpu", "mps": "gpu"}.get(device.chosen_device(), device.chosen_device()),
+        device=device.chosen_device(),
         precision=numerics.precision,
         memory_format=numerics.memory_format,
         compile=numerics.compile,
@@ -220,9 +221,9 @@ def _request(
     return TrainRequest(config=config, batch_auto=recipe.batch == "auto", keep_steps=keep_steps, seeds=run.seeds or ())
 
 
-def _resume_config(run_dir: Path, recipe: RecipeOptions, data: DataOptions, typed: dict[str, str]) -> TrainRequest:
+def _resume_config(run_dir: Path, recipe: RecipeOptions, data: DataOptions, typed: dict[str, str]) -> ResumeConfig:
     """The run to continue. Raises UsageError for an option that can't change it. typed: what the user passed."""
-    from cifar_cli.core.workflow.config import TrainRequest
+    from cifar_cli.core.training.config import ResumeConfig
 
     for name, flag in typed.items():
         if name not in TAKEN_BESIDE_RESUME:
@@ -230,13 +231,19 @@ def _resume_config(run_dir: Path, recipe: RecipeOptions, data: DataOptions, type
                 f"--resume continues a run with its own settings and can't change {flag}",
                 remedy="leave it out, or start a new run",
             )
-    return TrainRequest(resume=run_dir)
+    return ResumeConfig(
+        run_dir=run_dir,
+        data_dir=data.data_dir if "data_dir" in typed else None,
+        max_epochs=recipe.max_epochs,
+        max_seconds=recipe.max_seconds,
+    )
 
 
-def _train(request: TrainRequest, *, began: float, output: TrainOutput) -> None:
+def _train(request: TrainRequest | ResumeConfig, *, began: float, output: TrainOutput) -> None:
     """Train, show progress on the way, and print the report."""
-    from cifar_cli.core.training.session import Listeners
-    from cifar_cli.core.workflow.run import run
+    from cifar_cli.core.training.config import ResumeConfig
+    from cifar_cli.core.training.listeners import Listeners
+    from cifar_cli.core.workflow.run import resume_and_report, train_and_report
     from cifar_cli.render import console, training_tables
     from cifar_cli.render.training_view import training_shown
 
@@ -249,7 +256,10 @@ def _train(request: TrainRequest, *, began: float, output: TrainOutput) -> None:
             on_numerics=lambda numerics: training_tables.say_numerics(numerics, verbose=output.verbose),
             began=began,
         )
-        report = run(request, listeners)
+        if isinstance(request, ResumeConfig):
+            report = resume_and_report(request, listeners)
+        else:
+            report = train_and_report(request, listeners)
     if output.as_json:
         console.print_json(report.to_dict())
         return

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from cifar_cli.core.training.config import EpochResult
+from cifar_cli.core.training.results import EpochResult
 from cifar_cli.render import training_tables
 
 
@@ -97,6 +98,20 @@ def test_a_directory_without_a_run_can_not_be_resumed(cifar, tmp_path: Path) -> 
     assert "last.ckpt" in result.stderr
 
 
+def test_a_resumed_run_takes_a_moved_dataset_and_more_epochs(  # type: ignore[no-untyped-def]
+    cifar, trained_run: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    run_dir, moved = tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(trained_run, run_dir)
+    shutil.copytree(data_dir, moved)
+    result = cifar(
+        "train", "--resume", run_dir, "--data-dir", moved, "--max-epochs", 3, "--max-time", "10:00", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["epochs"] == 3
+    assert yaml.safe_load((run_dir / "config.yaml").read_text())["config"]["recipe"]["batch"] == 64
+
+
 def test_an_epoch_line_fits_80_columns() -> None:
     result = EpochResult(
         epoch=100,
@@ -163,13 +178,11 @@ def test_flags_replace_the_fields_of_a_recipe(cifar, small: list[object], tmp_pa
     assert (config["precision"], config["memory_format"]) == ("32", "contiguous")
 
 
-def test_hybrid_is_trained_without_unused_layers_by_default(
-    cifar, small: list[object], tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
+def test_hybrid_is_trained_without_unused_layers_by_default(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     words = ("train", "--model", "hybrid", "--weights", "none", "--batch", 8)
     trimmed = cifar(*words, *small)
     assert "2,331,722 parameters" in trimmed.stderr
-    assert "never reaches the logits: backbone.layer2, backbone.layer3, backbone.layer4" in trimmed.stderr
+    assert "never reach the logits: backbone.layer2, backbone.layer3, backbone.layer4" in trimmed.stderr
     whole = cifar(*words, "--full-backbone", *small[:-1], tmp_path / "whole")
     assert "13,350,730 parameters" in whole.stderr
-    assert "never reaches" not in whole.stderr
+    assert "never reach" not in whole.stderr
