@@ -16,6 +16,7 @@ from cifar_cli.options import POLICY, SEED, AugmentOpt, DataOptions, OutputOptio
 if TYPE_CHECKING:
     from cifar_cli.core.augment.config import PreviewConfig
     from cifar_cli.core.augment.preview import PreviewResult
+
 picture_option = partial(typer.Option, rich_help_panel="Picture")
 
 

@@ -13,6 +13,7 @@ from cifar_cli.options import DataOptions, OutputOptions
 
 if TYPE_CHECKING:
     from cifar_cli.core.data.config import DataConfig, ImportConfig
+
 import_option = partial(typer.Option, rich_help_panel="Import")
 
 

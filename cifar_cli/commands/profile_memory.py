@@ -27,6 +27,7 @@ from cifar_cli.options import (
 
 if TYPE_CHECKING:
     from cifar_cli.core.memory.config import MemoryRequest
+
 memory_option = partial(typer.Option, rich_help_panel="Memory")
 step_option = partial(typer.Option, rich_help_panel="Training step")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, make_dataclass, replace
+from functools import partial
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -12,20 +13,16 @@ from cifar_cli import parsers
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.options import POLICY, adapted
 
-
-def _override(*flags: str, help: str, default: str | bool = False, **settings: Any) -> Any:
-    return typer.Option(*flags, rich_help_panel="Recipe", show_default=default, help=help, **settings)
-
-
+recipe_option = partial(typer.Option, rich_help_panel="Recipe", show_default=False)
 OVERRIDES = {
-    "learning_rate": _override(
+    "learning_rate": recipe_option(
         "--lr",
         "--learning-rate",
         metavar="RATE",
-        default="the recipe's; course: 1e-3 for null, 1e-4 for other models",
+        show_default="the recipe's; course: 1e-3 for null, 1e-4 for other models",
         help="Reach this learning rate at the highest point of the schedule.",
     ),
-    "batch": _override(
+    "batch": recipe_option(
         "--batch",
         "--batch-size",
         "-b",
@@ -33,24 +30,24 @@ OVERRIDES = {
         parser=parsers.integer_or_auto,
         help="Put this many images into a batch; auto finds a fast size for this machine.",
     ),
-    "max_epochs": _override("--max-epochs", help="Stop after this many epochs."),
-    "max_seconds": _override(
+    "max_epochs": recipe_option("--max-epochs", help="Stop after this many epochs."),
+    "max_seconds": recipe_option(
         "--max-time",
         metavar="HH:MM:SS",
         parser=parsers.duration,
         help="Finish within this time, validation and test included.",
     ),
-    "optimizer": _override("--optimizer", help="Update the weights with this optimizer."),
-    "schedule": _override("--schedule", help="Let the learning rate follow this schedule."),
-    "warmup": _override(
+    "optimizer": recipe_option("--optimizer", help="Update the weights with this optimizer."),
+    "schedule": recipe_option("--schedule", help="Let the learning rate follow this schedule."),
+    "warmup": recipe_option(
         "--warmup", metavar="SHARE", help="Let the learning rate rise during this first share of the run."
     ),
-    "weight_decay": _override("--weight-decay", help="Decay weight matrices and kernels at this rate."),
-    "clip_norm": _override("--clip-norm", help="Clip the gradient to this L2 norm; 0 switches clipping off."),
-    "label_smoothing": _override(
+    "weight_decay": recipe_option("--weight-decay", help="Decay weight matrices and kernels at this rate."),
+    "clip_norm": recipe_option("--clip-norm", help="Clip the gradient to this L2 norm; 0 switches clipping off."),
+    "label_smoothing": recipe_option(
         "--label-smoothing", metavar="SHARE", help="Spread this share of the target over all classes."
     ),
-    "ema_decay": _override(
+    "ema_decay": recipe_option(
         "--ema-decay",
         metavar="SHARE",
         help="Average the weights over the steps, keep this share of the average at each, and validate and save the "
@@ -79,9 +76,9 @@ class RecipeOptions(_Overrides):  # type: ignore[misc]
 
     recipe: Annotated[
         str,
-        typer.Option(
+        recipe_option(
             "--recipe",
-            rich_help_panel="Recipe",
+            show_default=True,
             metavar="|".join(RECIPES),
             parser=parsers.one_of(RECIPES),
             help="Train by this recipe: course follows the university exercise behind this tool, fast reaches the same "

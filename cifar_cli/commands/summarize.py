@@ -12,6 +12,7 @@ from cifar_cli.command import command
 from cifar_cli.options import BATCH, DEFAULT_BATCH, CountedModels, OutputOptions, adapted
 
 ONE_MODEL_DEPTH = 3
+
 counting_option = partial(typer.Option, rich_help_panel="Counting")
 
 

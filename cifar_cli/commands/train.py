@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from cifar_cli.core.workflow.config import TrainRequest
 
 TAKEN_BESIDE_RESUME = frozenset({"resume", "data_dir", "max_epochs", "max_seconds", "as_json", "verbose", "debug"})
+
 run_option = partial(typer.Option, rich_help_panel="Run")
 
 
