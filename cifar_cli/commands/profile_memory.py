@@ -11,7 +11,6 @@ import typer
 from cifar_cli import parsers
 from cifar_cli.command import command
 from cifar_cli.core.choices import MemoryFormat, OptimizerName, Precision
-from cifar_cli.errors import ConfigError
 from cifar_cli.options import (
     BATCH,
     DEFAULT_BATCH,
@@ -84,7 +83,7 @@ class SearchOptions:
             "--memory",
             metavar="SIZE",
             parser=parsers.byte_count,
-            help="Estimate for this much memory, such as 24GiB or 8000MB.",
+            help="Estimate for this much memory, such as 24GiB or 8000MB. With --measure, take at most this much.",
         ),
     ] = None
     margin: Annotated[
@@ -118,31 +117,23 @@ def profile_memory(
     models: ProfiledModels, device: DeviceOptions, step: StepOptions, search: SearchOptions, output: OutputOptions
 ) -> None:
     """Show how much memory a training step takes and which batch size fits, with or without a GPU."""
-    from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest, step_config
+    from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest
+    from cifar_cli.core.training.config import StepConfig
 
-    config = step_config(
-        precision=step.precision, optimizer=step.optimizer, channels_last=step.chosen_format() == "channels-last"
-    )
+    config = StepConfig(precision=step.precision, optimizer=step.optimizer, memory_format=step.chosen_format())
     request = MemoryRequest(
         configs=tuple(MemoryConfig(model=model, step=config) for model in models.configs()),
-        batches=tuple(require_batch(size) for size in step.batch),
+        batches=tuple(step.batch),
         find_max_batch=search.find_max_batch,
         gpu=search.gpu,
-        memory=None if search.memory is None else str(search.memory),
-        margin=str(search.margin),
+        memory_bytes=search.memory,
+        margin=search.margin,
         multiple_of=search.multiple_of,
         estimate=search.estimate,
         measure=search.measure,
-        device="cuda" if device.chosen_device() == "auto" else device.chosen_device(),
+        device=device.chosen_device(),
     )
     _profile(request, as_json=output.as_json)
-
-
-def require_batch(batch: int) -> int:
-    """Return `batch`. Raises ConfigError for less than 1."""
-    if batch < 1:
-        raise ConfigError(f"--batch {batch} holds no image", remedy="pass 1 or more, for example --batch 128")
-    return batch
 
 
 def _profile(request: MemoryRequest, *, as_json: bool) -> None:
