@@ -12,7 +12,6 @@ from cifar_cli import parsers
 from cifar_cli.command import command
 from cifar_cli.core.choices import MemoryFormat, OptimizerName, Precision
 from cifar_cli.options import (
-    BATCH,
     DEFAULT_BATCH,
     MEMORY_FORMAT,
     MODEL_NAMES,
@@ -20,7 +19,6 @@ from cifar_cli.options import (
     CountedModels,
     DeviceOptions,
     OutputOptions,
-    adapted,
     hardware_option,
 )
 
@@ -42,7 +40,15 @@ class ProfiledModels(CountedModels):
 class StepOptions:
     """The training step whose memory is asked for."""
 
-    batch: Annotated[list[int], adapted(BATCH, panel="Training step")] = field(default_factory=lambda: [DEFAULT_BATCH])
+    batch: Annotated[
+        list[int],
+        step_option(
+            "--batch",
+            "--batch-size",
+            "-b",
+            help="Put this many images into a batch. Repeat the option to compare several sizes.",
+        ),
+    ] = field(default_factory=lambda: [DEFAULT_BATCH])
     optimizer: Annotated[OptimizerName, step_option("--optimizer", help="Update the weights with this optimizer.")] = (
         "adam"
     )

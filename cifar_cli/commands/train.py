@@ -162,9 +162,9 @@ class TrainOutput(OutputOptions):
 
 @command(
     examples=(
-        ("Train the baseline with the course's recipe.", "cifar train --model null"),
+        ("Train the baseline by the recipe course.", "cifar train --model null"),
         ("Fine-tune EfficientNet-B0 for at most five epochs.", "cifar train --model cnn --max-epochs 5"),
-        ("Train with three seeds by the recipe for the highest accuracy.", "cifar train --recipe best --seeds 0,1,2"),
+        ("Train for the highest accuracy, once with each of three seeds.", "cifar train --recipe best --seeds 0,1,2"),
         ("Continue a run that was interrupted.", "cifar train --resume runs/20261124-093000-null"),
     )
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 LEFT = 24  # columns of the flags; a longer declaration has the line to itself
+NO_BREAK = "\u00a0"
 WIDEST = 120  # longer lines are hard to read
 
 
@@ -21,7 +23,8 @@ def help_page(command: Any, ctx: Any) -> str:
     with console.capture() as captured:
         console.print(Text(f"\n{command.get_usage(ctx)}\n", style="bold"))
         console.print(Text(f"{_paragraphs(command.help)}\n"))
-        for title, rows in _panels(command, ctx).items():
+        right = console.width - LEFT - 6  # without the border and the gap between the columns
+        for title, rows in _panels(command, ctx, right).items():
             _print_panel(console, title, Group(*rows))
         if command.epilog:
             _print_panel(console, "Examples", Group(*_examples(command.epilog)))
@@ -32,8 +35,8 @@ def _print_panel(console: Console, title: str, body: RenderableType) -> None:
     console.print(Panel(body, title=title, title_align="left", border_style="dim"))
 
 
-def _panels(command: Any, ctx: Any) -> dict[str, list[RenderableType]]:
-    """The rows of each panel by its title, in the order in which the options are declared."""
+def _panels(command: Any, ctx: Any, width: int) -> dict[str, list[RenderableType]]:
+    """The rows of each panel by its title, in the order in which the options are declared. width: of descriptions."""
     panels: dict[str, list[RenderableType]] = {}
     for name, sub in getattr(command, "commands", {}).items():
         panels.setdefault("Commands", []).append(_row(Text(name, style="bold cyan"), Text(_paragraphs(sub.help))))
@@ -41,7 +44,7 @@ def _panels(command: Any, ctx: Any) -> dict[str, list[RenderableType]]:
     for param in command.get_params(ctx):
         if not getattr(param, "hidden", False):
             last = param.rich_help_panel or last  # `--help`, which Typer adds at the end, belongs to the last panel
-            panels.setdefault(last, []).append(_row(_declaration(param), _description(param, ctx)))
+            panels.setdefault(last, []).append(_row(_declaration(param), _description(param, ctx, width)))
     return panels
 
 
@@ -69,13 +72,14 @@ def _declaration(param: Any) -> Text:
     return text
 
 
-def _description(param: Any, ctx: Any) -> Text:
-    text = Text(_paragraphs(param.help))
+def _description(param: Any, ctx: Any, width: int) -> Text:
+    """The help text and the default. A short default stays on one line."""
     default = _default(param, ctx)
-    if param.required:
-        text.append(" [required]", style="red")
-    elif default:
-        text.append(f" [default: {default}]", style="dim")
+    end = "[required]" if param.required else f"[default: {default}]" if default else ""
+    end = end.replace(" ", NO_BREAK) if len(end) <= width // 2 else end
+    lines = textwrap.wrap(f"{_paragraphs(param.help)} {end}", width, break_long_words=False, break_on_hyphens=False)
+    text = Text("\n".join(lines).replace(NO_BREAK, " "))
+    text.highlight_regex(r"\[(default: [^\]]*|required)\]$", "dim")
     return text
 
 
