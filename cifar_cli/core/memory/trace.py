@@ -173,7 +173,7 @@ def copy_without_data(model: nn.Module) -> nn.Module:
 
 
 class TracedStep(TrainingStep):
-    """The training step on meta tensors, which allocates what it would on the config's backend."""
+    """The training step on meta tensors, with the allocations of the config's backend."""
 
     form = staticmethod(training_form)
     """Brings the model into the form that is trained."""
@@ -188,14 +188,15 @@ class TracedStep(TrainingStep):
             optimizer=_without_gpu(self.optimizer_of(model, config)),
             on_stage=recorder.begin,
         )
-        self.scaler = torch.amp.GradScaler("cpu", enabled=False)  # a few bytes that only real gradients can have
+        # The scaler of float16 reads gradients, and those on the meta device have no values.
+        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
         if self.average is not None:
             for tensor in (*self.average.parameters(), *self.average.buffers()):
                 recorder.mark(tensor, Category.AVERAGED_WEIGHTS)
 
     def optimizer_of(self, model: nn.Module, config: MemoryConfig) -> Optimizer:
-        """The optimizer that is trained with on the backend."""
-        # On CUDA torch takes lists of tensors by default where it isn't told to fuse; on meta tensors it doesn't.
+        """The optimizer, with the implementation that torch chooses on the backend."""
+        # An optimizer that isn't fused updates lists of tensors by default on CUDA, and single ones on meta tensors.
         unfused = config.backend == "cuda" and config.step.precision == "16"
         return make_optimizer(model, config.step, **({"foreach": True} if unfused else {}))
 
@@ -250,7 +251,7 @@ def trace_steps(
                 recorder.track(tensor)
             step = step_type(traced, config, recorder)
             recorder.phase = Category.INPUT
-            images_BCHW = torch.empty(batch, size, size, 3, device="meta").permute(0, 3, 1, 2)  # as from the loader
+            images_BCHW = torch.empty(batch, size, size, 3, device="meta").permute(0, 3, 1, 2)  # the loader's layout
             labels_B = torch.empty(batch, dtype=torch.long, device="meta")
             with _modules_named(traced, recorder):
                 for _ in range(STEPS):
@@ -265,9 +266,9 @@ def trace_steps(
 
 
 def _without_gpu(optimizer: Optimizer) -> Optimizer:
-    """Keep an optimizer from asking the GPU whether it records a graph.
+    """Disable an optimizer's check for CUDA graphs.
 
-    The question makes a CUDA context in this process, and trials that follow would lack its memory.
+    The check creates a CUDA context in this process, whose memory would be missing in later trials.
     """
     for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
         setattr(optimizer, check, lambda: None)
@@ -276,7 +277,9 @@ def _without_gpu(optimizer: Optimizer) -> Optimizer:
 
 @contextlib.contextmanager
 def _fused_on_meta() -> Iterator[None]:
-    """Let torch's fused optimizers take meta tensors; `MetaOperators` answers their kernels, which torch lacks."""
+    """Let torch's fused optimizers accept meta tensors. `MetaOperators` replaces their kernels, which only real tensors
+    have.
+    """
     modules: list[Any] = [sys.modules[kind.__module__] for kind in (torch.optim.Adam, torch.optim.SGD)]
     checks = [module._device_dtype_check_for_fused for module in modules]
     for module in modules:

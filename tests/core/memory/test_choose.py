@@ -36,7 +36,7 @@ class Clock:
 
 def timed(overhead: float) -> list[int]:
     clock = Clock(overhead)
-    return [seen.batch for seen in time_sizes([16, 32, 64, 128, 256, 512], clock.speed, clock=clock)]
+    return [size.batch for size in time_sizes([16, 32, 64, 128, 256, 512], clock.speed, clock=clock)]
 
 
 def test_sizes_are_timed_upwards_as_long_as_time_allows() -> None:
@@ -48,7 +48,7 @@ def test_sizes_are_timed_upwards_as_long_as_time_allows() -> None:
 
 def test_timing_ends_where_larger_sizes_are_no_faster() -> None:
     sizes = time_sizes([16, 32, 64, 128, 256], lambda batch: 100.0, clock=lambda: 0.0)
-    assert [seen.batch for seen in sizes] == [16, 32, 64]
+    assert [size.batch for size in sizes] == [16, 32, 64]
 
 
 def test_on_the_cpu_the_knee_is_chosen_and_the_sentence_says_why() -> None:

@@ -89,7 +89,7 @@ class Card:
 
     def steps(self, config: MemoryConfig, batch: int, *, device: str) -> float:
         if self.needs > min(self.free, self.fraction * 1000 + 1e-6):
-            raise torch.OutOfMemoryError("told to")
+            raise torch.OutOfMemoryError("the card is full")
         self.free -= self.needs + self.grows
         return 50.0
 

@@ -170,7 +170,7 @@ class Process:
         if batch in ends:
             return ends[batch]
         if batch > self.all.fits:
-            return Outcome(kind="out of memory", value="told to")
+            return Outcome(kind="out of memory", value="the card is full")
         return Outcome(kind="done", value=BatchTrial(batch=batch, kind="ran"))
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ def _exit(code: int) -> None:
 
 
 def _out_of_memory(words: str) -> None:
-    raise RuntimeError(words) if words else torch.OutOfMemoryError("told to")
+    raise RuntimeError(words) if words else torch.OutOfMemoryError("the card is full")
 
 
 def _double(number: int) -> int:
@@ -23,7 +23,7 @@ def _double(number: int) -> int:
     ("function", "argument", "kind", "value"),
     [
         (_exit, 3, "died", 3),
-        (_out_of_memory, "", "out of memory", "OutOfMemoryError: told to"),
+        (_out_of_memory, "", "out of memory", "OutOfMemoryError: the card is full"),
         (_out_of_memory, "DefaultCPUAllocator: can't allocate memory\nmore", "out of memory", None),
         (_out_of_memory, "Expected more than 1 value per channel", "failed", None),
         (abs, -2, "done", 2),
