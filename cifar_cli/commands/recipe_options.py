@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from cifar_cli import parsers
-from cifar_cli.core.training.recipe import RECIPES, Recipe
+from cifar_cli.core.training.recipe import RECIPES, Recipe, recipe_of
 from cifar_cli.options import POLICY, adapted
 
 recipe_option = partial(typer.Option, rich_help_panel="Recipe", show_default=False)
@@ -95,4 +95,4 @@ class RecipeOptions(_Overrides):  # type: ignore[misc]
         changed: dict[str, Any] = {
             name: None if name in ZERO_IS_OFF and value == 0 else value for name, value in given.items()
         }
-        return replace(RECIPES[self.recipe], **changed)
+        return replace(recipe_of(self.recipe), **changed)

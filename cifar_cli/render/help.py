@@ -13,13 +13,13 @@ from rich.text import Text
 
 LEFT = 24  # columns of the flags; a longer declaration has the line to itself
 NO_BREAK = "\u00a0"
-WIDEST = 120  # longer lines are hard to read
+NARROWEST, WIDEST = 60, 120  # shorter and longer lines are hard to read
 
 
 def help_page(command: Any, ctx: Any) -> str:
-    """The text of a page as wide as the terminal, with colours if it has them."""
+    """The text of a page, as wide as the terminal within limits, with colours if it has them."""
     console = Console(highlight=False)
-    console.width = min(console.width, WIDEST)
+    console.width = min(max(console.width, NARROWEST), WIDEST)
     with console.capture() as captured:
         console.print(Text(f"\n{command.get_usage(ctx)}\n", style="bold"))
         console.print(Text(f"{_paragraphs(command.help)}\n"))

@@ -86,6 +86,10 @@ def test_the_program_promises_only_what_it_does() -> None:
     assert GROUP.help == "Train, measure and evaluate CIFAR-10 image classifiers."
 
 
+def test_a_very_narrow_terminal_gets_a_page_too() -> None:
+    assert "Train this model" in " ".join(page("train", 20).replace("│", " ").split())
+
+
 def test_hidden_spellings_are_not_shown() -> None:
     assert "--accelerator" not in page("train", 80)
     assert "--channels-last" not in page("profile-memory", 80)
