@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cifar_cli.core.augment.quiet import A
+from cifar_cli.core.augment.offline import A
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cifar_cli.core.augment.config import PreviewConfig
-from cifar_cli.core.augment.per_image import A
+from cifar_cli.core.augment.offline import A
 from cifar_cli.core.augment.preview import across_classes, preview
 from cifar_cli.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""Batches are a function of (seed, epoch, batch index) alone."""
+"""A batch is a function of (seed, epoch, batch index) alone."""
 
 import lightning
 import pytest
@@ -10,10 +10,10 @@ from torch import nn
 from cifar_cli.core.augment.batched import BatchedPipeline
 from cifar_cli.core.augment.per_image import PerImagePipeline
 from cifar_cli.core.augment.policy import COURSE, CROP_FLIP
-from cifar_cli.core.data.loader import BatchLoader, WorkerLoader, _Batches
+from cifar_cli.core.data.loader import BatchLoader, WorkerLoader
 
 IMAGES = torch.randint(0, 256, (50, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-LABELS = torch.arange(50)  # so that a label names its image
+LABELS = torch.arange(50)  # a label identifies its image
 PIPELINE = BatchedPipeline(COURSE, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 PER_IMAGE = PerImagePipeline(COURSE, 32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 both_pipelines = pytest.mark.parametrize("transform", [PIPELINE, PER_IMAGE], ids=["batched", "albumentations"])
@@ -36,21 +36,21 @@ def same(left, right):
     seed=st.integers(0, 2**63 - 1), batch=st.integers(1, 60), kind=st.sampled_from([BatchedPipeline, PerImagePipeline])
 )
 def test_every_image_keeps_its_own_label_through_the_augmentation(seed, batch, kind):
-    levels = (0.0,) * 3, (1 / 255,) * 3  # so that the output's values are the pixels' levels
+    levels = (0.0,) * 3, (1 / 255,) * 3  # output values equal pixel levels
     images = (LABELS + 1).to(torch.uint8)[:, None, None, None].expand(50, 32, 32, 3).contiguous()
     batches = loader(images=images, transform=kind(CROP_FLIP, 32, *levels), seed=seed, batch=batch)
     for made, labels in batches:
         assert torch.equal(made.amax(dim=(1, 2, 3)).round().long(), labels + 1)
 
 
-def test_an_epoch_holds_every_image_once_in_an_order_of_its_own():
+def test_every_epoch_contains_every_image_once_in_a_new_order():
     batches = loader()
     first, second = ([label for _, labels in batches for label in labels.tolist()] for _ in range(2))
     assert sorted(first) == sorted(second) == list(range(50))
     assert first != second
 
 
-def test_equal_seed_and_epoch_give_equal_batches_and_another_seed_does_not():
+def test_equal_seeds_give_equal_batches_and_another_seed_does_not():
     assert same(loader(), loader())
     assert not same(loader(), loader(seed=8))
 
@@ -62,7 +62,7 @@ def test_the_last_batch_is_short_or_dropped():
 
 
 @both_pipelines
-def test_the_slices_of_three_devices_are_the_batch_of_one(transform):
+def test_the_slices_of_three_devices_add_up_to_the_batch_of_one(transform):
     options = {"transform": transform, "drop_last": True}
     ranks = [list(loader(rank=rank, world_size=3, **options)) for rank in range(3)]
     for index, (images, labels) in enumerate(loader(**options)):
@@ -72,7 +72,7 @@ def test_the_slices_of_three_devices_are_the_batch_of_one(transform):
 
 @both_pipelines
 @pytest.mark.parametrize("workers", [0, 2])
-def test_worker_count_changes_nothing_over_two_epochs(workers, transform):
+def test_the_number_of_workers_changes_no_batch_of_two_epochs(workers, transform):
     expected, made = loader(transform=transform), loader(WorkerLoader, workers=workers, transform=transform)
     assert same(made, expected)
     assert same(made, expected)
@@ -88,70 +88,71 @@ def test_a_position_in_a_batch_is_augmented_differently_in_every_epoch(kind, tra
     epochs = [images for _ in range(4) for images, _ in batches]
     for position in range(8):
         looks = {epoch[position].numpy().tobytes() for epoch in epochs}
-        assert len(looks) > 1  # two equal ones may be chance: the same crop and no more
+        assert len(looks) > 1  # two equal ones may be chance: the same crop and no other step
     assert len({image.numpy().tobytes() for epoch in epochs for image in epoch}) > 20  # of 32
 
 
 class Recording(BatchedPipeline):
-    """Notes how many batches it makes at once."""
+    """Records how many batches each call makes."""
 
-    def __init__(self, most_together):
+    def __init__(self, images_per_call):
         super().__init__(COURSE, 32, (0.49, 0.48, 0.45), (0.25, 0.24, 0.26))
-        self.most_together, self.sizes = most_together, []
+        self.images_per_call, self.sizes = images_per_call, []
 
-    def together(self, images_BHWC, places):
-        self.sizes.append(len(places))
-        return super().together(images_BHWC, places)
+    def __call__(self, images_BHWC, slices):
+        self.sizes.append(len(slices))
+        return super().__call__(images_BHWC, slices)
 
 
-def many(most_together, **options):
+def many(images_per_call, transform=None, **options):
     images = IMAGES[torch.arange(501) % 50]
     rows = torch.arange(501)
     settings = {"batch": 50, "seed": 7, "shuffle": True} | options
-    return BatchLoader(images, rows, rows, transform=Recording(most_together), **settings)
+    return BatchLoader(images, rows, rows, transform=transform or Recording(images_per_call), **settings)
 
 
-def test_batches_made_together_are_bit_by_bit_those_made_alone():
-    together, alone = many(400), many(1)
-    assert same(together, alone)
-    assert alone._batches.transform.sizes == [1] * 11
-    assert together._batches.transform.sizes == [1, 2, 4, 4]  # the first by itself, so that it comes at once
+def test_batches_made_in_one_call_equal_batches_made_one_by_one_to_the_bit():
+    recording = Recording(400)
+    assert same(many(400, recording), many(1))
+    assert recording.sizes == [1, 2, 4, 4]  # the first by itself, so that it is ready soon
+    one_by_one = Recording(1)
+    assert len(list(many(1, one_by_one))) == 11
+    assert one_by_one.sizes == [1] * 11
     assert same(many(400, world_size=3, rank=1), many(1, world_size=3, rank=1))
 
 
 @pytest.mark.parametrize("stopped_after", [2, 4, 10])
-def test_a_restart_in_the_middle_of_a_group_goes_on_with_the_next_batch(stopped_after):
-    whole, stopped, resumed = list(many(1)), many(400), many(400)
+def test_a_restart_in_the_middle_of_a_group_continues_with_the_next_batch(stopped_after):
+    complete, stopped, resumed = list(many(1)), many(400), many(400)
     for _, _batch in zip(range(stopped_after), stopped, strict=False):
         state = stopped.state_dict()
     resumed.load_state_dict(state)
-    assert same(resumed, whole[stopped_after:])
+    assert same(resumed, complete[stopped_after:])
 
 
-def test_a_pipeline_makes_few_large_images_at_once():
-    sizes = {size: BatchedPipeline(COURSE, size, (0.5,) * 3, (0.2,) * 3).most_together for size in (32, 64, 224)}
-    assert sizes == {32: 1024, 64: 256, 224: 20}
+def test_a_pipeline_takes_fewer_images_per_call_when_they_are_larger():
+    per_call = {size: BatchedPipeline(COURSE, size, (0.5,) * 3, (0.2,) * 3).images_per_call for size in (32, 64, 224)}
+    assert per_call == {32: 1024, 64: 256, 224: 20}
 
 
-def test_no_more_than_sixteen_batches_are_made_at_once():
-    images, pipeline = torch.zeros(40, 8, 8, 3, dtype=torch.uint8), BatchedPipeline(COURSE, 8, (0.5,) * 3, (0.2,) * 3)
-    assert pipeline.most_together > 16
-    batches = _Batches(images, torch.zeros(40), torch.arange(40), batch=1, transform=pipeline, seed=0, shuffle=False)
-    assert batches.most_together == 16
+def test_one_call_makes_at_most_sixteen_batches():
+    recording = Recording(1024)
+    assert len(list(loader(batch=1, transform=recording))) == 50
+    assert recording.sizes == [1, 2, 4, 8, 16, 16, 3]
 
 
-def test_a_saved_place_goes_on_with_the_next_batch():
-    whole = list(loader())
+def test_a_restored_loader_continues_with_the_next_batch():
+    complete = list(loader())
     stopped = loader()
     for _, _batch in zip(range(3), stopped, strict=False):
         state = stopped.state_dict()
     resumed = loader()
     resumed.load_state_dict(state)
     resumed.set_epoch(0)
-    assert same(resumed, whole[3:])
+    assert same(resumed, complete[3:])
 
 
-def test_an_abandoned_pass_begins_anew():
+def test_a_pass_after_an_abandoned_one_starts_from_the_first_batch():
     batches = loader()
     next(iter(batches))
     assert same(batches, loader())
