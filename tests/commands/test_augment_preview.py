@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from cifar_cli.app import app
 from cifar_cli.core.augment.config import PreviewConfig
 from cifar_cli.core.augment.preview import preview
-from cifar_cli.core.data.config import Provenance
-from cifar_cli.core.data.store import Part, write_store
+from cifar_cli.core.data.results import Provenance
+from cifar_cli.core.data.sources.images import SourceImages
+from cifar_cli.core.data.store import write_store
 from cifar_cli.render import augment_tables, pictures
 
 IMAGES = torch.randint(0, 256, (60, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -24,9 +25,15 @@ CLASSES = ("ant", "bee", "an_unusually_long_class_name")
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "insects.safetensors"
-    part = Part(images_NHWC=IMAGES, labels_N=LABELS)
-    provenance = Provenance(source="a test", checksum="sha256:0", imported_at="2026-01-01", tool_version="0")
-    write_store(path, name="insects", classes=CLASSES, train=part, test=part, provenance=provenance)
+    images = SourceImages(
+        classes=CLASSES,
+        train_images=IMAGES.numpy(),
+        train_labels=LABELS.numpy(),
+        test_images=IMAGES.numpy(),
+        test_labels=LABELS.numpy(),
+        provenance=Provenance.now(source="a test", checksum="sha256:0"),
+    )
+    write_store(path, name="insects", images=images)
     return path
 
 
