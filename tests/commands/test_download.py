@@ -42,7 +42,7 @@ def test_an_import_shows_content_and_provenance(imported, pets, data):
     text = imported.stdout
     assert "6 train, 2 test, 32×32 RGB" in text
     assert "2: cat, dog" in text
-    assert re.search(r"checksum +sha256:[0-9a-f]{64}", text)
+    assert re.search(r"SHA256 +[0-9a-f]{64}\b", text)
     flat = re.sub(r"\s+", "", text)
     assert str(pets) in flat
     assert str(data / "pets.safetensors") in flat

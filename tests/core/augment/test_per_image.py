@@ -173,11 +173,11 @@ BAD_FILES = {
     "": "is not an augmentation policy",
     '{"transform": {"p": 1.0}}': "lacks __class_fullname__",
     '{"transform": {"__class_fullname__": "os.system", "p": 1.0}}': "unknown transform os.system",
-    '{"transform": {"__class_fullname__": "Lambda", "__name__": "x", "p": 1.0}}': "holds a Lambda",
+    '{"transform": {"__class_fullname__": "Lambda", "__name__": "x", "p": 1.0}}': "contains a Lambda",
     '{"transform": {"__class_fullname__": "HorizontalFlip", "prob": 1.0}}': "unknown argument prob",
     '{"transform": {"__class_fullname__": "HorizontalFlip", "p": 7}}': "can't be built into a policy",
     '{"transform": {"__class_fullname__": "HorizontalFlip"}}': "has no 'p' parameter",
-    '{"transform": {"__class_fullname__": "Compose", "p": 1.0, "transforms": 5}}': "no list of transforms",
+    '{"transform": {"__class_fullname__": "Compose", "p": 1.0, "transforms": 5}}': "transforms of Compose are not",
     "!!python/object/apply:os.system ['touch executed']": "neither JSON nor YAML",
 }
 
