@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,6 +64,13 @@ def test_json_is_one_document_on_stdout(run, options):
     assert len(document["columns"]) == (5 if options == ["--steps"] else 4)
     assert [step["probability"] for step in document["steps"]] == [1.0, 0.5, 0.5, 0.3]
     assert {step["sample_images"] for step in document["steps"]} == {60}
+
+
+def test_the_documented_json_keys_are_those_of_the_document(run):
+    page = (Path(__file__).parents[2] / "docs/augmentation.md").read_text(encoding="utf-8")
+    paragraph = page.partition("augment-preview --json")[2].partition("\n\n")[0]
+    document = json.loads(run("--json", "--images", "2", "--variants", "1").stdout)
+    assert set(re.findall(r"`(\w+)`", paragraph)) == {*document, *document["steps"][0]}
 
 
 def test_show_outside_a_terminal_is_a_note_that_names_the_file(run):

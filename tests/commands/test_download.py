@@ -105,6 +105,18 @@ def test_check_as_json_has_the_outcome_and_the_counts(cifar, imported, data):
     ]
 
 
+def test_the_documented_json_keys_are_those_of_the_documents(cifar, imported, data):
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    table = page.partition("| key | content |")[2].partition("\n\n")[0]
+    rows = [row.strip("| ").partition(" | ") for row in table.splitlines()[2:]]
+    documented = {key for keys, _, _ in rows for key in re.findall(r"`(\w+)`", keys)}
+    words = ("download", "--dataset", "pets", "--data-dir", data, "--json")
+    documents = [json.loads(cifar(*words, *more).stdout) for more in ((), ("--check",))]
+    assert documented == {key for document in documents for key in document}
+    provenance = next(content for keys, _, content in rows if keys == "`provenance`")
+    assert set(re.findall(r"`(\w+)`", provenance)) == set(documents[0]["provenance"])
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_check_exits_1_with_the_reason_when_a_byte_is_wrong(as_json, cifar, imported, data):
     path = data / "pets.safetensors"

@@ -98,7 +98,7 @@ def test_wrong_bytes_are_rejected_with_both_checksums(server, route, fetch, body
     wrong = body[:-1000] + bytes(1000)
     with pytest.raises(DataError) as caught:
         fetch(server.add("/a", route(body=wrong)))
-    assert "sent other bytes: their checksum is md5:" in caught.value.what
+    assert "sent wrong bytes: their checksum is md5:" in caught.value.what
     assert f"expected md5:{tiny_cifar10.archive.md5}" in caught.value.what
     assert not list((tmp_path / "data").glob("cifar*"))
 
@@ -127,7 +127,7 @@ def test_wrong_bytes_do_not_replace_an_intact_store(server, route, fetch, body, 
     fetch(server.add("/sound", route(body=body)))
     (tmp_path / "data" / tiny_cifar10.archive.filename).unlink()
     before = (tmp_path / "data" / "cifar10.safetensors").read_bytes()
-    with pytest.raises(DataError, match="sent other bytes"):
+    with pytest.raises(DataError, match="sent wrong bytes"):
         fetch(server.add("/wrong", route(body=bytes(len(body)))), force=True)
     assert (tmp_path / "data" / "cifar10.safetensors").read_bytes() == before
 

@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_ctrl_c_exits_130_and_the_run_can_be_resumed(data_dir: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     cifar = [sys.executable, "-m", "cifar_cli", "train"]

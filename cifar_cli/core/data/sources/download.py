@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from cifar_cli.core.data.sources.archive import checksum_of
-from cifar_cli.core.data.sources.http_stream import Mirror, Transport, Wanted
+from cifar_cli.core.data.sources.http_stream import Mirror, RemoteFile, Transport
 from cifar_cli.core.data.sources.mirrors import Archive
 from cifar_cli.core.data.sources.transfer import Fetched, Transfer, part_of, require_space
 from cifar_cli.core.progress import OnProgress, silent
@@ -48,7 +48,7 @@ def fetch_archive(
         name=archive.dataset,
         target=target,
         mirrors=[Mirror(url=url) for url in dict.fromkeys((*extra_mirrors, *archive.mirrors))],
-        wanted=Wanted(size_bytes=archive.size_bytes, byte_identical=True),
+        remote=RemoteFile(size_bytes=archive.size_bytes, byte_identical=True),
         checksum=checksum,
         transport=transport or Transport(),
         on_progress=on_progress,
@@ -76,7 +76,7 @@ def fetch_images_archive(
         name=name,
         target=target,
         mirrors=[Mirror(url=url) for url in dict.fromkeys(urls)],
-        wanted=Wanted(size_bytes=None, byte_identical=False),
+        remote=RemoteFile(size_bytes=None, byte_identical=False),
         checksum=None,
         transport=transport or Transport(),
         on_progress=on_progress,

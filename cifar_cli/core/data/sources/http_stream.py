@@ -46,8 +46,8 @@ class Mirror:
     url: str
     problem: str = ""
     """Reason of the last failure."""
-    out: bool = False
-    """Failed for good; not to be tried again."""
+    failed: bool = False
+    """It is not tried again."""
     unreachable: bool = False
     """The last failure was to connect."""
     changed: bool = False
@@ -67,13 +67,13 @@ class Mirror:
     def note(self, fault: MirrorFault) -> None:
         """Record a failure."""
         self.problem = fault.reason
-        self.out = self.out or fault.final
+        self.failed = self.failed or fault.final
         self.unreachable = fault.unreachable
         self.changed = fault.changed
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
-class Wanted:
+class RemoteFile:
     """The file that is downloaded."""
 
     size_bytes: int | None
@@ -104,41 +104,41 @@ def client(transport: Transport) -> httpx.AsyncClient:
 
 
 async def stream(
-    http: httpx.AsyncClient, mirror: Mirror, wanted: Wanted, offset: int, transport: Transport
+    http: httpx.AsyncClient, mirror: Mirror, remote: RemoteFile, offset: int, transport: Transport
 ) -> AsyncGenerator[bytes]:
     """Yield the file's bytes from `offset` to its end. Raises MirrorFault unless the end was reached.
 
-    Sets wanted.size_bytes and wanted.validator if they are not known yet.
+    Sets remote.size_bytes and remote.validator if they are not known yet.
     """
     headers = {}
     if offset:
         headers["Range"] = f"bytes={offset}-"
-        if wanted.validator:
-            headers["If-Range"] = wanted.validator
+        if remote.validator:
+            headers["If-Range"] = remote.validator
     try:
         async with http.stream("GET", mirror.url, headers=headers) as response:
-            position = _check_head(response, wanted, offset)
+            position = _check_head(response, remote, offset)
             async for chunk in response.aiter_raw():
                 if position == 0:
                     _reject_web_page(chunk)
                 start, position = position, position + len(chunk)
-                if wanted.size_bytes is not None and position > wanted.size_bytes:
-                    raise MirrorFault(f"sends more than the expected {wanted.size_bytes:,} bytes", final=True)
+                if remote.size_bytes is not None and position > remote.size_bytes:
+                    raise MirrorFault(f"sends more than the expected {remote.size_bytes:,} bytes", final=True)
                 if position > offset:  # a server without ranges starts at zero: skip the bytes that are on disk
                     yield chunk[max(0, offset - start) :]
-            if wanted.size_bytes is None:
-                wanted.size_bytes = position
-            elif position < wanted.size_bytes:
-                raise MirrorFault(f"ended at byte {position:,} of {wanted.size_bytes:,}")
+            if remote.size_bytes is None:
+                remote.size_bytes = position
+            elif position < remote.size_bytes:
+                raise MirrorFault(f"ended at byte {position:,} of {remote.size_bytes:,}")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _fault_of(error, transport) from error
 
 
-def _check_head(response: httpx.Response, wanted: Wanted, offset: int) -> int:
+def _check_head(response: httpx.Response, remote: RemoteFile, offset: int) -> int:
     """Check status and headers; return the position in the file of the first byte of the body."""
     status = response.status_code
     if status == 416:
-        same = wanted.byte_identical
+        same = remote.byte_identical
         raise MirrorFault(f"has a file shorter than {offset:,} bytes", final=same, changed=not same)
     if status not in (200, 206):
         reason = f"answers {status} {response.reason_phrase}".rstrip()
@@ -152,15 +152,15 @@ def _check_head(response: httpx.Response, wanted: Wanted, offset: int) -> int:
             raise MirrorFault("sends another range than requested", final=True)
         position, size = offset, _number(found[2])
     validator = _validator(response)
-    unconfirmed = wanted.validator != validator or (status == 200 and validator is None)
-    if offset and not wanted.byte_identical and unconfirmed:
+    unconfirmed = remote.validator != validator or (status == 200 and validator is None)
+    if offset and not remote.byte_identical and unconfirmed:
         raise MirrorFault("has another version of the file now", changed=True)
-    if wanted.size_bytes is None:
-        wanted.size_bytes = size
-    elif size is not None and size != wanted.size_bytes:
-        raise MirrorFault(f"has a file of {size:,} bytes, expected {wanted.size_bytes:,}", final=True)
-    if not wanted.byte_identical:
-        wanted.validator = validator
+    if remote.size_bytes is None:
+        remote.size_bytes = size
+    elif size is not None and size != remote.size_bytes:
+        raise MirrorFault(f"has a file of {size:,} bytes, expected {remote.size_bytes:,}", final=True)
+    if not remote.byte_identical:
+        remote.validator = validator
     return position
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import httpx
 
-from cifar_cli.core.data.sources.http_stream import Mirror, MirrorFault, Transport, Wanted, stream
+from cifar_cli.core.data.sources.http_stream import Mirror, MirrorFault, RemoteFile, Transport, stream
 
 
 class Racer:
@@ -66,7 +66,7 @@ class Racer:
 
 
 async def race(
-    http: httpx.AsyncClient, mirrors: Sequence[Mirror], wanted: Wanted, offset: int, transport: Transport
+    http: httpx.AsyncClient, mirrors: Sequence[Mirror], remote: RemoteFile, offset: int, transport: Transport
 ) -> Racer | None:
     """Read all mirrors from `offset` for a short time and return the one that sent most, still running.
 
@@ -74,7 +74,7 @@ async def race(
     """
     news = asyncio.Event()
     racers = [
-        Racer(mirror, stream(http, mirror, wanted, offset, transport), buffer_bytes=transport.race_bytes, news=news)
+        Racer(mirror, stream(http, mirror, remote, offset, transport), buffer_bytes=transport.race_bytes, news=news)
         for mirror in mirrors
     ]
     leader: Racer | None = None

@@ -19,7 +19,7 @@ from typing import IO, Any
 import httpx
 
 from cifar_cli.core.data.sources.archive import checksum_of
-from cifar_cli.core.data.sources.http_stream import Mirror, Transport, Wanted, client
+from cifar_cli.core.data.sources.http_stream import Mirror, RemoteFile, Transport, client
 from cifar_cli.core.data.sources.race import Racer, race
 from cifar_cli.core.progress import OnProgress, Progress
 from cifar_cli.errors import DataError, Interrupted, ResourceError
@@ -42,7 +42,7 @@ class Transfer:
     """Name for messages."""
     target: Path
     mirrors: list[Mirror]
-    wanted: Wanted
+    remote: RemoteFile
     checksum: str | None
     transport: Transport
     on_progress: OnProgress
@@ -65,11 +65,11 @@ class Transfer:
     def run(self) -> Fetched:
         """Download, verify and rename. Raises DataError, ResourceError, or Interrupted on Ctrl-C."""
         try:
-            if not self.wanted.byte_identical:
+            if not self.remote.byte_identical:
                 self.single_writer = True
                 self._restore_mark()
             while True:
-                last = _run(self._gather())
+                last = _run(self._receive())
                 if self._verify(last):
                     break
             with self.part.open("rb") as file:
@@ -93,7 +93,7 @@ class Transfer:
         try:
             mark = json.loads(self.mark.read_text())
             known = next(mirror for mirror in self.mirrors if mirror.url == mark["url"])
-            self.wanted.validator, self.wanted.size_bytes = mark["validator"], mark["size_bytes"]
+            self.remote.validator, self.remote.size_bytes = mark["validator"], mark["size_bytes"]
         except (OSError, ValueError, KeyError, StopIteration):
             self._start_over()
         else:
@@ -103,8 +103,8 @@ class Transfer:
         self.part.unlink(missing_ok=True)
         self.mark.unlink(missing_ok=True)
         self.writers = set()
-        if not self.wanted.byte_identical:
-            self.wanted.size_bytes = self.wanted.validator = None
+        if not self.remote.byte_identical:
+            self.remote.size_bytes = self.remote.validator = None
 
     def _verify(self, last: Mirror | None) -> bool:
         """Whether the complete part has the right checksum; if not, exclude the mirror at fault and start over."""
@@ -115,23 +115,23 @@ class Transfer:
         if actual == self.checksum:
             return True
         if self.writers == {last} and last is not None:
-            last.out = True
-            last.problem = f"sent other bytes: their checksum is {actual}, expected {self.checksum}"
+            last.failed = True
+            last.problem = f"sent wrong bytes: their checksum is {actual}, expected {self.checksum}"
         else:  # several mirrors wrote and any may be wrong: from now on one mirror sends the complete file
             self.single_writer = True
         self._start_over()
         return False
 
-    async def _gather(self) -> Mirror | None:
+    async def _receive(self) -> Mirror | None:
         """Complete the part; return the mirror that sent the last byte. Raises DataError when no mirror can."""
         rounds = interruptions = 0
         last: Mirror | None = None
         if self.offset() and not self.writers:
             self.writers = {None}
         async with client(self.transport) as http:
-            while self.wanted.size_bytes is None or self.offset() < self.wanted.size_bytes:
+            while self.remote.size_bytes is None or self.offset() < self.remote.size_bytes:
                 before = self.offset()
-                last, finished = await self._leg(http)
+                last, finished = await self._receive_from_winner(http)
                 if finished:
                     break
                 if self.offset() > before:
@@ -142,39 +142,39 @@ class Transfer:
                     raise self._failure()
         return last
 
-    async def _leg(self, http: httpx.AsyncClient) -> tuple[Mirror | None, bool]:
+    async def _receive_from_winner(self, http: httpx.AsyncClient) -> tuple[Mirror | None, bool]:
         """Race the mirrors and read the winner; return it, and whether the end of the file was reached."""
         contenders = self._contenders()
-        if not contenders and not all(mirror.out for mirror in self.mirrors):
-            self._start_over()  # the only mirror that may continue this part is out: another one starts over
+        if not contenders and not all(mirror.failed for mirror in self.mirrors):
+            self._start_over()  # the only mirror that may continue this part has failed: another one starts over
             contenders = self._contenders()
         if not contenders:
             raise self._failure()
         offset = self.offset()
         self._report(offset, contenders[0].host if len(contenders) == 1 else f"trying {len(contenders)} mirrors")
-        racer = await race(http, contenders, self.wanted, offset, self.transport)
+        racer = await race(http, contenders, self.remote, offset, self.transport)
         if racer is None:
             self.accept_slow = any(mirror.slow for mirror in self.mirrors)  # a slow mirror is better than none
             if any(mirror.changed for mirror in contenders):
                 self._start_over()
             return None, False
         try:
-            await self._follow(racer, offset)
+            await self._read(racer, offset)
         finally:
             await racer.stop()
         if racer.fault:
             racer.mirror.note(racer.fault)
         return racer.mirror, racer.finished
 
-    async def _follow(self, racer: Racer, offset: int) -> None:
+    async def _read(self, racer: Racer, offset: int) -> None:
         """Write the bytes of a mirror until it ends, fails, or is so slow that another should replace it."""
         clock = asyncio.get_running_loop().time
         mirror = racer.mirror
         mirror.unreachable = False
         self.writers.add(mirror)
         self._save_mark(mirror)
-        if self.wanted.size_bytes is not None and not self.wanted.byte_identical:  # the size is known only now
-            require_space(self.part.parent, self.wanted.size_bytes - offset)
+        if self.remote.size_bytes is not None and not self.remote.byte_identical:  # the size is known only now
+            require_space(self.part.parent, self.remote.size_bytes - offset)
         seconds = self.transport.slow_seconds
         with self.part.open("ab", buffering=0) as file:
             window_start, window_offset = clock(), offset
@@ -192,11 +192,11 @@ class Transfer:
                 window_start, window_offset = clock(), offset
 
     def _contenders(self) -> list[Mirror]:
-        """The mirrors to try now: all that are not out, and slow ones only if there are no others."""
-        alive = [mirror for mirror in self.mirrors if not mirror.out]
+        """The mirrors to try now: all that have not failed, and slow ones only if there are no others."""
+        alive = [mirror for mirror in self.mirrors if not mirror.failed]
         if self.single_writer and self.offset():
             return [mirror for mirror in alive if mirror in self.writers]
-        if not self.wanted.byte_identical:
+        if not self.remote.byte_identical:
             return alive[:1]
         quick = [mirror for mirror in alive if not mirror.slow]
         self.accept_slow = self.accept_slow or not quick
@@ -211,7 +211,7 @@ class Transfer:
         unreachable = all(mirror.unreachable for mirror in contenders)
         if rounds >= (self.transport.unreachable_rounds if unreachable else self.transport.fruitless_rounds):
             for mirror in contenders:
-                mirror.out = True
+                mirror.failed = True
             return 0  # other mirrors may start over, if there are any
         if contenders:
             seconds = min(self.transport.backoff_seconds * 2 ** (rounds - 1), self.transport.backoff_limit_seconds)
@@ -220,12 +220,12 @@ class Transfer:
         return rounds
 
     def _save_mark(self, mirror: Mirror) -> None:
-        if not self.wanted.byte_identical and self.wanted.validator:
-            mark = {"url": mirror.url, "validator": self.wanted.validator, "size_bytes": self.wanted.size_bytes}
+        if not self.remote.byte_identical and self.remote.validator:
+            mark = {"url": mirror.url, "validator": self.remote.validator, "size_bytes": self.remote.size_bytes}
             self.mark.write_text(json.dumps(mark))
 
     def _report(self, done: int, detail: str) -> None:
-        total = self.wanted.size_bytes
+        total = self.remote.size_bytes
         self.on_progress(Progress(task=f"download {self.name}", done=done, total=total, unit="bytes", detail=detail))
 
     def _failure(self) -> DataError:
