@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -39,110 +40,40 @@ def derive_seed(*words: int) -> int:
     return state >> 1
 
 
-@dataclass(eq=False, kw_only=True)
-class _Batches(Dataset[Batch]):
-    """Makes any one batch from its (epoch, batch index). A DataLoader's workers index it with that pair."""
-
-    images_NHWC: Tensor
-    labels_N: Tensor
-    indices: Tensor
-    batch: int
-    transform: Transform
-    seed: int
-    shuffle: bool
-    drop_last: bool
-    rank: int
-    world_size: int
-    _order: tuple[int, Tensor] | None = field(default=None, init=False)
-    """The epoch and the order drawn for it."""
-
-    def __post_init__(self) -> None:
-        assert self.batch >= 1, self.batch
-        assert 0 <= self.rank < self.world_size, (self.rank, self.world_size)
-        self.labels_N = self.labels_N.to(self.images_NHWC.device)
-        self.indices = self.indices.to(self.images_NHWC.device)
-
-    def __len__(self) -> int:
-        full, rest = divmod(len(self.indices), self.batch)
-        # A last batch with fewer images than devices is dropped: a device without images would block the others.
-        return full + int(rest >= self.world_size and not self.drop_last)
-
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        epoch, index = key
-        return self.make(epoch, range(index, index + 1))[0]
-
-    def make(self, epoch: int, indices: range) -> list[Batch]:
-        """Consecutive batches, each with the same bits as if it were made by itself."""
-        order = self._epoch_order(epoch)
-        rows, slices = [], []
-        for index in indices:
-            batch_rows = order[index * self.batch : (index + 1) * self.batch]
-            total = len(batch_rows)
-            first, end = total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
-            seed = derive_seed(self.seed, _AUGMENT, epoch, index)
-            rows.append(batch_rows[first:end])
-            slices.append(BatchSlice(seed=seed, first=first, count=end - first, total=total))
-        chosen, counts = torch.cat(rows), [part.count for part in slices]
-        images = self.transform(self.images_NHWC.index_select(0, chosen), slices)
-        labels = self.labels_N.index_select(0, chosen)
-        return list(zip(torch.split(images, counts), torch.split(labels, counts), strict=True))
-
-    def group_size(self) -> int:
-        """How many batches to make in one call of the transform."""
-        return min(max(1, self.transform.images_per_call * self.world_size // self.batch), _MAX_GROUP)
-
-    def _epoch_order(self, epoch: int) -> Tensor:
-        """The epoch's order of the images; drawn on the CPU, so that it is the same for every device."""
-        if not self.shuffle:
-            return self.indices
-        if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, _ORDER, epoch))
-            order = torch.randperm(len(self.indices), generator=generator)
-            self._order = epoch, self.indices[order.to(self.indices.device)]
-        return self._order[1]
-
-
+@dataclass(eq=False, repr=False)
 class BatchLoader:
     """Batches of a uint8 store in host or device memory, transformed on the device that holds the images.
 
-    images_NHWC: uint8 [N, H, W, 3]; labels_N: int64 [N]; indices: int64, the rows to use.
-    batch: images per step over all devices together; this process (`rank` of `world_size`) gets its slice.
-    drop_last: leave out a last batch that has fewer images.
     Yields (float images [B, 3, S, S], int64 labels [B]). One pass is one epoch; `set_epoch` chooses which.
     `state_dict` and `load_state_dict` save and restore the position within an epoch.
-    `seconds` is the time spent waiting for batches, summed over all passes.
     """
 
-    def __init__(
-        self,
-        images_NHWC: Tensor,
-        labels_N: Tensor,
-        indices: Tensor,
-        *,
-        batch: int,
-        transform: Transform,
-        seed: int,
-        shuffle: bool,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self._batches = _Batches(
-            images_NHWC=images_NHWC,
-            labels_N=labels_N,
-            indices=indices,
-            batch=batch,
-            transform=transform,
-            seed=seed,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            rank=rank,
-            world_size=world_size,
-        )
-        self.epoch = 0
-        self.seconds = 0.0
-        self._start = 0  # first batch of the next pass: not 0 only after load_state_dict
-        self._next = 0  # the batch after the one that was yielded last
+    images_NHWC: Tensor
+    """uint8 [N, H, W, 3]."""
+    labels_N: Tensor
+    """int64 [N]."""
+    indices: Tensor
+    """int64: the rows to use."""
+    _: KW_ONLY
+    batch: int
+    """Images per step over all devices together; this process (`rank` of `world_size`) gets its slice."""
+    transform: Transform
+    seed: int
+    shuffle: bool
+    drop_last: bool = False
+    """Leave out a last batch that has fewer images."""
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = field(default=0, init=False)
+    """The epoch of the next pass."""
+    seconds: float = field(default=0.0, init=False)
+    """Time spent waiting for batches, summed over all passes."""
+    _start: int = field(default=0, init=False)
+    """First batch of the next pass: not 0 only after load_state_dict."""
+    _next: int = field(default=0, init=False)
+    """The batch after the one that was yielded last."""
+    _order: tuple[int, Tensor] | None = field(default=None, init=False)
+    """An epoch and the order that was drawn for it."""
 
     batch_sampler = None  # Lightning asks every loader for one
 
@@ -151,9 +82,17 @@ class BatchLoader:
         """Itself: Lightning looks for `set_epoch` on a loader's sampler."""
         return self
 
+    def __post_init__(self) -> None:
+        assert self.batch >= 1, self.batch
+        assert 0 <= self.rank < self.world_size, (self.rank, self.world_size)
+        self.labels_N = self.labels_N.to(self.images_NHWC.device)
+        self.indices = self.indices.to(self.images_NHWC.device)
+
     def __len__(self) -> int:
         """Batches in a complete epoch, also after a restart in the middle of one."""
-        return len(self._batches)
+        full, rest = divmod(len(self.indices), self.batch)
+        # A last batch with fewer images than devices is dropped: a device without images would block the others.
+        return full + int(rest >= self.world_size and not self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass; a restored position is kept if it belongs to this epoch."""
@@ -171,7 +110,7 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, start, self._start = self.epoch, self._start, 0
-        batches = self._make(epoch, range(start, len(self)))
+        batches = self._pass(epoch, range(start, len(self)))
         for index in range(start, len(self)):
             began = time.perf_counter()
             made = next(batches)
@@ -180,12 +119,49 @@ class BatchLoader:
             yield made
         self.set_epoch(epoch + 1)
 
-    def _make(self, epoch: int, indices: range) -> Iterator[Batch]:
+    def make(self, epoch: int, indices: range) -> list[Batch]:
+        """Consecutive batches of an epoch, each with the same bits as if it were made by itself."""
+        order = self._epoch_order(epoch)
+        rows, slices = [], []
+        for index in indices:
+            batch_rows = order[index * self.batch : (index + 1) * self.batch]
+            total = len(batch_rows)
+            first, end = total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
+            seed = derive_seed(self.seed, _AUGMENT, epoch, index)
+            rows.append(batch_rows[first:end])
+            slices.append(BatchSlice(seed=seed, first=first, count=end - first, total=total))
+        chosen, counts = torch.cat(rows), [part.count for part in slices]
+        images = self.transform(self.images_NHWC.index_select(0, chosen), slices)
+        labels = self.labels_N.index_select(0, chosen)
+        return list(zip(torch.split(images, counts), torch.split(labels, counts), strict=True))
+
+    def _pass(self, epoch: int, indices: range) -> Iterator[Batch]:
         """Make one batch, then two, then four, …, so that the first one is ready soon."""
-        size = 1
+        size, limit = 1, min(max(1, self.transform.images_per_call * self.world_size // self.batch), _MAX_GROUP)
         while indices:
-            yield from self._batches.make(epoch, indices[:size])
-            indices, size = indices[size:], min(2 * size, self._batches.group_size())
+            yield from self.make(epoch, indices[:size])
+            indices, size = indices[size:], min(2 * size, limit)
+
+    def _epoch_order(self, epoch: int) -> Tensor:
+        """The epoch's order of the images; drawn on the CPU, so that it is the same for every device."""
+        if not self.shuffle:
+            return self.indices
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, _ORDER, epoch))
+            order = torch.randperm(len(self.indices), generator=generator)
+            self._order = epoch, self.indices[order.to(self.indices.device)]
+        return self._order[1]
+
+
+class _KeyedBatches(Dataset[Batch]):
+    """A dataset whose items are batches, indexed by (epoch, batch index)."""
+
+    def __init__(self, loader: BatchLoader) -> None:
+        self.loader = loader
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
+        return self.loader.make(epoch, range(index, index + 1))[0]
 
 
 def _one_thread(worker: int) -> None:
@@ -198,51 +174,29 @@ def _one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
+@dataclass(eq=False, repr=False)
 class WorkerLoader(BatchLoader):
     """The batches of `BatchLoader`, made by `workers` processes: for transforms that run image by image.
 
     Each batch is made by one worker from its (epoch, batch index), so the number of workers changes no batch.
     """
 
-    def __init__(
-        self,
-        images_NHWC: Tensor,
-        labels_N: Tensor,
-        indices: Tensor,
-        *,
-        workers: int,
-        batch: int,
-        transform: Transform,
-        seed: int,
-        shuffle: bool,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        super().__init__(
-            images_NHWC,
-            labels_N,
-            indices,
-            batch=batch,
-            transform=transform,
-            seed=seed,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            rank=rank,
-            world_size=world_size,
-        )
+    workers: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         # The keys of the next pass. Replaced in place, because a DataLoader keeps its sampler.
         self._keys: list[tuple[int, int]] = []
         self._loader = DataLoader(
-            self._batches,
+            _KeyedBatches(copy(self)),  # a copy, because the dataset of a DataLoader must not refer to the DataLoader
             batch_size=None,
             sampler=self._keys,
-            num_workers=workers,
+            num_workers=self.workers,
             worker_init_fn=_one_thread,
-            persistent_workers=workers > 0,
+            persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _make(self, epoch: int, indices: range) -> Iterator[Batch]:
+    def _pass(self, epoch: int, indices: range) -> Iterator[Batch]:
         self._keys[:] = [(epoch, index) for index in indices]
         return iter(self._loader)
