@@ -7,6 +7,7 @@ store executes no code. Writing one and reading its header need neither torch no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -121,7 +122,8 @@ def write_store(path: Path, *, name: str, images: SourceImages) -> DatasetSummar
             remedy="free some space, or pass --data-dir for a folder you may write to",
         ) from error
     finally:
-        _remove(temporary)
+        with contextlib.suppress(OSError):  # the folder is missing or not writable, as the ResourceError says
+            temporary.unlink(missing_ok=True)
     size_bytes = len(header) + sum(array.nbytes for array in arrays.values())
     shapes = {key: array.shape for key, array in arrays.items()}
     return _summary(path, size_bytes, metadata, shapes)
@@ -244,10 +246,3 @@ def _header_bytes(metadata: dict[str, str], arrays: dict[str, NDArray[np.generic
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % ALIGNMENT)  # tensors start at a multiple of eight bytes
     return len(text).to_bytes(8, "little") + text
-
-
-def _remove(temporary: Path) -> None:
-    try:
-        temporary.unlink(missing_ok=True)
-    except OSError:  # the folder is missing or not writable, which the ResourceError reports
-        return
