@@ -1,11 +1,11 @@
-"""Count many timm models at 224 pixels and 1000 classes, and hold the counts against timm's published GMACs.
+"""Count many timm models at 224 pixels and 1000 classes, and compare the counts with timm's published GMACs.
 
 Usage: python benchmarks/summarize_timm.py [--write docs/summarize.md]
 
 The published numbers are the column `infer_gmacs` of
 results/benchmark-infer-amp-nchw-pt240-cu124-rtx3090.csv in huggingface/pytorch-image-models (rounded to 0.01 there).
-They are compared with half our forward FLOPs. The exit status is 1 when a parameter count is wrong,
-or when a model differs by more than 2 % and EXPLAINED does not say why.
+They are compared with half the counted forward FLOPs. The exit status is 1 if a parameter count is wrong,
+or if a model differs by more than 2 % and EXPLAINED has no reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from cifar_cli.core.counting.results import SummaryConfig
+from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.summary import summarize
 from cifar_cli.core.models.config import ModelConfig
 
@@ -46,15 +46,18 @@ TABLE_BEGINS, TABLE_ENDS = "<!-- sweep begins -->", "<!-- sweep ends -->"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One model. expected_params: sum(p.numel()) of timm's own model, built apart from the tool."""
+    """One model."""
 
     model: str
     params: int
     expected_params: int
+    """sum(p.numel()) of the model as timm builds it."""
     gmacs: float
     published: float
+    """GMACs published by timm."""
     seconds: float
     unknown: str
+    """Operators of unknown cost."""
 
     @property
     def difference(self) -> float:
@@ -66,7 +69,7 @@ class Row:
 
 
 def count(model: str, published: float) -> Row:
-    """Count one model with the tool, and its parameters without it."""
+    """Count one model with `summarize`, and its parameters with timm alone."""
     started = time.perf_counter()
     config = ModelConfig(name=f"timm:{model}", classes=1000, img_size=timm_side(model), weights="none")
     summary = summarize(SummaryConfig(model=config, batch=1, depth=0))
@@ -85,12 +88,12 @@ def count(model: str, published: float) -> Row:
 
 
 def timm_side(model: str) -> int:
-    """224, but for models whose name fixes another side."""
+    """Side of the images in pixels: 240 if the model's name ends so, else 224."""
     return 240 if model.endswith("_240") else 224
 
 
 def markdown(rows: list[Row]) -> str:
-    """The table as docs show it."""
+    """The table in docs/summarize.md."""
     lines = ["| model | parameters | GMACs here | published | difference |", "| --- | ---: | ---: | ---: | ---: |"]
     lines += [
         f"| {row.model} | {row.params:,} | {row.gmacs:.3f} | {row.published:.2f} | {row.difference:+.1%} |"
@@ -101,7 +104,9 @@ def markdown(rows: list[Row]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", type=Path, metavar="PATH", help="also put the table between the marks in this page")
+    parser.add_argument(
+        "--write", type=Path, metavar="PATH", help="also write the table between the marks in this page"
+    )
     options = parser.parse_args()
     with REFERENCE.open() as file:
         references = [(line["model"], float(line["gmacs"])) for line in csv.DictReader(file)]

@@ -1,12 +1,12 @@
-"""Training on a CUDA GPU; rewrites the GPU section of docs/performance.md.
+"""Measures training on a CUDA GPU and rewrites the GPU section of docs/performance.md.
 
     python benchmarks/train_gpu.py [--data-dir data] [--page docs/performance.md] [--seconds 20]
 
-For null, cnn and hybrid with the `course` recipe at batch 128 and at the batch that `--batch auto` finds: images per
-second of `cifar train`, the same of the bare step on one resident batch, and the share of the time in which the GPU had
-nothing to do (from a profiler's trace of ten steps). Then `--recipe fast` and `--recipe best` of `null` on CIFAR-10:
-test accuracy, whether it is the course's, and seconds from the call to the end of the test.
-Without a GPU it says so, ends with 1 and leaves the page alone.
+For null, cnn and hybrid with the `course` recipe, at batch 128 and at the batch that `--batch auto` finds: images per
+second of `cifar train`, images per second of the training step alone on one batch that stays on the GPU, and the
+share of the time in which the GPU was idle (from a profiler's trace of ten steps). Then `null` on CIFAR-10 with
+`--recipe fast` and `--recipe best`: test accuracy, whether it reaches the course's, and seconds from the call to the
+end of the test. Without a GPU it prints a message, exits with status 1 and does not change the page.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from train_throughput import COURSE, bare_rate
 
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.training.config import Numerics, TrainConfig
+from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.recipe import RECIPES, Recipe
-from cifar_cli.core.training.trainer import train
+from cifar_cli.core.training.results import Numerics
+from cifar_cli.core.training.train import train
 from cifar_cli.core.workflow.config import TrainRequest
-from cifar_cli.core.workflow.run import run
+from cifar_cli.core.workflow.run import train_and_report
 
 MODELS = ("null", "cnn", "hybrid")
-GOAL = 0.7612  # what the course reports for `null`
+GOAL = 0.7612  # test accuracy that the course reports for `null`
 START, END = "<!-- GPU begins -->", "<!-- GPU ends -->"
 GPU_WORK = ("kernel", "gpu_memcpy", "gpu_memset")
 
@@ -45,7 +46,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20)
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        print(f"this machine has no CUDA GPU: nothing was measured, {options.page} stays as it is", file=sys.stderr)
+        print(f"this machine has no CUDA GPU: nothing was measured and {options.page} was not changed", file=sys.stderr)
         return 1
     data = DataConfig(dataset="cifar10", data_dir=options.data_dir)
     lines = [f"On an {torch.cuda.get_device_name()}, torch {torch.__version__}.", "", *_speeds(data, options.seconds)]
@@ -56,7 +57,7 @@ def main() -> int:
 
 
 def _speeds(data: DataConfig, seconds: float) -> Iterable[str]:
-    yield "| model | batch | precision | images/s | bare step | share | GPU idle |"
+    yield "| model | batch | precision | images/s | step alone | share | GPU idle |"
     yield "|---|--:|---|--:|--:|--:|--:|"
     for name in MODELS:
         for batch_auto in (False, True):
@@ -68,7 +69,7 @@ def _speeds(data: DataConfig, seconds: float) -> Iterable[str]:
                     profile=True,
                     run_dir=Path(temporary) / "run",
                 )
-                (result,) = run(TrainRequest(config=config, batch_auto=batch_auto)).results
+                (result,) = train_and_report(TrainRequest(config=config, batch_auto=batch_auto)).results
                 (trace,) = (result.run_dir / "profile").glob("*.json")
                 idle = idle_share(json.loads(trace.read_text(encoding="utf-8"))["traceEvents"])
             numerics = Numerics(precision=result.precision, memory_format=result.memory_format)
@@ -98,7 +99,7 @@ def _timed(data: DataConfig, recipe: Recipe) -> tuple[Any, float]:
 
 
 def idle_share(events: list[dict[str, Any]]) -> float:
-    """The share of the time between the first and the last work of the GPU in which it did none; 0 without any."""
+    """Share of the time between the GPU's first and last operation in which it was idle; 0 without operations."""
     spans = sorted((event["ts"], event["ts"] + event["dur"]) for event in events if event.get("cat") in GPU_WORK)
     busy, reached = 0.0, spans[0][0] if spans else 0.0
     for start, end in spans:
@@ -108,7 +109,7 @@ def idle_share(events: list[dict[str, Any]]) -> float:
 
 
 def with_section(page: str, lines: list[str]) -> str:
-    """The page with the lines between its two marks."""
+    """The page with the lines put between its two marks."""
     before, _, rest = page.partition(START)
     _, _, after = rest.partition(END)
     return "\n".join([before + START, *lines, END + after])

@@ -1,20 +1,20 @@
-"""Training speed: `cifar train` against the course's program and against the bare step, in turns, in one run.
+"""Training speed: `cifar train` against the course's program and against the training step alone.
 
     python benchmarks/train_throughput.py [--dataset cifar10] [--data-dir data] [--models null,cnn,hybrid] [--rounds 4]
 
 Three sides train the same model from the same weights with the `course` recipe at batch 128:
-- the course's program (`course_program.py`: albumentations in eight workers, float32, Lightning's defaults),
-- `cifar train` as a user gets it, precision and memory format chosen by itself,
-- the bare step: forward, backward, clipping, fused Adam on one resident batch of random values, in the precision and
-  format that `cifar train` chose; once as anybody writes it (channels last where `cifar train` chose oneDNN's layout,
-  which nobody gets by writing a model), once as `cifar train` does it (freed memory kept, max pooling before ReLU,
-  oneDNN's layout if chosen, its way of clipping).
-Each side of each round runs in a process of its own.
-Every round gives the course's program and the bare steps STEPS steps, `cifar train` SECONDS (the steps it had in them
-are printed), one side after the other. Every other round begins with `cifar train`, so that a machine that slows down
-or speeds up favours neither; the bare steps come last, because they need its choice. A rate is that which `cifar train`
-reports, for all of them: the median over windows of 16 steps after the first ten. The table shows the median of the
-rounds. Nothing else may run on the machine.
+- the course's program (`course_program.py`: albumentations in eight workers, float32, Lightning's defaults);
+- `cifar train` with its defaults, so that it chooses precision and memory format;
+- the training step alone: forward, backward, clipping and fused Adam on one batch of random values that stays in
+  memory, in the precision and memory format that `cifar train` chose. It runs twice: as a plain PyTorch training step
+  (in channels last where `cifar train` chose oneDNN's layout, which a plain model cannot have), and as `cifar train`
+  does it (freed memory kept, max pooling before ReLU, oneDNN's layout if chosen, its way of clipping).
+
+Each side of each round runs in its own process, one after the other. In every round the course's program and the steps
+alone run STEPS steps, and `cifar train` runs SECONDS; its number of steps is printed. Every other round starts with
+`cifar train`, so that a machine that becomes slower or faster favours neither side. The steps alone come last,
+because they need its choice. Every rate is computed as `cifar train` computes its own: the median over windows of 16
+steps after the first ten steps. The table shows the median of the rounds. Nothing else may run on the machine.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from course_program import Program, StepTimes, loader, trainer, unheard
+from course_program import Program, StepTimes, loader, silenced, trainer
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.data.dataset import open_dataset
@@ -46,29 +46,30 @@ from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.models.training_form import LAYOUTS, training_form
-from cifar_cli.core.training.callbacks.clock import WARM_UP_STEPS, WINDOW_STEPS, steady_rate
 from cifar_cli.core.training.checkpoint import read_checkpoint
-from cifar_cli.core.training.config import Numerics, TrainConfig, TrainResult
+from cifar_cli.core.training.config import StepConfig, TrainConfig
 from cifar_cli.core.training.machine import keep_freed_memory, wait_for
-from cifar_cli.core.training.numerics import DTYPES, processor_name
-from cifar_cli.core.training.optimizers import clip_gradients, make_optimizer
+from cifar_cli.core.training.numerics import processor_name
+from cifar_cli.core.training.pace import WARM_UP_STEPS, WINDOW_STEPS, steady_rate
 from cifar_cli.core.training.recipe import RECIPES
-from cifar_cli.core.training.trainer import train
+from cifar_cli.core.training.results import Numerics, TrainResult
+from cifar_cli.core.training.step import AUTOCAST_DTYPES, TrainingStep
+from cifar_cli.core.training.train import train
 
 BATCH = 128
 STEPS = {"null": 320, "cnn": 60, "hybrid": 60}
-SECONDS = {"null": 15.0, "cnn": 55.0, "hybrid": 50.0}  # of them some 20 are kept for the test of `cnn` and `hybrid`
+SECONDS = {"null": 15.0, "cnn": 55.0, "hybrid": 50.0}  # `cnn` and `hybrid` reserve about 20 for the test
 COURSE = replace(RECIPES["course"], batch=BATCH)
 
 
 def course_rate(name: str, data: DataConfig, folder: Path) -> float:
-    """Images per second of the course's program, which builds `hybrid` with its whole backbone."""
+    """Images per second of the course's program, which builds `hybrid` with its complete backbone."""
     store = open_dataset(data)
     rows = stratified_split(store.train.labels_N).train_indices
     model = build_model(ModelConfig(name=name, weights="none"), seed=42)
     program = Program(model, rate=spec_of(name).learning_rate)
     times = StepTimes()
-    with unheard():
+    with silenced():
         trainer(folder, callbacks=[times], max_steps=STEPS[name], limit_val_batches=0).fit(
             program, loader(store.train.images_NHWC[rows], store.train.labels_N[rows], train=True)
         )
@@ -76,7 +77,7 @@ def course_rate(name: str, data: DataConfig, folder: Path) -> float:
 
 
 def our_result(name: str, data: DataConfig, seconds: float, folder: Path) -> TrainResult:
-    """`cifar train` with everything at its default, stopped by its own time cap."""
+    """Run `cifar train` with its defaults until its time limit."""
     config = TrainConfig(
         model=ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"),
         data=data,
@@ -94,56 +95,66 @@ def bare_rate(
     device: torch.device = torch.device("cpu"),
     like_ours: bool = False,
 ) -> float:
-    """Images per second of the step alone, on one batch that lies on the device; as `cifar train` does it, or plain."""
+    """Images per second of the training step alone, on one batch on the device; as `cifar train` does it, or plain."""
     model = build_model(ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"), seed=42)
-    model, dtype = model.to(device).train(), DTYPES.get(numerics.precision)
+    images = torch.randn(batch, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(10, (batch,), device=device)
     if like_ours:
         keep_freed_memory()
-        model = training_form(model, numerics.memory_format)
-        layout = LAYOUTS[numerics.memory_format]
+        step = _our_step(model, numerics, device)
     else:
-        layout = torch.channels_last if numerics.memory_format == "onednn" else LAYOUTS[numerics.memory_format]
-        model = model.to(memory_format=layout)
-    optimizer = make_optimizer(model, COURSE, learning_rate=1e-3)
-    images = (
-        torch.randn(batch, 3, 32, 32, device=device)
-        .contiguous(memory_format=torch.channels_last)
-        .to(memory_format=layout)
-    )
-    labels = torch.randint(10, (batch,), device=device)
+        step = _plain_step(model, numerics, device)
     ended = []
     for _ in range(STEPS[name]):
-        optimizer.zero_grad()
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            loss = nn.functional.cross_entropy(model(images), labels)
-        loss.backward()
-        if like_ours:
-            clip_gradients(model, 1.0)
-        else:
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        step(images, labels)
         if len(ended) % WINDOW_STEPS == 0:
             wait_for(device)
         ended.append(time.perf_counter())
     return rate_of(ended, batch)
 
 
+def _our_step(model: nn.Module, numerics: Numerics, device: torch.device) -> Callable[[Tensor, Tensor], Any]:
+    """The training step that `cifar train` runs."""
+    model = training_form(model, numerics.memory_format).to(device).train()
+    config = StepConfig.of_recipe(
+        COURSE, learning_rate=1e-3, precision=numerics.precision, memory_format=numerics.memory_format
+    )
+    return TrainingStep(model, config, device_type=device.type)
+
+
+def _plain_step(model: nn.Module, numerics: Numerics, device: torch.device) -> Callable[[Tensor, Tensor], None]:
+    """A plain PyTorch training step in the same precision and layout."""
+    layout = torch.channels_last if numerics.memory_format == "onednn" else LAYOUTS[numerics.memory_format]
+    model, dtype = model.to(device).to(memory_format=layout).train(), AUTOCAST_DTYPES[numerics.precision]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+    def step(images: Tensor, labels: Tensor) -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            loss = nn.functional.cross_entropy(model(images.to(memory_format=layout)), labels)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
 def steps_of(result: TrainResult) -> int:
-    """The steps that `cifar train` made. Raises RuntimeError where they are too few for a rate."""
+    """Number of steps that `cifar train` ran. Raises RuntimeError if they are too few for a rate."""
     steps = int(read_checkpoint(result.run_dir / "checkpoints/last.ckpt")["global_step"])
     if steps < WARM_UP_STEPS + 2 * WINDOW_STEPS:
-        raise RuntimeError(f"`cifar train` had time for {steps} steps only: SECONDS is too short on this machine")
+        raise RuntimeError(f"`cifar train` ran only {steps} steps: SECONDS is too short for this machine")
     return steps
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call the function in a fresh process, so that no side inherits another's settings or memory."""
+    """Call the function in a new process, so that no side inherits another's settings or memory."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()
 
 
 def rate_of(ended: list[float], batch: int = BATCH) -> float:
-    """The steady rate of steps that ended at these times."""
+    """Images per second of steps that ended at these times."""
     return steady_rate([(batch, after - before) for before, after in pairwise(ended)])
 
 
@@ -159,9 +170,9 @@ def main() -> None:
         title=f"training, images per second, batch {BATCH}, recipe course, {os.cpu_count()} cores of "
         f"{processor_name()}, torch {torch.__version__}"
     )
-    headings = ("model", "course's program", "cifar train", "times", "bare step", "as in cifar train", "precision")
+    headings = ("model", "course's program", "cifar train", "times", "plain step", "its own step", "chosen")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("model", "precision") else "right")
+        table.add_column(heading, justify="left" if heading in ("model", "chosen") else "right")
     for name in options.models.split(","):
         rows = []
         with tempfile.TemporaryDirectory() as temporary:

@@ -31,7 +31,12 @@ def evaluate(
     from cifar_cli.core.evaluation.config import EvaluateConfig
 
     config = EvaluateConfig(
-        checkpoint=checkpoint, dataset=dataset, data_dir=data_dir, batch=batch, accelerator=accelerator, out=out
+        checkpoint=checkpoint,
+        dataset=dataset,
+        data_dir=data_dir,
+        batch=batch,
+        device="cuda" if accelerator == "gpu" else accelerator,  # type: ignore[arg-type]
+        out=out,
     )
     from cifar_cli.core.evaluation.evaluate import evaluate as run
     from cifar_cli.render import console, tables

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cifar_cli.core.counting.results import SummaryConfig
+from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.models.config import DEFAULT_BACKBONE, ModelConfig
 from cifar_cli.core.models.registry import MODELS
 from cifar_cli.options import (

@@ -30,6 +30,7 @@ from cifar_cli.options import (
 )
 
 if TYPE_CHECKING:
+    from cifar_cli.core.training.config import ResumeConfig
     from cifar_cli.core.workflow.config import TrainRequest
 
 
@@ -185,7 +186,7 @@ def train(
     began = time.monotonic()
     from cifar_cli.core.data.config import DataConfig
     from cifar_cli.core.models.config import ModelConfig
-    from cifar_cli.core.training.config import TrainConfig
+    from cifar_cli.core.training.config import ResumeConfig, TrainConfig
     from cifar_cli.core.training.recipe import recipe_of
     from cifar_cli.core.workflow.config import TrainRequest
 
@@ -209,7 +210,7 @@ def train(
             seeds=seeds,
             run_dir=run_dir,
         )
-        _train(TrainRequest(resume=resume), began=began, as_json=as_json, verbose=verbose)
+        _train(ResumeConfig(run_dir=resume), began=began, as_json=as_json, verbose=verbose)
         return
     overrides = given(
         learning_rate=learning_rate,
@@ -239,12 +240,12 @@ def train(
         recipe=replace(recipe_of(recipe), **overrides),
         img_size=img_size,
         seed=seed,
-        pipeline=pipeline or ("batched" if augment is None else "albumentations"),
+        pipeline=pipeline or ("batched" if augment is None else "albumentations"),  # type: ignore[arg-type]
         augment_file=augment,
         workers=workers,
-        accelerator=accelerator,
-        precision=precision,
-        memory_format=memory_format,
+        device=accelerator.replace("gpu", "cuda"),  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
+        memory_format=memory_format,  # type: ignore[arg-type]
         compile=compile,
         profile=profile,
         fast_dev_run=fast_dev_run,
@@ -268,10 +269,11 @@ def _refuse(**options: Any) -> None:
         )
 
 
-def _train(request: TrainRequest, *, began: float, as_json: bool, verbose: bool) -> None:
+def _train(request: TrainRequest | ResumeConfig, *, began: float, as_json: bool, verbose: bool) -> None:
     """Begin a run, or continue the one in a directory, and show what it gave."""
-    from cifar_cli.core.training.session import Listeners
-    from cifar_cli.core.workflow.run import run
+    from cifar_cli.core.training.listeners import Listeners
+    from cifar_cli.core.workflow.config import TrainRequest
+    from cifar_cli.core.workflow.run import resume_and_report, train_and_report
     from cifar_cli.render import console, training_tables
     from cifar_cli.render.training_view import training_shown
 
@@ -284,7 +286,10 @@ def _train(request: TrainRequest, *, began: float, as_json: bool, verbose: bool)
             on_numerics=lambda numerics: training_tables.say_numerics(numerics, verbose=verbose),
             began=began,
         )
-        report = run(request, listeners)
+        if isinstance(request, TrainRequest):
+            report = train_and_report(request, listeners)
+        else:
+            report = resume_and_report(request, listeners)
     if as_json:
         console.print_json(report.to_dict())
         return

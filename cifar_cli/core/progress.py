@@ -1,4 +1,4 @@
-"""How the core says how far it is: it calls the function it was handed, and never prints."""
+"""Progress reports of the core: it calls a function that its caller passes, and never prints."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """One step of a named task.
-
-    task: what goes on, in a few words; the same words every time for the same task.
-    done, total: in `unit`; total is None while it is not known.
-    detail: what changes on the way (a mirror's name, a path), shown behind the bar.
-    """
+    """How far a task is."""
 
     task: str
+    """A short description, equal in all reports of the same task."""
     done: int = 0
+    """Finished part, in `unit`."""
     total: int | None = None
+    """Size of the task in `unit`; None while it is unknown."""
     unit: str = ""
     detail: str = ""
+    """Text that may change between reports, such as a mirror's name; shown after the bar."""
 
 
 OnProgress = Callable[[Progress], None]
 
 
 def silent(progress: Progress) -> None:
-    """The default listener: says nothing."""
+    """The default listener: does nothing."""

@@ -1,4 +1,4 @@
-"""Nearest names, for the message about an unknown one."""
+"""Suggest names similar to an unknown one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def nearest(name: str, known: Iterable[str], *, most: int = 3) -> str:
-    """Return "did you mean a, b or c?", or the list of known names when none is near and they are few."""
+    """Return "did you mean a or b?", or a list of the known names if none is similar and there are at most 12."""
     known = sorted(known)
     lowered = {item.lower(): item for item in known}
     matches = [lowered[match] for match in get_close_matches(name.lower(), lowered, n=most, cutoff=0.5)]

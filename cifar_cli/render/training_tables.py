@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from cifar_cli.core.training.config import LOSS_TOLERANCE, EpochResult, Numerics, TimeSpent, TrainResult
-from cifar_cli.core.workflow.config import Speed, TrainReport
+from cifar_cli.core.training.results import LOSS_TOLERANCE, EpochResult, Numerics, TimeSpent, TrainResult
+from cifar_cli.core.workflow.results import TrainReport, Utilization
 from cifar_cli.render.console import note, stderr
 from cifar_cli.render.tables import dataset_name
 
@@ -18,25 +18,25 @@ TIME_LABELS = {
     "validation_seconds": "validation",
     "logging_seconds": "logging, pictures, checkpoints",
     "test_seconds": "test",
-    "other_seconds": "trainer",
+    "other_seconds": "loop",
 }
 
 
 def training(report: TrainReport) -> list[Table]:
-    """What a training gave, and what its time went to; with several seeds, all of them and their mean."""
+    """The result of a run and where its time went; with several seeds, each result and the mean."""
     last = report.results[-1]
     accuracy = facts(last) if len(report.results) == 1 else by_seed(report)
-    return [accuracy, time_spent(last.time, report.speed, last)]
+    return [accuracy, time_spent(last.time, report.utilization, last)]
 
 
 def facts(result: TrainResult) -> Table:
-    """One run's accuracy, length and place."""
+    """One run's accuracy, length and directory."""
     table = Table(title=_title(result), title_justify="left", show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    ended = "the time was up" if result.stopped_by == "time" else "all epochs done"
+    ended = "stopped by --max-time" if result.stopped_by == "time" else "all epochs done"
     table.add_row("test accuracy", f"[bold]{result.test_accuracy:.2%}[/bold]")
-    table.add_row("  mirror image averaged in", f"{result.test_accuracy_flip_averaged:.2%}")
+    table.add_row("  with mirror image averaged", f"{result.test_accuracy_flip_averaged:.2%}")
     table.add_row("validation accuracy", f"{result.val_accuracy:.2%}")
     table.add_row("epochs", f"{result.epochs} ({ended})")
     table.add_row("training time", duration(result.train_seconds))
@@ -47,11 +47,11 @@ def facts(result: TrainResult) -> Table:
 
 
 def by_seed(report: TrainReport) -> Table:
-    """A line for each seed; mean and standard deviation below."""
+    """A row per seed, with mean and standard deviation below."""
     table = Table(title=_title(report.results[-1]), title_justify="left", show_footer=True)
     names = {
         "test_accuracy": "test",
-        "test_accuracy_flip_averaged": "test, mirrored too",
+        "test_accuracy_flip_averaged": "test, mirror averaged",
         "val_accuracy": "validation",
     }
     table.add_column("seed", justify="right", footer="mean")
@@ -66,20 +66,20 @@ def by_seed(report: TrainReport) -> Table:
     return table
 
 
-def time_spent(spent: TimeSpent, speed: Speed | None, result: TrainResult) -> Table:
-    """Where the seconds went; the lines add up to the last."""
+def time_spent(spent: TimeSpent, utilization: Utilization | None, result: TrainResult) -> Table:
+    """Seconds by part; the rows add up to the last."""
     table = Table(
         title="Time",
         title_justify="left",
         caption=None
-        if speed is None
-        else f"{speed.achieved_flops_per_second / 1e9:,.0f} GFLOP/s in the steps, {speed.share:.0%} of the "
-        f"{speed.matmul_flops_per_second / 1e9:,.0f} of a large matrix product here ({result.precision})",
+        if utilization is None
+        else f"{utilization.achieved_flops_per_second / 1e9:,.0f} GFLOP/s in training steps, {utilization.share:.0%} "
+        f"of the {utilization.matmul_flops_per_second / 1e9:,.0f} of a large matrix product here ({result.precision})",
         caption_justify="left",
         show_footer=True,
     )
     total = spent.total_seconds
-    table.add_column("what", footer="in all")
+    table.add_column("part", footer="total")
     table.add_column("seconds", justify="right", footer=f"{total:,.1f}")
     table.add_column("share", justify="right", footer="100.0%")
     for name, label in TIME_LABELS.items():
@@ -89,7 +89,7 @@ def time_spent(spent: TimeSpent, speed: Speed | None, result: TrainResult) -> Ta
 
 
 def epoch_line(result: EpochResult) -> str:
-    """One epoch in a line of at most 80 columns: loss and accuracy, a star where validation is the best so far."""
+    """One epoch in at most 80 columns; a star marks the highest validation accuracy so far."""
     mark = "*" if result.best else " "
     return (
         f"epoch {result.epoch:>3}  train {result.train_loss:.3f} {result.train_accuracy:7.2%}  "
@@ -98,7 +98,7 @@ def epoch_line(result: EpochResult) -> str:
 
 
 def say_numerics(numerics: Numerics, *, verbose: bool) -> None:
-    """What was tried to choose precision and layout from, for those who ask."""
+    """With `verbose`, show the trials that precision and memory format were chosen from."""
     if verbose and numerics.trials:
         stderr().print(trials(numerics))
         if numerics.remembered_in:
@@ -106,10 +106,10 @@ def say_numerics(numerics: Numerics, *, verbose: bool) -> None:
 
 
 def trials(numerics: Numerics) -> Table:
-    """One line for each combination tried, the chosen one marked."""
+    """A row per combination that was tried; the chosen one is marked."""
     table = Table(
         title="Precision and memory format",
-        caption=f"Losses after three steps may differ from the first line's by {LOSS_TOLERANCE:.0%}.",
+        caption=f"The loss after three steps may differ from the first row's by {LOSS_TOLERANCE:.0%}.",
         title_justify="left",
         caption_justify="left",
     )
@@ -132,7 +132,7 @@ def trials(numerics: Numerics) -> Table:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: "47.3 s", "18 min 38 s"."""
+    """Seconds in words: "47.3 s", "18 min 38 s"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

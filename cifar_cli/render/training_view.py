@@ -1,10 +1,10 @@
-"""A training while it runs: a live view on a terminal, a line every few seconds elsewhere."""
+"""A run while it trains: a live view in a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from rich.console import Console, Group, RenderableType
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_cli.core.progress import OnProgress, Progress
-from cifar_cli.core.training.config import TrainProgress
+from cifar_cli.core.training.results import TrainProgress
 from cifar_cli.render.console import note, stderr
 from cifar_cli.render.progress import PLAIN_LINE_SECONDS, clock, progress_shown
 
@@ -23,10 +23,11 @@ SPARKLINE_WIDTH = 40
 
 
 class TrainingView:
-    """Where a training's preparation, its steps and its remarks are shown; a terminal holds one live part at a time."""
+    """Shows preparation, steps and notes of a run; a terminal has one live part at a time."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
+        self._clock = clock
         self.live: Live | None = None
         self._bars = ExitStack()
         self._listen: OnProgress | None = None
@@ -40,10 +41,10 @@ class TrainingView:
         self._listen(progress)
 
     def on_step(self, progress: TrainProgress) -> None:
-        """A training step, as a panel, or as a line every few seconds where there is no terminal."""
+        """A training step: a panel in a terminal, a line every few seconds elsewhere."""
         if not self.console.is_terminal:
-            if time.monotonic() - self._said_at >= PLAIN_LINE_SECONDS:
-                self._said_at = time.monotonic()
+            if self._clock() - self._said_at >= PLAIN_LINE_SECONDS:
+                self._said_at = self._clock()
                 note(plain_line(progress))
             return
         self._end_bars()
@@ -53,12 +54,12 @@ class TrainingView:
         self.live.update(panel(progress), refresh=True)
 
     def on_note(self, message: str) -> None:
-        """A remark that stays, above what is live."""
+        """A note that stays above the live part."""
         self.close()
         note(message)
 
     def close(self) -> None:
-        """Wipe what is live."""
+        """Remove the live part."""
         self._end_panel()
         self._end_bars()
 
@@ -73,9 +74,9 @@ class TrainingView:
 
 
 @contextmanager
-def training_shown() -> Iterator[TrainingView]:
-    """Give the view; what is live vanishes at the end, lines stay."""
-    view = TrainingView(stderr())
+def training_shown(*, clock: Callable[[], float] = time.monotonic) -> Iterator[TrainingView]:
+    """Yield the view. At the end the live part is removed, and lines stay."""
+    view = TrainingView(stderr(), clock=clock)
     try:
         yield view
     finally:
@@ -83,7 +84,7 @@ def training_shown() -> Iterator[TrainingView]:
 
 
 def panel(progress: TrainProgress) -> RenderableType:
-    """Epoch, time used and validation so far, in three lines of at most 80 columns."""
+    """Epoch, elapsed time and validation so far, in three lines of at most 80 columns."""
     bars = Table.grid(padding=(0, 1))
     bars.add_row(
         f"epoch {progress.epoch}/{progress.epochs}",
@@ -114,14 +115,14 @@ def plain_line(progress: TrainProgress) -> str:
 
 
 def seconds_left(progress: TrainProgress) -> float:
-    """Until the epochs are done at the pace so far, or the time is up."""
+    """Seconds until the epochs are done at the pace so far, or until the time cap."""
     done = progress.epoch - 1 + progress.step / progress.steps
     by_epochs = progress.elapsed_seconds * (progress.epochs - done) / max(done, 1e-9)
     return max(0.0, min(by_epochs, progress.max_seconds - progress.elapsed_seconds))
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """The last values as blocks between their lowest and highest."""
+    """The last values as blocks, scaled between their lowest and highest."""
     shown = values[-SPARKLINE_WIDTH:]
     low, high = min(shown), max(shown)
     scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0

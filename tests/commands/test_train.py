@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cifar_cli.core.training.config import EpochResult
+from cifar_cli.core.training.results import EpochResult
 from cifar_cli.options import parse_duration
 from cifar_cli.render import training_tables
 
@@ -61,7 +61,7 @@ def test_another_image_size_is_resized_to(cifar, small: list[object]) -> None:  
     ("words", "message", "remedy"),
     [
         (["--max-time", "soon"], "--max-time soon is not a duration", "00:20:00"),
-        (["--accelerator", "tpu"], "--accelerator tpu is not offered", "gpu or cpu"),
+        (["--accelerator", "tpu"], "--device tpu is not offered", "cpu"),
         (["--pipeline", "batch"], "--pipeline batch is not offered", "batched"),
         (
             ["--pipeline", "batched", "--augment", "p.yaml"],
@@ -177,7 +177,7 @@ def test_hybrid_is_trained_trimmed_unless_asked_for_whole(cifar, small: list[obj
     words = ("train", "--model", "hybrid", "--weights", "none", "--batch", 8)
     trimmed = cifar(*words, *small)
     assert "2,331,722 parameters" in trimmed.stderr
-    assert "never reaches the logits: backbone.layer2, backbone.layer3, backbone.layer4" in trimmed.stderr
+    assert "never reach the logits: backbone.layer2, backbone.layer3, backbone.layer4" in trimmed.stderr
     whole = cifar(*words, "--full-backbone", *small[:-1], tmp_path / "whole")
     assert "13,350,730 parameters" in whole.stderr
-    assert "never reaches" not in whole.stderr
+    assert "never reach" not in whole.stderr

@@ -1,11 +1,10 @@
-"""FLOPs as torch's own counter sees them, made right where it is wrong and honest where it is blind.
+"""torch's FLOP counter with three corrections.
 
-Three things torch's counter gets wrong or leaves out are mended here:
-- fused attention: whether it is counted depends on torch's version and the device (pytorch issue 195460), and its
-  backward counts the recomputed scores too. Here attention always runs as explicit matrix products.
-- the backward of a grouped convolution: counted as if there were no groups, which makes a depthwise
-  layer's hundreds of times too large.
-- everything it has no formula for is silently zero. Here it is listed.
+- Fused attention: whether torch counts it depends on torch's version and the device (pytorch issue 195460), and its
+  backward pass counts the recomputed scores as well. Here attention always runs as explicit matrix products.
+- Backward pass of a grouped convolution: torch ignores the groups, which makes a depthwise layer hundreds of times
+  too expensive. Here `convolution_backward_flops` counts it.
+- Operators without a FLOP formula: torch counts them as zero without a word. Here they are listed.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from math import prod
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -26,33 +24,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_cli.core.counting.results import UncountedOperator
 
-_GROUPS: dict[str, tuple[str, ...]] = {
-    "elementwise": ("hardswish", "hardsigmoid", "hardtanh", "glu", "prelu"),  # torch doesn't tag these pointwise
-    "normalisation": ("batch_norm", "layer_norm", "group_norm", "rms_norm", "vector_norm"),
-    "pooling": ("pool",),
-    "softmax": ("softmax",),
-    "resampling": ("upsample", "interpolate", "grid_sampler"),
-    "reduction": (
-        "sum",
-        "mean",
-        "var_mean",
-        "std_mean",
-        "var",
-        "std",
-        "amax",
-        "amin",
-        "max",
-        "min",
-        "prod",
-        "cumsum",
-        "logsumexp",
-        "argmax",
-    ),
+# Kinds of arithmetic by an operator's complete name.
+_NAMES = {
+    "elementwise": "hardswish hardsigmoid hardtanh glu prelu",  # torch doesn't tag these pointwise
+    "reduction": "sum mean var_mean std_mean var std amax amin max min prod cumsum logsumexp argmax",
 }
-
-_BY_PART = frozenset({"normalisation", "pooling", "softmax", "resampling"})  # one word of the name is enough
-
-# Operators that only move, make or look up numbers.
+# Kinds of arithmetic by a part of an operator's name.
+_PARTS = {
+    "normalisation": "batch_norm layer_norm group_norm rms_norm vector_norm",
+    "pooling": "pool",
+    "softmax": "softmax",
+    "resampling": "upsample interpolate grid_sampler",
+}
+# Operators that only move, create or look up values.
 _NO_ARITHMETIC = frozenset(
     """
     arange as_strided as_strided_scatter assert_async assert_scalar bernoulli cat channel_shuffle clone col2im
@@ -67,44 +51,36 @@ _NO_ARITHMETIC = frozenset(
 )
 
 
-class FlopTally:
-    """A context in which every operator is counted, forward and backward.
-
-    flops: so far, two for each multiply-add. bytes_moved: what operators that are not views read and wrote,
-    each tensor once per operator, as if nothing were fused or cached.
-    """
+class FlopTally(ExitStack):
+    """A context manager that counts every operator that runs inside it, in forward and backward passes."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._counter = FlopCounterMode(
             display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward_flops}
         )
         self._log = _OperatorLog(counted=self._counter.flop_registry.keys())
-        self._stack = ExitStack()
 
-    def __enter__(self) -> FlopTally:
-        self._stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        self._stack.enter_context(self._log)
-        self._stack.enter_context(
-            self._counter
-        )  # innermost: it takes composite operators apart before the log sees them
+    def __enter__(self) -> Self:
+        # The counter is innermost: it splits composite operators before the log sees them.
+        for context in (sdpa_kernel(SDPBackend.MATH), self._log, self._counter):
+            self.enter_context(context)
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
 
     @property
     def flops(self) -> int:
+        """FLOPs so far, two for each multiply-add."""
         return int(self._counter.get_total_flops())
 
     @property
     def bytes_moved(self) -> int:
+        """Bytes read and written so far by all operators except views, each tensor once per operator, without fusion
+        or cache."""
         return self._log.bytes_moved
 
     @property
     def uncounted(self) -> tuple[UncountedOperator, ...]:
-        """Operators with arithmetic that added nothing, the most called first; the unknown before all others."""
+        """Operators that do arithmetic but have no FLOP formula: unknown ones first, then by number of calls."""
         found = (
             UncountedOperator(name=name, group=group, calls=calls)
             for (name, group), calls in self._log.uncounted.items()
@@ -113,7 +89,7 @@ class FlopTally:
 
 
 class _OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operator that runs: adds up bytes, and notes those without a FLOP formula."""
+    """Adds up the bytes of every operator that runs, and records operators without a FLOP formula."""
 
     def __init__(self, *, counted: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -138,7 +114,7 @@ class _OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def operator_group(func: Any) -> str | None:
-    """Say what kind of arithmetic an operator without FLOP formula does; None for none, "unknown" if in doubt.
+    """Return the kind of arithmetic that an operator does; None for no arithmetic, "unknown" if in doubt.
 
     func: a torch.ops overload, such as torch.ops.aten.gelu.default.
     """
@@ -147,8 +123,11 @@ def operator_group(func: Any) -> str | None:
         return "unknown"
     if forward in _NO_ARITHMETIC:
         return None
-    for group, words in _GROUPS.items():
-        if forward in words or (group in _BY_PART and any(word in forward for word in words)):
+    for group, names in _NAMES.items():
+        if forward in names.split():
+            return group
+    for group, parts in _PARTS.items():
+        if any(part in forward for part in parts.split()):
             return group
     if torch.Tag.pointwise in func.tags or torch.Tag.pointwise in _forward_tags(forward):
         return "elementwise"
@@ -156,7 +135,7 @@ def operator_group(func: Any) -> str | None:
 
 
 def _forward_tags(name: str) -> Sequence[Any]:
-    """Tags of the forward operator `name`, for one that works in place or backward; empty when there is none."""
+    """Tags of the plain forward operator `name`, because torch tags no in-place and backward variants; may be empty."""
     packet = getattr(torch.ops.aten, name, None)
     return [tag for overload in packet.overloads() for tag in getattr(packet, overload).tags] if packet else []
 
@@ -167,26 +146,17 @@ def _name(func: Any) -> str:
 
 
 def convolution_backward_flops(
-    grad_out_shape: Sequence[int],
-    x_shape: Sequence[int],
-    weight_shape: Sequence[int],
-    bias_sizes: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    transposed: bool,
-    output_padding: Any,
-    groups: int,
-    output_mask: Sequence[bool],
-    out_shape: Any = None,
-    **kwargs: Any,
+    grad_out_shape: Sequence[int], x_shape: Sequence[int], weight_shape: Sequence[int], *options: Any, **kwargs: Any
 ) -> int:
     """FLOPs of a convolution's backward pass, groups included.
 
-    The gradient of the input pairs every output with every weight that made it, and so does the gradient of the
-    weight: each takes as many multiply-adds as the forward pass. weight_shape holds the channels of one group
-    only ([out, in/groups, …], transposed [in, out/groups, …]), so its product already knows the groups.
+    The gradient of the input and the gradient of the weight each take as many multiply-adds as the forward pass:
+    one for each pair of an output value and a weight that contributed to it. weight_shape is
+    [out, in/groups, …], transposed [in, out/groups, …], so its product accounts for the groups.
+    options: torch's other arguments: bias sizes, stride, padding, dilation, transposed, output padding, groups, and
+    which gradients are asked for.
     """
+    transposed, asked = options[4], options[7]
     pixels = prod((x_shape if transposed else grad_out_shape)[2:])
     forward = 2 * x_shape[0] * pixels * prod(weight_shape)
-    return forward * (int(output_mask[0]) + int(output_mask[1]))
+    return forward * (int(asked[0]) + int(asked[1]))

@@ -1,4 +1,4 @@
-"""Which images a model can read, found by trying: on the meta device a try costs next to nothing."""
+"""Find the image sizes that a model accepts, by running it on the meta device."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cifar_cli.errors import ModelError
 
 LARGEST_SIDE_TRIED = 512
 
-# What torch, timm and torchinfo raise for shapes that don't fit.
-_MISFITS = (ModelError, AssertionError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
+# Raised by torch, timm and torchinfo for shapes that don't fit.
+_SHAPE_ERRORS = (ModelError, AssertionError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
 
 
 def build_for_counting(config: ModelConfig) -> nn.Module:
-    """Build the model with shapes only, or with random weights where its builder needs real numbers.
+    """Build the model on the meta device, or with random weights if its builder reads values of tensors.
 
-    Raises ModelError when it can't be built at all.
+    Raises ModelError if the model can't be built.
     """
     try:
         with torch.device("meta"):
@@ -33,9 +33,9 @@ def build_for_counting(config: ModelConfig) -> nn.Module:
 
 
 def to_meta(model: nn.Module) -> nn.Module:
-    """Keep only the shapes of a model's parameters and buffers; what modules share stays shared.
+    """Move a model's parameters and buffers to the meta device in place; shared tensors stay shared.
 
-    Module.to("meta") would give each module a copy of its own, and tied weights would count twice.
+    Module.to("meta") would give each module its own copy, so that tied weights would count twice.
     """
     memo: dict[Tensor, Tensor] = {}
     for module in model.modules():
@@ -51,14 +51,17 @@ def to_meta(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def readable_or_explain(config: ModelConfig) -> Iterator[None]:
-    """Turn a failure on images of config.img_size into a ModelError that names the smallest size that works.
+    """Turn a shape error on images of config.img_size into a ModelError that names the smallest size that works.
 
-    Raises ModelError; anything that no image size cures is passed on as it is.
+    Raises ModelError. Other errors, and errors that no larger image avoids, propagate unchanged.
     """
-    require_known(config)
+    if _is_from_timm(config):
+        from cifar_cli.core.models.cnn import timm_name
+
+        timm_name(config)  # raises ModelError with the nearest names if timm lacks the model
     try:
         yield
-    except _MISFITS as error:
+    except _SHAPE_ERRORS as error:
         smallest = smallest_readable_side(config)
         if smallest is None:
             raise
@@ -68,29 +71,24 @@ def readable_or_explain(config: ModelConfig) -> Iterator[None]:
         ) from error
 
 
-def require_known(config: ModelConfig) -> None:
-    """Raise ModelError, with the nearest names, for a timm model that doesn't exist."""
-    if config.name not in MODELS or config.name == "cnn":
-        from cifar_cli.core.models.cnn import timm_name
-
-        timm_name(config)
-
-
 def smallest_readable_side(config: ModelConfig) -> int | None:
-    """The smallest side above config.img_size, in pixels, that the model can be built for and read.
+    """The smallest image side in pixels above config.img_size that works; None if none up to LARGEST_SIDE_TRIED does.
 
-    Every side is tried in turn, because what works need not be an interval (patches want multiples).
-    None when none up to LARGEST_SIDE_TRIED works.
+    Every side is tried in turn, because the sides that work need not be contiguous: patches need multiples.
     """
     model = None if _built_for_one_size(config) else build_for_counting(config)
     for side in range(config.img_size + 1, LARGEST_SIDE_TRIED + 1):
-        if _reads(replace(config, img_size=side), model):
+        if _accepts(replace(config, img_size=side), model):
             return side
     return None
 
 
+def _is_from_timm(config: ModelConfig) -> bool:
+    return config.name == "cnn" or config.name not in MODELS
+
+
 def _built_for_one_size(config: ModelConfig) -> bool:
-    if config.name in MODELS and config.name != "cnn":
+    if not _is_from_timm(config):
         return True
     import timm
 
@@ -100,12 +98,12 @@ def _built_for_one_size(config: ModelConfig) -> bool:
     return pretrained is not None and bool(pretrained.fixed_input_size)
 
 
-def _reads(config: ModelConfig, model: nn.Module | None) -> bool:
-    """Whether `model`, or one built for this size if it is None, takes images of config.img_size."""
+def _accepts(config: ModelConfig, model: nn.Module | None) -> bool:
+    """Whether `model`, or one built for this size if it is None, accepts images of config.img_size."""
     images_BCHW = torch.empty(1, 3, config.img_size, config.img_size, device="meta")
     try:
         with torch.no_grad():
             to_meta(model or build_for_counting(config)).eval()(images_BCHW)
-    except _MISFITS:
+    except _SHAPE_ERRORS:
         return False
     return True

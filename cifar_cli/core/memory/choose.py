@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from cifar_cli.core.choices import MemoryFormat
 from cifar_cli.core.memory.config import GIB, MemoryConfig, StepConfig
 from cifar_cli.core.memory.estimate import MOST, Tracer, require_weights_fit, what_would_help
 from cifar_cli.core.memory.host import available_bytes
@@ -31,7 +32,7 @@ def choose_batch(
     step: StepConfig,
     *,
     device: str = "auto",
-    memory_format: str | None = None,
+    memory_format: MemoryFormat | None = None,
     margin: float = MARGIN,
     most: int = MOST,
     on_progress: OnProgress = silent,
@@ -67,7 +68,7 @@ def _on_gpu(config: MemoryConfig, *, margin: float, most: int, on_progress: OnPr
 
 
 def _on_host(
-    config: MemoryConfig, memory_format: str | None, *, margin: float, most: int, on_progress: OnProgress
+    config: MemoryConfig, memory_format: MemoryFormat | None, *, margin: float, most: int, on_progress: OnProgress
 ) -> BatchChoice:
     tracer = Tracer(config, on_progress=on_progress)
     usable = (1 - margin) * HOST_SHARE * available_bytes()

@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from cifar_cli.core.choices import MemoryFormat
 from cifar_cli.core.memory.config import MemoryConfig
 from cifar_cli.core.memory.trace import make_optimizer
 from cifar_cli.core.models.build import build_untrained
@@ -28,7 +29,9 @@ class Training:
     memory_format: the one of the training form that a model is to be timed in; None for the model as it is.
     """
 
-    def __init__(self, config: MemoryConfig, batch: int, *, device: str, memory_format: str | None = None) -> None:
+    def __init__(
+        self, config: MemoryConfig, batch: int, *, device: str, memory_format: MemoryFormat | None = None
+    ) -> None:
         self.config = config
         self.device = device
         self.layout = torch.channels_last if config.step.channels_last else torch.contiguous_format
@@ -87,7 +90,7 @@ class Training:
             torch.cuda.synchronize()
 
 
-def try_steps(config: MemoryConfig, batch: int, *, device: str, memory_format: str | None = None) -> float:
+def try_steps(config: MemoryConfig, batch: int, *, device: str, memory_format: MemoryFormat | None = None) -> float:
     """A few steps, of the model as it is or of its training form; returns images a second."""
     return Training(config, batch, device=device, memory_format=memory_format).timed(TRIAL_STEPS)
 

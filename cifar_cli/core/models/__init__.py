@@ -1,1 +1,1 @@
-"""The models: `registry` names them, `build` makes them. Importing this package loads no torch."""
+"""The models: `registry` lists them, `build` builds them. Importing this package doesn't import torch."""

@@ -1,4 +1,4 @@
-"""From a config to a module with its initial weights."""
+"""Build a model and load its initial weights."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cifar_cli.core.models.weights import load_initial_weights
 
 
 def build_model(config: ModelConfig, *, seed: int | None = None) -> nn.Module:
-    """Build the model and give it the weights asked for.
+    """Build the model and load the weights that the config asks for.
 
-    seed: seeds torch's global generator first, so that equal configs give equal weights; None leaves it.
-    Raises ModelError when it can't be built, WeightsError when the weights can't be had or don't fit.
+    seed: for torch's global generator, so that equal configs give equal weights; None leaves the generator as it is.
+    Raises ModelError if the model can't be built, WeightsError if the weights can't be loaded.
     """
     if seed is not None:
         torch.manual_seed(seed)
@@ -31,5 +31,5 @@ def build_model(config: ModelConfig, *, seed: int | None = None) -> nn.Module:
 
 
 def build_untrained(config: ModelConfig) -> nn.Module:
-    """Build the model with random weights whatever the config asks for: counting needs no others."""
+    """Build the model with random weights, whatever the config asks for."""
     return build_model(replace(config, weights="none"))

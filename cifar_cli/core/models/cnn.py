@@ -1,4 +1,4 @@
-"""`cnn` and `timm:NAME`: any timm classifier with a head for our classes."""
+"""`cnn` and `timm:NAME`: a timm classifier with a new head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cifar_cli.errors import ModelError
 
 
 def timm_name(config: ModelConfig) -> str:
-    """The timm architecture (perhaps with a `.tag`) behind a config. Raises ModelError for one timm lacks."""
+    """The name of the timm model, perhaps with a `.tag`. Raises ModelError if timm lacks it."""
     name = config.name.removeprefix(TIMM_PREFIX) if config.name.startswith(TIMM_PREFIX) else config.backbone
     if not timm.is_model(name):
         flag = f"--model timm:{name}" if config.name.startswith(TIMM_PREFIX) else f"--backbone {name}"
@@ -23,18 +23,18 @@ def timm_name(config: ModelConfig) -> str:
 
 
 def build(config: ModelConfig) -> nn.Module:
-    """Build the classifier with random weights; float images [B, 3, H, W] to logits [B, K].
+    """Build a classifier with random weights that maps float images [B, 3, H, W] to logits [B, K].
 
-    Raises ModelError when timm doesn't know it, or it can't take the image size.
+    Raises ModelError if timm lacks the model or can't build it for the image size.
     """
     name = timm_name(config)
     options: dict[str, int] = {"num_classes": config.classes}
     pretrained = timm.get_pretrained_cfg(name)
     if pretrained is not None and pretrained.fixed_input_size:
-        options["img_size"] = config.img_size  # position embeddings or windows are made for one size
+        options["img_size"] = config.img_size  # position embeddings or windows fit one size
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # renamed tags; nothing a user can act on
+            warnings.simplefilter("ignore", UserWarning)  # renamed tags, which a user can't change
             model: nn.Module = timm.create_model(name, pretrained=False, **options)
     except (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise ModelError(

@@ -1,10 +1,11 @@
-"""Which model, as data."""
+"""Which model to build."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from cifar_cli.core.choices import PatchSize, require_choice
 from cifar_cli.core.models.registry import TIMM_PREFIX, spec_of
 from cifar_cli.errors import ConfigError
 
@@ -13,31 +14,33 @@ DEFAULT_BACKBONE = "efficientnet_b0"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """Everything that decides a model's function and its initial weights.
+    """A model's architecture and initial weights.
 
-    name: a registry name, or `timm:NAME` for any timm classifier.
-    classes: outputs K. img_size: side of the square input, pixels.
-    backbone: timm model behind `cnn`. weights: "imagenet", "none", "bundled" or a path; None means the
-    model's own default. trim_backbone, patch_size: `hybrid` only.
     Raises ModelError for an unknown name and ConfigError for a bad value.
     """
 
     name: str
+    """A registered name, or `timm:NAME` for any timm classifier."""
     classes: int = 10
+    """Number of logits."""
     img_size: int = 32
+    """Side of the square input in pixels."""
     backbone: str = DEFAULT_BACKBONE
+    """`cnn` only: the timm model."""
     weights: str | None = None
+    """"imagenet", "none", "bundled" or a path; None for the model's default."""
     trim_backbone: bool = False
+    """`hybrid` only: leave out the layers of the backbone that never reach the logits."""
     patch_size: int = 2
+    """`hybrid` only: side of a patch of the feature map, one of `PatchSize`."""
 
     def __post_init__(self) -> None:
         spec = spec_of(self.name)
         if self.classes < 1:
-            raise ConfigError(f"--classes {self.classes} leaves nothing to tell apart", remedy="pass 1 or more")
+            raise ConfigError(f"--classes {self.classes} is too small", remedy="pass 1 or more")
         if self.img_size < 1:
-            raise ConfigError(f"--img-size {self.img_size} is not a picture", remedy="pass 1 or more, usually 32")
-        if self.patch_size not in (2, 4):
-            raise ConfigError(f"--patch-size {self.patch_size} is not offered", remedy="pass 2 or 4")
+            raise ConfigError(f"--img-size {self.img_size} is too small", remedy="pass 1 or more, usually 32")
+        require_choice("--patch-size", self.patch_size, PatchSize)
         if self.weights is not None and self.weights not in spec.weights and not Path(self.weights).is_file():
             raise ConfigError(
                 f"--weights {self.weights} is neither a file nor one of {', '.join(spec.weights)} for {self.name}",
@@ -46,10 +49,10 @@ class ModelConfig:
 
     @property
     def source_of_weights(self) -> str:
-        """The weights asked for, with the model's default filled in."""
+        """The value of `weights`, or the model's default."""
         return self.weights if self.weights is not None else spec_of(self.name).weights[0]
 
     @property
     def label(self) -> str:
-        """What tables and run directories call the model."""
+        """The model's name in tables and run directories."""
         return self.name.removeprefix(TIMM_PREFIX)

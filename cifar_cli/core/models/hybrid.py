@@ -1,4 +1,4 @@
-"""`hybrid`: the early features of a ResNet18, read by a small vision transformer."""
+"""`hybrid`: a small vision transformer on early features of a ResNet18."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.errors import ModelError
 
 BACKBONE = "resnet18"
-FEATURE_INDEX = 1  # 64 channels at a quarter of the input's side
-STRIDE = 4
-UNUSED_LAYERS = ("layer2", "layer3", "layer4")  # computed by the full backbone, never read
+FEATURE_INDEX = 1  # 64 channels
+STRIDE = 4  # of that feature map: its side is a quarter of the image's
+UNUSED_LAYERS = ("layer2", "layer3", "layer4")  # the full backbone computes them, but the transformer doesn't read them
 
 
 class Hybrid(nn.Module):
-    """ResNet18 features (index 1: 64 channels) into SimpleViT.
+    """ResNet18's features (index 1: 64 channels), followed by SimpleViT.
 
-    trim_backbone leaves out the layers that never reach the logits. The full backbone is drawn either way,
-    so the same seed gives the same function.
+    trim_backbone: leave out the layers that never reach the logits. The full backbone is initialised in both cases,
+    so that the same seed gives the same logits.
     Sources: He et al. 2015 (ResNet); Beyer, Zhai & Kolesnikov 2022 (SimpleViT).
     """
 
@@ -44,7 +44,7 @@ class Hybrid(nn.Module):
 
     @property
     def optional_prefixes(self) -> tuple[str, ...]:
-        """Prefixes of state-dict keys that decide nothing about the logits."""
+        """Prefixes of state-dict keys of unused layers, which a checkpoint may lack."""
         return tuple(f"backbone.{layer}." for layer in UNUSED_LAYERS)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
@@ -55,17 +55,17 @@ class Hybrid(nn.Module):
 
 def _trimmed(full: nn.Module) -> nn.Module:
     """The same feature extractor without the layers after FEATURE_INDEX, with the same weights."""
-    with torch.random.fork_rng(devices=[]):  # what is drawn after the backbone must not depend on trimming
+    with torch.random.fork_rng(devices=[]):  # trimming must not change the weights drawn later
         trimmed: nn.Module = timm.create_model(
             BACKBONE, pretrained=False, features_only=True, out_indices=tuple(range(FEATURE_INDEX + 1))
         )
-    wanted = trimmed.state_dict().keys()
-    trimmed.load_state_dict({key: value for key, value in full.state_dict().items() if key in wanted})
+    weights = full.state_dict()
+    trimmed.load_state_dict({key: weights[key] for key in trimmed.state_dict()})
     return trimmed
 
 
 def build(config: ModelConfig) -> nn.Module:
-    """Build `hybrid`. Raises ModelError for an image size whose feature map doesn't divide into patches."""
+    """Build `hybrid`. Raises ModelError if the feature map doesn't divide into patches."""
     step = STRIDE * config.patch_size
     if config.img_size % step:
         smallest = -(-config.img_size // step) * step

@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.errors import ModelError
 
-SMALLEST_SIDE = 4  # two poolings halve it twice
+SMALLEST_SIDE = 4  # two poolings leave a quarter of it
 
 
 class Null(nn.Module):
-    """A LeNet-like network for square RGB images.
+    """A small convolutional network for square RGB images.
 
-    classes: outputs K. img_size: side in pixels; the flattened features grow with its square.
-    Source: after LeCun et al. 1998 (LeNet-5), with ReLU and max pooling.
+    classes: number of logits K. img_size: side in pixels; the number of flattened features grows with its square.
+    Source: after LeNet-5 (LeCun et al. 1998), with ReLU and max pooling.
     """
 
     def __init__(self, *, classes: int, img_size: int = 32) -> None:
@@ -41,7 +41,7 @@ class Null(nn.Module):
 
 
 def build(config: ModelConfig) -> nn.Module:
-    """Build `null`. Raises ModelError when two poolings leave nothing of the image."""
+    """Build `null`. Raises ModelError if the image is too small for two poolings."""
     if config.img_size < SMALLEST_SIDE:
         raise ModelError(
             f"null pools twice and can't read {config.img_size}-pixel images",

@@ -1,4 +1,4 @@
-"""Convolutions, max poolings and ReLUs on tensors in oneDNN's own layout, which a CPU goes through faster."""
+"""Convolutions, max poolings and ReLUs on tensors in oneDNN's blocked layout, which CPUs process faster."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from torch.autograd.function import once_differentiable
 
 
 class OneDNNSequential(nn.Sequential):
-    """A Sequential whose layers hand each other tensors in oneDNN's layout; a plain one where that can't be.
+    """A Sequential that passes tensors in oneDNN's layout from layer to layer where oneDNN supports the input.
 
-    Maps float32 images [B, C, H, W] to dense features [B, C', H', W'] of autocast's precision. Parameters stay dense
-    and keep their names. Outputs and gradients are those of contiguous tensors, except that oneDNN's poolings pass over
-    what is no number, and its ReLU makes 0 of it. Gradients of gradients are not to be had.
+    Maps float32 images [B, C, H, W] to dense features [B, C', H', W'] in autocast's precision. Parameters stay dense
+    and keep their names. Outputs and gradients equal those of contiguous tensors up to rounding, with one exception:
+    oneDNN can drop NaN values, because its max pooling ignores them and its ReLU turns them into 0. Second derivatives
+    are not supported.
     Source: oneDNN's developer guide, "Understanding Memory Formats".
     """
 
@@ -24,14 +25,15 @@ class OneDNNSequential(nn.Sequential):
 
     @staticmethod
     def takes(layers: nn.Sequential) -> bool:
-        """Whether oneDNN has all of these layers and may gain something: it does so at poolings."""
+        """Whether oneDNN supports all of these layers and can be faster, which needs a pooling."""
         kinds = [type(layer) for layer in layers]
-        known = all(map(_is_known, layers)) and all(map(_is_unwatched, [layers, *layers]))
-        return kinds[:1] == [nn.Conv2d] and nn.MaxPool2d in kinds and known
+        supported = all(map(_is_supported, layers)) and not any(map(_has_hooks, [layers, *layers]))
+        return kinds[:1] == [nn.Conv2d] and nn.MaxPool2d in kinds and supported
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
-        if not (self._takes_images(images_BCHW) and computes(dtype)) or torch.compiler.is_compiling():
+        # The compiler comes first: it can't trace `computes` and would break its graph there.
+        if torch.compiler.is_compiling() or not (self._takes_images(images_BCHW) and computes(dtype)):
             plain: Tensor = super().forward(images_BCHW)  # type: ignore[no-untyped-call]
             return plain
         features = images_BCHW.to(dtype).to_mkldnn()
@@ -41,13 +43,13 @@ class OneDNNSequential(nn.Sequential):
                     options = (layer.stride, layer.padding, layer.dilation, layer.groups)
                     features = _Convolution.apply(features, layer.weight, layer.bias, options)
                 case nn.ReLU():
-                    features = torch.relu(features)  # there is none in place
+                    features = torch.relu(features)  # oneDNN has no in-place ReLU
                 case _:
                     features = layer(features)
         return features.to_dense()
 
     def _takes_images(self, images_BCHW: Tensor) -> bool:
-        """Whether they are what a training feeds: a CPU's batch of float32, for kernels of float32."""
+        """Whether these are a batch of float32 images on the CPU, and the kernels are float32 as well."""
         kernel = next(self.parameters())
         return (
             images_BCHW.ndim == 4
@@ -57,13 +59,13 @@ class OneDNNSequential(nn.Sequential):
 
 
 def computes(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there and computes in this precision."""
+    """Whether oneDNN is available and supports this precision."""
     if not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):  # type: ignore[no-untyped-call]
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _is_known(layer: nn.Module) -> bool:
+def _is_supported(layer: nn.Module) -> bool:
     if type(layer) is nn.Conv2d:
         return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     if type(layer) is nn.MaxPool2d:
@@ -71,14 +73,16 @@ def _is_known(layer: nn.Module) -> bool:
     return type(layer) is nn.ReLU
 
 
-def _is_unwatched(layer: nn.Module) -> bool:
-    """Whether no hook waits for it to be called: not all layers are."""
-    hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
-    return not any(hooks)
+def _has_hooks(layer: nn.Module) -> bool:
+    """Whether the layer has hooks, which `OneDNNSequential.forward` would not call."""
+    return any((layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks))
 
 
 class _Convolution(torch.autograd.Function):
-    """torch's own convolution takes oneDNN's tensors backwards with dense weights only, forwards not with a bias."""
+    """A convolution of tensors in oneDNN's layout with dense weights.
+
+    torch's own supports neither a bias in the forward pass nor weights in oneDNN's layout in the backward pass.
+    """
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, options: Any) -> Tensor:
@@ -97,16 +101,7 @@ class _Convolution(torch.autograd.Function):
         features, weight = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.options
         gradients: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
-            gradient,
-            features,
-            weight,
-            ctx.bias_shape,
-            stride,
-            padding,
-            dilation,
-            False,  # not transposed
-            [0, 0],
-            groups,
-            ctx.needs_input_grad[:3],
+            *(gradient, features, weight, ctx.bias_shape, stride, padding, dilation),
+            *(False, [0, 0], groups, ctx.needs_input_grad[:3]),  # not transposed
         )
         return *gradients, None

@@ -1,4 +1,4 @@
-"""The models this tool knows, as data: a name, what it is, its source, its builder."""
+"""The models by name, each with a summary, a source to cite and a builder."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ TIMM_PREFIX = "timm:"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec:
-    """One entry of the registry.
-
-    builder: `module:function`, so that naming the models loads none of them.
-    weights: what `--weights` admits besides a path; the first is the default.
-    learning_rate: the course recipe's default for this model.
-    """
+    """One model."""
 
     name: str
     summary: str
     source: str
+    """The publication to cite."""
     builder: str
+    """`module:function`, imported only when the model is built."""
     weights: tuple[str, ...]
+    """Values of `--weights` besides a path; the first is the default."""
     learning_rate: float
+    """Default of recipes that set no learning rate."""
 
 
 MODELS: dict[str, ModelSpec] = {
@@ -32,24 +31,24 @@ MODELS: dict[str, ModelSpec] = {
     for spec in (
         ModelSpec(
             name="null",
-            summary="two convolutions and two linear layers, the baseline",
-            source="after LeNet-5: LeCun et al. 1998, Gradient-based learning applied to document recognition",
+            summary="baseline with two convolutions and two linear layers",
+            source="LeCun et al. 1998, Gradient-based learning applied to document recognition (LeNet-5)",
             builder="cifar_cli.core.models.null:build",
             weights=("none",),
             learning_rate=1e-3,
         ),
         ModelSpec(
             name="cnn",
-            summary="a timm classifier with ImageNet weights and a new head (efficientnet_b0 unless --backbone)",
-            source="Tan & Le 2019, EfficientNet; weights from timm",
+            summary="timm classifier with ImageNet weights and a new head; --backbone NAME, by default efficientnet_b0",
+            source="Tan & Le 2019, EfficientNet (weights from timm)",
             builder="cifar_cli.core.models.cnn:build",
             weights=("imagenet", "none", "bundled"),
             learning_rate=1e-4,
         ),
         ModelSpec(
             name="hybrid",
-            summary="ResNet18 features (64 channels) read by a SimpleViT",
-            source="He et al. 2015, ResNet; Beyer et al. 2022, Better plain ViT baselines",
+            summary="SimpleViT on ResNet18 features with 64 channels",
+            source="He et al. 2015, ResNet; Beyer et al. 2022, Better plain ViT baselines for ImageNet-1k",
             builder="cifar_cli.core.models.hybrid:build",
             weights=("imagenet", "none"),
             learning_rate=1e-4,
@@ -59,7 +58,7 @@ MODELS: dict[str, ModelSpec] = {
 
 _TIMM = ModelSpec(
     name="timm",
-    summary="any timm classifier, as timm:NAME",
+    summary="any timm classifier as timm:NAME",
     source="Wightman 2019, PyTorch Image Models",
     builder="cifar_cli.core.models.cnn:build",
     weights=("imagenet", "none"),
@@ -68,9 +67,9 @@ _TIMM = ModelSpec(
 
 
 def spec_of(name: str) -> ModelSpec:
-    """Look a model up. Raises ModelError for a name that is neither registered nor `timm:NAME`.
+    """Look up a model. Raises ModelError for a name that is neither registered nor `timm:NAME`.
 
-    Whether timm knows NAME is checked when the model is built, because asking loads timm.
+    Whether timm has NAME is checked when the model is built, because the check imports timm.
     """
     if name.startswith(TIMM_PREFIX) and len(name) > len(TIMM_PREFIX):
         return _TIMM

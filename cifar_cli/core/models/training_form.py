@@ -1,4 +1,4 @@
-"""The same function in a form that takes less time to train."""
+"""Reorder a model's layers and memory so that it trains faster with equal results."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from cifar_cli.core.choices import MemoryFormat
 from cifar_cli.core.models.onednn import OneDNNSequential, computes
 
-LAYOUTS = {
+LAYOUTS: dict[MemoryFormat, torch.memory_format] = {
     "channels-last": torch.channels_last,
     "contiguous": torch.contiguous_format,
-    "onednn": torch.preserve_format,  # oneDNN takes images and kernels as they come
+    "onednn": torch.preserve_format,  # `OneDNNSequential` converts images and kernels itself
 }
 
 
-def training_form(model: nn.Module, memory_format: str) -> nn.Module:
-    """Reorder a model's layers and lay its kernels out in a memory format, one of LAYOUTS.
+def training_form(model: nn.Module, memory_format: MemoryFormat) -> nn.Module:
+    """Reorder a model's layers and convert its kernels to a memory format, a key of LAYOUTS.
 
-    Parameters keep their names, and the function stays the same up to rounding. The model is changed and is not to be
-    used any more; what is returned may be it or another one.
+    Parameters keep their names. Outputs and gradients stay equal up to rounding. The argument is modified: use only the
+    returned model, which may be the same object.
     """
     for sequence in [module for module in model.modules() if type(module) is nn.Sequential]:
         _pool_before_relu(sequence)
@@ -45,18 +46,21 @@ def _in_onednn(module: nn.Module) -> nn.Module:
 
 
 def _pool_before_relu(sequence: nn.Sequential) -> None:
-    """Let every max pooling that directly follows a ReLU go before it.
+    """Swap every ReLU and max pooling that directly follow each other, so that the pooling runs first.
 
-    Outputs and gradients stay equal: where a window has a positive value, ReLU doesn't change which one is the first
-    largest, and a window without one passes no gradient in either order. ReLU then has a quarter of the values to look
-    at (with 2x2 windows), forwards and backwards.
+    Outputs and gradients stay equal: if a window has a positive value, ReLU doesn't change which value is the first
+    maximum; if it has none, no gradient passes in either order. With 2x2 windows, ReLU then processes a quarter of the
+    values.
     """
     for place, (first, second) in enumerate(pairwise(list(sequence))):
-        # A ReLU that begins a sequence in place changes a tensor which others may hold.
-        if type(first) is nn.ReLU and _can_go_first(second) and not (place == 0 and first.inplace):
+        # An in-place ReLU at the start modifies the sequence's input, which other layers may read.
+        if type(first) is nn.ReLU and _commutes_with_relu(second) and not (place == 0 and first.inplace):
             sequence[place], sequence[place + 1] = second, first
 
 
-def _can_go_first(layer: nn.Module) -> bool:
-    """Whether ReLU can follow it: with dilation a window may lie in the padding as a whole, which ReLU makes 0."""
+def _commutes_with_relu(layer: nn.Module) -> bool:
+    """Whether a max pooling gives equal results before and after a ReLU.
+
+    With dilation, a window may cover only padding. Its result is then -inf if the pooling runs last, 0 if ReLU does.
+    """
     return type(layer) is nn.MaxPool2d and not layer.return_indices and layer.dilation in (1, (1, 1))

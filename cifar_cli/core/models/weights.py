@@ -1,4 +1,4 @@
-"""Initial weights: random, ImageNet's from the hub, bundled in a package, or a file."""
+"""Initial weights: random, ImageNet weights from the model hub, bundled weights, or a file."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ StateDict = dict[str, Tensor]
 
 
 def load_initial_weights(model: nn.Module, config: ModelConfig) -> None:
-    """Fill `model` with what `config.weights` names.
+    """Load the weights that the config asks for into `model`.
 
-    Raises WeightsError when the hub can't be reached, the file can't be read, or nothing fits.
+    Raises WeightsError if the hub can't be reached or the weights don't fit, CheckpointError if a file can't be read.
     """
     source = config.source_of_weights
     if source == "none":
@@ -38,10 +38,10 @@ def load_initial_weights(model: nn.Module, config: ModelConfig) -> None:
 
 
 def read_state(path: Path) -> StateDict:
-    """Read a state dict from a .safetensors, .pt/.pth or Lightning checkpoint file.
+    """Read a state dict from a .safetensors, .pt, .pth or Lightning .ckpt file.
 
-    Only tensors and plain containers are unpickled. A training checkpoint's `model.` prefix is removed.
-    Raises CheckpointError when the file holds no weights.
+    Only tensors and plain containers are unpickled. The prefix `model.` of a training checkpoint is removed.
+    Raises CheckpointError if the file doesn't exist, can't be read or has no weights.
     """
     remedy = "pass a .ckpt of `cifar train`, or a state dict saved as .pt, .pth or .safetensors"
     if not path.is_file():
@@ -52,7 +52,7 @@ def read_state(path: Path) -> StateDict:
 
             return load_file(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise a dozen kinds for a file that is not theirs
+    except Exception as error:  # torch and safetensors raise many types for an invalid file
         raise CheckpointError(f"{path} is not a checkpoint that can be read safely", remedy=remedy) from error
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
@@ -62,20 +62,20 @@ def read_state(path: Path) -> StateDict:
 
 
 def load_state(model: nn.Module, state: StateDict, *, origin: str, keep_head: bool = False) -> None:
-    """Load a state dict into a model, strictly but for keys that decide nothing about the logits.
+    """Load a state dict into a model; only keys of unused layers (`optional_prefixes`) may be missing.
 
-    origin: where it comes from, for the message. keep_head: leave the model's own last layer where the
-    state dict's has another number of classes.
-    Raises WeightsError naming the first key that is missing, unknown or of another shape.
+    origin: the file or package, for the error message. keep_head: keep the model's own last layer if the state dict's
+    has another number of classes.
+    Raises WeightsError with the first key that is missing, unknown or of another shape.
     """
     optional: tuple[str, ...] = getattr(model, "optional_prefixes", ())
     own = model.state_dict()
-    usable = {key: value for key, value in state.items() if key in own or not key.startswith(optional)}
-    if keep_head:
-        head = _head_keys(model)
-        usable = {k: v for k, v in usable.items() if k not in head or v.shape == own[k].shape}
-    else:
-        head = set()
+    head = _head_keys(model) if keep_head else set()
+    usable = {
+        key: value
+        for key, value in state.items()
+        if (key in own or not key.startswith(optional)) and (key not in head or value.shape == own[key].shape)
+    }
     missing = [key for key in own if key not in usable and key not in head and not key.startswith(optional)]
     unknown = [key for key in usable if key not in own]
     shapes = [key for key in usable if key in own and usable[key].shape != own[key].shape]
@@ -89,7 +89,7 @@ def load_state(model: nn.Module, state: StateDict, *, origin: str, keep_head: bo
 
 
 def _head_keys(model: nn.Module) -> set[str]:
-    """State-dict keys of the last linear layer, the one whose size is the number of classes."""
+    """State-dict keys of the last linear layer, whose output size is the number of classes."""
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     return {f"{linears[-1]}.weight", f"{linears[-1]}.bias"} if linears else set()
 
@@ -100,7 +100,6 @@ def _load_imagenet(model: nn.Module, config: ModelConfig) -> None:
 
     from cifar_cli.core.models import cnn, hybrid
 
-    part = model.backbone if isinstance(model, hybrid.Hybrid) else model
     name = hybrid.BACKBONE if isinstance(model, hybrid.Hybrid) else cnn.timm_name(config)
     pretrained = timm.get_pretrained_cfg(name)
     if pretrained is None or not pretrained.has_weights:
@@ -108,46 +107,43 @@ def _load_imagenet(model: nn.Module, config: ModelConfig) -> None:
     try:
         _require_hub_or_cache(pretrained.hf_hub_id)
         if isinstance(model, hybrid.Hybrid):
-            donor = timm.create_model(name, pretrained=True, features_only=True)
-            wanted = part.state_dict().keys()
-            part.load_state_dict({k: v for k, v in donor.state_dict().items() if k in wanted})
+            donor = timm.create_model(name, pretrained=True, features_only=True).state_dict()
+            model.backbone.load_state_dict({key: donor[key] for key in model.backbone.state_dict()})
         else:
             load_pretrained(model, pretrained_cfg=pretrained.to_dict(), num_classes=config.classes)
-    except Exception as error:  # the hub's client raises its own and its transport's kinds
+    except Exception as error:  # the hub's client raises its own types and those of its HTTP library
         if not _is_transport_error(error):
             raise
         raise WeightsError(
-            f"the ImageNet weights of {name} can't be fetched: the model hub can't be reached",
-            remedy="pass --weights none to start from random weights, --weights PATH for a file you have, "
-            "or warm the hub cache once on a machine with network (HF_HOME names its folder)",
+            f"the ImageNet weights of {name} can't be downloaded: the model hub can't be reached",
+            remedy="pass --weights none to start from random weights, --weights PATH for a local file, "
+            "or fill the hub cache once with network access (HF_HOME sets its folder)",
         ) from error
 
 
 def _require_hub_or_cache(repository: str | None) -> None:
-    """Fail in seconds when a file is neither cached nor to be had: the hub's client would retry for a minute.
+    """Fail within seconds if the weights are not cached and the hub is down; its client would retry for a minute.
 
-    Raises httpx.HTTPError when the hub doesn't answer.
+    Raises httpx.HTTPError if the hub doesn't answer.
     """
     import httpx
     from huggingface_hub import constants, try_to_load_from_cache
 
     if repository is None:
-        return  # these weights have another home
+        return  # these weights are not on the hub
     cached = (try_to_load_from_cache(repository, name) for name in ("model.safetensors", "pytorch_model.bin"))
     if constants.HF_HUB_OFFLINE or any(isinstance(path, str) for path in cached):
         return
     httpx.head(constants.ENDPOINT, timeout=HUB_TIMEOUT_SECONDS)
 
 
-def _is_transport_error(error: BaseException) -> bool:
-    """Whether an exception, or one it came from, speaks of the network or of a cold cache."""
-    seen: BaseException | None = error
-    while seen is not None:
-        module = type(seen).__module__.split(".")[0]
-        if isinstance(seen, OSError) or module in {"httpx", "httpcore", "requests", "urllib3", "huggingface_hub"}:
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+def _is_transport_error(error: BaseException | None) -> bool:
+    """Whether an exception or one of its causes is about the network or an empty cache."""
+    if error is None:
+        return False
+    module = type(error).__module__.split(".")[0]
+    known = isinstance(error, OSError) or module in {"httpx", "httpcore", "requests", "urllib3", "huggingface_hub"}
+    return known or _is_transport_error(error.__cause__ or error.__context__)
 
 
 def _load_bundled(model: nn.Module, config: ModelConfig) -> None:
@@ -167,7 +163,7 @@ def _load_bundled(model: nn.Module, config: ModelConfig) -> None:
     path = next(iter(sorted(folder.glob("*.pth"))), None)
     if path is None:
         raise WeightsError(f"{folder} holds no weights", remedy="reinstall cifar-cli[bundled]")
-    # The package names its layers differently, but lists the same tensors in the same order.
+    # The package names the layers differently, but has the same tensors in the same order.
     theirs = list(read_state(path).items())
     own = model.state_dict()
     if len(theirs) != len(own):

@@ -1,9 +1,9 @@
-"""Data, augmentation and training meet here: the loaders of the three splits."""
+"""The loaders of the three splits: data and augmentation as training uses them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from cifar_cli.core.data.splits import stratified_split
 from cifar_cli.core.data.store import Part, Store
 from cifar_cli.core.training.config import TrainConfig
 
-EVAL_BATCH = 512  # scoring keeps no activations, so larger batches cost little memory and save overhead
+EVAL_BATCH = 512  # evaluation keeps no activations, so large batches cost little memory
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -31,7 +31,7 @@ class Loaders:
 
 
 def make_loaders(config: TrainConfig, store: Store, *, device: torch.device) -> Loaders:
-    """Make the loaders; with the batched pipeline the whole store lies on `device`.
+    """Make the loaders. With the batched pipeline all images are copied to `device`.
 
     Raises DataError when the training images can't be split, AugmentError and ConfigError for a bad policy.
     """
@@ -40,21 +40,18 @@ def make_loaders(config: TrainConfig, store: Store, *, device: torch.device) -> 
     train = resident(store.train, device)
     only = config.recipe.batch if config.fast_dev_run else None
     train_indices, val_indices = split.train_indices[:only], split.val_indices[:only]
-    options: dict[str, Any] = {
-        "batch": config.recipe.batch,
-        "transform": _train_transform(config),
-        "seed": config.seed,
-        "shuffle": True,
-    }
-    train_loader = (
-        BatchLoader(train.images_NHWC, train.labels_N, train_indices, **options)
-        if batched
-        else WorkerLoader(
-            store.train.images_NHWC, store.train.labels_N, train_indices, workers=config.workers, **options
-        )
-    )
+    make = BatchLoader if batched else partial(WorkerLoader, workers=config.workers)
+    part = train if batched else store.train
     return Loaders(
-        train=train_loader,
+        train=make(
+            part.images_NHWC,
+            part.labels_N,
+            train_indices,
+            batch=config.recipe.batch,
+            transform=_train_transform(config),
+            seed=config.seed,
+            shuffle=True,
+        ),
         val=eval_loader(train, val_indices, img_size=config.model.img_size),
         test=loader_of_test(store, img_size=config.model.img_size, device=device, images=only),
         train_indices=train_indices,
@@ -65,13 +62,13 @@ def make_loaders(config: TrainConfig, store: Store, *, device: torch.device) -> 
 def loader_of_test(
     store: Store, *, img_size: int, device: torch.device, batch: int = EVAL_BATCH, images: int | None = None
 ) -> BatchLoader:
-    """The test images in their order, normalised and nothing else; `images` limits them to the first ones."""
+    """The test images in their order, normalised only; `images` limits them to the first ones."""
     rows = torch.arange(len(store.test))[:images]
     return eval_loader(resident(store.test, device), rows, img_size=img_size, batch=batch)
 
 
 def eval_loader(part: Part, indices: Tensor, *, img_size: int, batch: int = EVAL_BATCH) -> BatchLoader:
-    """Images in the order of `indices`, resized to `img_size` if they have another, and normalised."""
+    """Images in the order of `indices`, resized to `img_size` where they differ, and normalised."""
     transform = EvalTransform(img_size, CIFAR10_MEAN, CIFAR10_STD)
     return BatchLoader(
         part.images_NHWC, part.labels_N, indices, batch=batch, transform=transform, seed=0, shuffle=False
@@ -79,7 +76,7 @@ def eval_loader(part: Part, indices: Tensor, *, img_size: int, batch: int = EVAL
 
 
 def resident(part: Part, device: torch.device) -> Part:
-    """The images on the device that trains."""
+    """The images on a device."""
     return Part(images_NHWC=part.images_NHWC.to(device), labels_N=part.labels_N.to(device))
 
 

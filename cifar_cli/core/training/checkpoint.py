@@ -1,4 +1,4 @@
-"""Checkpoints: from a path to the model that was trained, and what it was trained as."""
+"""Checkpoints: what a run writes, and from a path to the model that was trained."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.weights import load_state
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.errors import CheckpointError, CifarError
 
 REMEDY = "pass a run directory or a .ckpt file that `cifar train` wrote"
+_PREFIX = "model."  # of every weight's key
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -34,15 +36,46 @@ def describe(config: TrainConfig, *, classes: tuple[str, ...], synthetic: bool) 
     return {"config": config.to_dict(), "classes": list(classes), "synthetic": synthetic}
 
 
-def trained_config(plain: dict[str, Any]) -> TrainConfig:
-    """The config in a checkpoint. Its initial weights are said to be none: those in the checkpoint replace
-    them, and a file that training began with need not exist any more.
+def save_checkpoint(path: Path, step: TrainingStep, description: dict[str, Any], **more: Any) -> None:
+    """Write the weights to keep, and everything that continuing needs. Plain values and tensors only.
+
+    "state_dict" holds the averaged weights where there are some, and "current_model_state" the trained ones. The file
+    is replaced as a whole: if the disk is full, the previous one stays. Raises OSError or RuntimeError.
     """
-    return TrainConfig.from_dict(plain | {"model": plain["model"] | {"weights": "none"}})
+    content: dict[str, Any] = {"cifar": description, "state_dict": _prefixed(step.evaluated.state_dict())}
+    if step.average is not None:
+        content["current_model_state"] = _prefixed(step.model.state_dict())
+        content["averaging_state"] = {"n_averaged": step.average.n_averaged}
+    content |= {"optimizer": step.optimizer.state_dict(), "scaler": step.scaler.state_dict(), **more}
+    part = path.with_name(f"{path.name}.part")
+    try:
+        torch.save(content, part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def restore_step(step: TrainingStep, content: dict[str, Any]) -> None:
+    """Continue a step from what `save_checkpoint` wrote. Raises KeyError or RuntimeError where it doesn't fit."""
+    if step.average is None:
+        step.model.load_state_dict(_unprefixed(content["state_dict"]))
+    else:
+        step.model.load_state_dict(_unprefixed(content["current_model_state"]))
+        step.average.module.load_state_dict(_unprefixed(content["state_dict"]))
+        step.average.n_averaged.copy_(content["averaging_state"]["n_averaged"])
+    step.optimizer.load_state_dict(content["optimizer"])
+    step.scaler.load_state_dict(content["scaler"])
+
+
+def trained_config(values: dict[str, Any]) -> TrainConfig:
+    """The config in a checkpoint, with `weights` "none": those in the checkpoint replace the initial ones, whose file
+    may be gone.
+    """
+    return TrainConfig.from_dict(values | {"model": values["model"] | {"weights": "none"}})
 
 
 def checkpoint_path(path: Path) -> Path:
-    """A checkpoint file, or the best one of a run directory. Raises CheckpointError when there is none."""
+    """A checkpoint file, or the best one of a run directory. Raises CheckpointError where there is none."""
     if path.is_dir():
         best = RunDir(path).best
         if not best.is_file():
@@ -56,18 +89,17 @@ def checkpoint_path(path: Path) -> Path:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of `cifar train` (or a run directory's best one) without executing anything in it.
+    """Read a checkpoint of `cifar train`, or the best one of a run directory, without executing anything in it.
 
-    Raises CheckpointError when the file is something else, or broken.
+    Raises CheckpointError when the file is something else or damaged.
     """
     path = checkpoint_path(path)
     content = read_checkpoint(path)
     try:
-        told = content["cifar"]
-        config = trained_config(told["config"])
+        description = content["cifar"]
+        config = trained_config(description["config"])
         model = build_untrained(config.model)
-        state = {key.removeprefix("model."): value for key, value in content["state_dict"].items()}
-        load_state(model, state, origin=str(path))
+        load_state(model, _unprefixed(content["state_dict"]), origin=str(path))
     except CifarError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -76,8 +108,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         path=path,
         model=model,
         config=config,
-        classes=tuple(told["classes"]),
-        synthetic=bool(told["synthetic"]),
+        classes=tuple(description["classes"]),
+        synthetic=bool(description["synthetic"]),
     )
 
 
@@ -85,8 +117,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Unpickle a checkpoint, tensors and plain containers only. Raises CheckpointError for any other file."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds for a file that is not its own
+    except Exception as error:  # torch raises a dozen types for a file that it didn't write
         raise CheckpointError(f"{path} is not a checkpoint that can be read safely", remedy=REMEDY) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no checkpoint", remedy=REMEDY)
     return content
+
+
+def _prefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{_PREFIX}{key}": value for key, value in state.items()}
+
+
+def _unprefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(_PREFIX): value for key, value in state.items()}

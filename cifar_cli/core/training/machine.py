@@ -1,12 +1,18 @@
-"""What the machine can do at best, and what it needs for that."""
+"""The device to train on, the process settings that make it fast, and its highest matrix product rate."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+
+from cifar_cli.core.choices import DeviceChoice
+from cifar_cli.errors import ResourceError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -14,12 +20,36 @@ SIDE = 2048
 SECONDS = 0.3
 
 
-def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees, for the tensors of the next step; whether that could be set.
+def device_of(choice: DeviceChoice) -> torch.device:
+    """The device of a choice; "auto" takes CUDA before MPS before the CPU.
 
-    glibc gives large blocks back to the system at once and asks for them again, page by page, in the next step: some
-    10,000 page faults, a third of the time of a step of `null` at batch 128. It is set for the whole process, whose
-    resident size stays at its peak from then on. Other C libraries are left alone.
+    Raises ResourceError for a device that this machine lacks.
+    """
+    if choice in ("auto", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if choice in ("auto", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    if choice in ("cuda", "mps"):
+        raise ResourceError(
+            f"there is no {choice.upper()} device that PyTorch can use", remedy="pass --device cpu, or auto"
+        )
+    return torch.device("cpu")
+
+
+def prepared_device(choice: DeviceChoice) -> torch.device:
+    """The device of a choice, with this process set up to train on it. Raises ResourceError as `device_of` does."""
+    device = device_of(choice)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep freed memory for the next step. Returns whether the C library allowed it.
+
+    By default glibc returns large blocks to the system and requests them again, page by page, in the next step: about
+    10,000 page faults, a third of the time of a step of `null` at batch 128. The setting holds for the process, whose
+    resident size stays at its peak from then on. Other C libraries are left as they are.
     Source: mallopt(3).
     """
     if platform.libc_ver()[0] != "glibc":
@@ -29,15 +59,18 @@ def keep_freed_memory() -> bool:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until the device has done all that it was asked for."""
+    """Wait until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
 
 
-def matmul_flops_per_second(dtype: torch.dtype, device: torch.device) -> float:
-    """The best rate of a square matrix product of SIDE, two operations for each multiply-add."""
+def matmul_flops_per_second(dtype: torch.dtype | None, device: torch.device) -> float:
+    """The highest rate of a square matrix product of SIDE, at two operations per multiply-add.
+
+    dtype: None for float32.
+    """
     left, right = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
     _timed(left, right)
     best, end = float("inf"), time.perf_counter() + SECONDS
@@ -51,3 +84,38 @@ def _timed(left: torch.Tensor, right: torch.Tensor) -> float:
     torch.mm(left, right)
     wait_for(left.device)
     return time.perf_counter() - start
+
+
+@contextmanager
+def fast_kernels(device: torch.device) -> Iterator[None]:
+    """On CUDA: TF32 for float32 products, and cuDNN's search for the fastest convolution algorithms.
+
+    On a CPU: without PYTORCH_NVML_BASED_CUDA_CHECK, which Lightning sets when it is imported and which makes torch's
+    optimizers look for NVIDIA's library on disk at every step.
+    """
+    if device.type == "cpu":
+        with _without_environment("PYTORCH_NVML_BASED_CUDA_CHECK"):
+            yield
+        return
+    if device.type != "cuda":
+        yield
+        return
+    precision, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = tf32, benchmark
+
+
+@contextmanager
+def _without_environment(name: str) -> Iterator[None]:
+    before = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[name] = before

@@ -1,4 +1,4 @@
-"""Which precision and memory layout trains fastest here: a few steps of each tell, and the answer is remembered."""
+"""The fastest precision and memory format on this machine, chosen by a few training steps of each and remembered."""
 
 from __future__ import annotations
 
@@ -13,47 +13,67 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from cifar_cli.core.choices import MemoryFormat, OptimizerName, Precision
 from cifar_cli.core.models.training_form import LAYOUTS, training_form, trains_in_onednn
-from cifar_cli.core.training.config import LOSS_TOLERANCE, Numerics, TrainConfig, Trial
-from cifar_cli.core.training.optimizers import clip_gradients, make_optimizer
+from cifar_cli.core.training.config import StepConfig, TrainConfig
+from cifar_cli.core.training.results import LOSS_TOLERANCE, Numerics, NumericsTrial
+from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.errors import ConfigError
 
-DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
-# Trials take small steps whatever the recipe's rate is: they compare precisions, not rates.
-TRIAL_RATES = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "muon": 1e-2}
-COMPARED_STEPS = 3  # after which losses are compared; the first of them warms up and isn't timed
+# Trials compare precisions, not learning rates, so they take small steps whatever the recipe's rate is.
+TRIAL_RATES: dict[OptimizerName, float] = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "muon": 1e-2}
+COMPARED_STEPS = 3  # losses are compared after so many; the first one warms up and isn't timed
 TRIAL_SECONDS = 0.4  # for the timed steps of one combination
-LONGEST_STEP_SECONDS = 0.15  # a slower first step is followed by smaller batches
-# Names the step that was timed: what was remembered of another one says nothing.
-STEP = "pooled before ReLU, clipped one by one"
-HOPELESS = 1.5  # a step that takes so many times the best one's time is not repeated
+LONGEST_STEP_SECONDS = 0.15  # slower steps are timed with smaller batches
+STEP_VERSION = "pooled before ReLU, clipped one by one"  # part of the key: a trial of another step says nothing
+HOPELESS = 1.5  # a combination this many times slower than the fastest is not repeated
+
+TimedStep = Callable[[int], float]
+"""Runs a training step of that many images, waits for the device and returns the loss."""
+MakeStep = Callable[[Precision, MemoryFormat], TimedStep]
 
 
-def choose_numerics(config: TrainConfig, model: nn.Module, *, classes: int, device: torch.device) -> Numerics:
-    """Fill in what the config leaves open ("auto"); the model is copied, not touched.
+def choose_numerics(
+    config: TrainConfig,
+    model: nn.Module,
+    *,
+    classes: int,
+    device: torch.device,
+    make_step: MakeStep | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    precisions: tuple[Precision, ...] | None = None,
+) -> Numerics:
+    """Choose what the config leaves open ("auto"). The model is copied, not changed.
 
-    The fastest combination whose loss agrees with float32's wins. It is remembered per machine and model in
-    `memory_path()`. A debugging run tries nothing and takes float32, channels last.
-    Raises ConfigError where oneDNN's layout is asked for in vain.
+    The fastest combination whose loss agrees with float32's wins. The trials are remembered per machine and model in
+    `memory_path()`. A debugging run tries nothing and takes float32 and channels last.
+    make_step: what is timed by `clock`, the training step by default. precisions: what "auto" tries, the device's by
+    default.
+    Raises ConfigError for "onednn" where that layout isn't available.
     """
-    precisions = offered_precisions(device) if config.precision == "auto" else (config.precision,)
+    if config.precision != "auto":
+        precisions = (config.precision,)
+    elif precisions is None:
+        precisions = offered_precisions(device)
     formats = _wanted_formats(config, model, device)
     if config.fast_dev_run or (len(precisions) == 1 and len(formats) == 1):
         return Numerics(precision=precisions[0], memory_format=formats[0])
     key = _key(config, precisions, formats, device)
     known = recall(key)
-    trials = known or tuple(_tried(config, model, classes=classes, device=device, over=(precisions, formats)))
+    if make_step is None:
+        make_step = _step_maker(config, model, classes=classes, device=device)
+    trials = known or tuple(_tried(make_step, clock, config.recipe.batch, product(precisions, formats)))
     if not known and trials[0].agrees:
         remember(key, trials)
-    # A model whose loss is no number even in float32 agrees with nothing: it is left in the first combination.
+    # If the loss is NaN even in float32, nothing agrees, and the first combination is kept.
     best = max(
         (trial for trial in trials if trial.agrees), key=lambda trial: trial.images_per_second, default=trials[0]
     )
@@ -66,13 +86,13 @@ def choose_numerics(config: TrainConfig, model: nn.Module, *, classes: int, devi
 
 
 def require_precision(precision: str, device: torch.device) -> None:
-    """Raises ConfigError for float16 without a CUDA GPU, whose scaled gradients no other device has."""
+    """Raise ConfigError for float16 without CUDA: it needs gradient scaling, which only CUDA has here."""
     if precision == "16" and device.type != "cuda":
         raise ConfigError("--precision 16 needs a CUDA GPU", remedy="pass --precision bf16, 32 or auto")
 
 
-def offered_precisions(device: torch.device) -> tuple[str, ...]:
-    """What "auto" tries: float32 first, then 16 bits where the hardware computes in them."""
+def offered_precisions(device: torch.device) -> tuple[Precision, ...]:
+    """The precisions that "auto" tries: float32 first, then 16 bits where the hardware computes in them."""
     if device.type == "cuda":
         return ("32", "bf16") if torch.cuda.is_bf16_supported(including_emulation=False) else ("32", "16")
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -81,13 +101,13 @@ def offered_precisions(device: torch.device) -> tuple[str, ...]:
     return ("32",)
 
 
-def _wanted_formats(config: TrainConfig, model: nn.Module, device: torch.device) -> tuple[str, ...]:
+def _wanted_formats(config: TrainConfig, model: nn.Module, device: torch.device) -> tuple[MemoryFormat, ...]:
     """The memory formats to try, or the one that was asked for; "onednn" only where it makes a difference."""
     why_not = None
     if config.compile:
-        why_not = "finds no use beside --compile, which lays tensors out itself"
+        why_not = "has no effect with --compile, which chooses layouts itself"
     elif not trains_in_onednn(model, device):
-        why_not = "is for models with convolutions and poolings in one sequence (null, VGG) on a CPU with oneDNN"
+        why_not = "needs a CPU with oneDNN, and a model with convolutions and poolings in one sequence (null, VGG)"
     if config.memory_format == "auto":
         return tuple(name for name in LAYOUTS if name != "onednn" or why_not is None)
     if config.memory_format == "onednn" and why_not is not None:
@@ -96,24 +116,20 @@ def _wanted_formats(config: TrainConfig, model: nn.Module, device: torch.device)
 
 
 def _tried(
-    config: TrainConfig,
-    model: nn.Module,
-    *,
-    classes: int,
-    device: torch.device,
-    over: tuple[tuple[str, ...], tuple[str, ...]],
-) -> Iterator[Trial]:
-    """One trial for each combination; the first one's loss (float32, unless it isn't wanted) is the measure."""
-    batch, reference, best = config.recipe.batch, None, 0.0
-    for precision, memory_format in product(*over):
-        step = _Step(config, model, precision, memory_format, classes=classes, device=device)
-        if reference is None:  # how large may the batch be?
-            batch = _affordable(step, batch)
-            step = _Step(config, model, precision, memory_format, classes=classes, device=device)
-        rate, loss = _timed(step, batch, hopeless_below=best / HOPELESS)
+    make_step: MakeStep,
+    clock: Callable[[], float],
+    batch: int,
+    combinations: Iterator[tuple[Precision, MemoryFormat]],
+) -> Iterator[NumericsTrial]:
+    """One trial per combination. The first one's loss, of float32 where that is tried, is the reference."""
+    reference, best = None, 0.0
+    for precision, memory_format in combinations:
+        if reference is None:
+            batch = _affordable(make_step(precision, memory_format), clock, batch)
+        rate, loss = _timed(make_step(precision, memory_format), clock, batch, hopeless_below=best / HOPELESS)
         reference = loss if reference is None else reference
         best = max(best, rate)
-        yield Trial(
+        yield NumericsTrial(
             precision=precision,
             memory_format=memory_format,
             batch=batch,
@@ -123,27 +139,24 @@ def _tried(
         )
 
 
-def _affordable(step: Callable[[int], float], batch: int) -> int:
-    """The batch, or as many of its images as a step of LONGEST_STEP_SECONDS takes.
-
-    The very first step loads kernels and is not timed. Batch normalisation needs two images at least.
-    """
+def _affordable(step: TimedStep, clock: Callable[[], float], batch: int) -> int:
+    """The batch, or as many images as a step of LONGEST_STEP_SECONDS takes, at least 2 for batch normalisation."""
     few = min(batch, 16)
+    step(few)  # loads kernels
+    start = clock()
     step(few)
-    start = time.perf_counter()
-    step(few)
-    per_image = (time.perf_counter() - start) / few
+    per_image = (clock() - start) / few
     return min(batch, max(2, int(LONGEST_STEP_SECONDS / per_image)))
 
 
-def _timed(step: Callable[[int], float], batch: int, *, hopeless_below: float) -> tuple[float, float]:
+def _timed(step: TimedStep, clock: Callable[[], float], batch: int, *, hopeless_below: float) -> tuple[float, float]:
     """Images per second (median over steps after the first) and the loss after COMPARED_STEPS."""
     step(batch)
     loss, seconds = math.nan, list[float]()
     while len(seconds) < COMPARED_STEPS - 1 or sum(seconds) < TRIAL_SECONDS:
-        start = time.perf_counter()
+        start = clock()
         last = step(batch)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(clock() - start)
         if len(seconds) == COMPARED_STEPS - 1:
             loss = last
             if batch / statistics.median(seconds) < hopeless_below:
@@ -151,75 +164,48 @@ def _timed(step: Callable[[int], float], batch: int, *, hopeless_below: float) -
     return batch / statistics.median(seconds), loss
 
 
-class _Step:
-    """Training steps of a copy of the model on random images, the same for every combination."""
+def _step_maker(config: TrainConfig, model: nn.Module, *, classes: int, device: torch.device) -> MakeStep:
+    """Makes training steps of copies of the model, on the same random images for every combination."""
+    recipe, side = config.recipe, config.model.img_size
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        model: nn.Module,
-        precision: str,
-        memory_format: str,
-        *,
-        classes: int,
-        device: torch.device,
-    ) -> None:
-        self.dtype = DTYPES.get(precision)
-        self.layout = LAYOUTS[memory_format]
-        self.device = device
-        self.classes = classes
-        self.side = config.model.img_size
-        self.model = training_form(copy.deepcopy(model), memory_format).to(device).train()
-        rate = TRIAL_RATES[config.recipe.optimizer]
-        self.optimizer = make_optimizer(self.model, config.recipe, learning_rate=rate, fused=precision != "16")
-        self.clip_norm = config.recipe.clip_norm
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "16")
-        self.batches: dict[int, tuple[Tensor, Tensor]] = {}
+    @lru_cache
+    def batch_of(count: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(count, 3, side, side, generator=generator)
+        labels = torch.randint(classes, (count,), generator=generator)
+        return images.to(device), labels.to(device)
 
-    def __call__(self, batch: int) -> float:
-        """One step of `batch` images; gives its loss, having waited for the device."""
-        images, labels = self._batch(batch)
-        self.optimizer.zero_grad()
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            loss = F.cross_entropy(self.model(images), labels)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if self.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            clip_gradients(self.model, self.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return float(loss.detach())
+    def make(precision: Precision, memory_format: MemoryFormat) -> TimedStep:
+        asked = StepConfig.of_recipe(
+            recipe, learning_rate=TRIAL_RATES[recipe.optimizer], precision=precision, memory_format=memory_format
+        )
+        copied = training_form(copy.deepcopy(model), memory_format).to(device).train()
+        step = TrainingStep(copied, asked, device_type=device.type)
+        return lambda count: float(step(*batch_of(count))[0])
 
-    def _batch(self, batch: int) -> tuple[Tensor, Tensor]:
-        if batch not in self.batches:
-            generator = torch.Generator().manual_seed(0)
-            images = torch.randn(batch, 3, self.side, self.side, generator=generator)
-            labels = torch.randint(self.classes, (batch,), generator=generator)
-            images = images.to(self.device).to(memory_format=self.layout)
-            self.batches[batch] = images, labels.to(self.device)
-        return self.batches[batch]
+    return make
 
 
 def memory_path() -> Path:
-    """The file that remembers: in $XDG_CACHE_HOME (or ~/.cache), cifar/numerics.json.
+    """The file of remembered trials: cifar/numerics.json in $XDG_CACHE_HOME (or ~/.cache).
 
-    Raises RuntimeError where nobody knows the user's home.
+    Raises RuntimeError where the user has no home directory.
     """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar" / "numerics.json"
 
 
-def recall(key: str) -> tuple[Trial, ...] | None:
-    """The trials remembered under a key; None when there are none, or the file can't be read."""
+def recall(key: str) -> tuple[NumericsTrial, ...] | None:
+    """The trials remembered under a key; None where there are none or the file can't be read."""
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         trials = json.loads(memory_path().read_text(encoding="utf-8"))[key]
-        return tuple(Trial(**trial) for trial in trials) or None
+        return tuple(NumericsTrial(**trial) for trial in trials) or None
     return None
 
 
-def remember(key: str, trials: tuple[Trial, ...]) -> None:
-    """Add trials to the file, by an atomic replacement. A place that can't be written to is no reason to stop.
+def remember(key: str, trials: tuple[NumericsTrial, ...]) -> None:
+    """Add trials to the file, which is replaced atomically. A file that can't be written is ignored.
 
-    Of two runs that write at once one may forget the other's trials, which are then made again.
+    Of two runs that write at the same time, one may lose its trials; they are then run again.
     """
     with suppress(OSError, RuntimeError):
         path = memory_path()
@@ -235,22 +221,25 @@ def remember(key: str, trials: tuple[Trial, ...]) -> None:
             written.replace(path)
 
 
-def _key(config: TrainConfig, precisions: tuple[str, ...], formats: tuple[str, ...], device: torch.device) -> str:
+def _key(
+    config: TrainConfig, precisions: tuple[Precision, ...], formats: tuple[MemoryFormat, ...], device: torch.device
+) -> str:
     """Everything that the speed of a step depends on."""
-    model = config.model
+    model, recipe = config.model, config.recipe
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     parts = (
         f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         f"{model.name} {model.backbone if model.name == 'cnn' else ''} {model.img_size} px, {model.classes} classes",
-        f"{'trimmed' if model.trim_backbone else 'whole'} patch {model.patch_size}, batch {config.recipe.batch}",
-        f"{config.recipe.optimizer}, {'' if config.recipe.clip_norm is None else 'clipped, '}{STEP}",
+        f"{'trimmed' if model.trim_backbone else 'whole'} patch {model.patch_size}, batch {recipe.batch}",
+        f"{recipe.optimizer}, {'clipped, ' * (recipe.clip_norm is not None)}"
+        f"{'averaged, ' * (recipe.ema_decay is not None)}{STEP_VERSION}",
         f"{'|'.join(precisions)}, {'|'.join(formats)}",
     )
     return "; ".join(parts)
 
 
 def processor_name() -> str:
-    """The processor as the system calls it."""
+    """The processor's name as the operating system gives it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

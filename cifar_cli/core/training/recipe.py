@@ -1,4 +1,4 @@
-"""Recipes: how a model is trained, as data. Every field can be overridden by a flag of `cifar train`."""
+"""Recipes: how a model is trained, as data. Each field has a flag of `cifar train` that overrides it."""
 
 from __future__ import annotations
 
@@ -6,40 +6,42 @@ import math
 from dataclasses import dataclass
 
 from cifar_cli.core.augment.policy import policy_of
+from cifar_cli.core.choices import OptimizerName, ScheduleName, require_choice
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
-
-OPTIMIZERS = ("adam", "adamw", "sgd", "muon")
-SCHEDULES = ("constant", "one-cycle", "triangular")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """Optimizer, schedule, regularisation, augmentation and budget of a training.
+    """Optimizer, schedule, regularisation, augmentation and budget of a training run.
 
-    learning_rate: the highest of the schedule; None means the model's own default. schedule: see `schedule.py`;
-    warmup: share of the training in which the rate rises. weight_decay: of weight matrices and kernels; decoupled
-    from the gradient with adamw and muon. clip_norm: L2 norm the gradient is clipped to, None for no clipping.
-    label_smoothing: share of the target spread over all classes. ema_decay: None, or how much of the averaged
-    weights stays at each step; the average is what is validated and kept.
-    policy: name of the augmentation policy. max_epochs and max_seconds: whichever is reached first ends it.
     Raises ConfigError for a value that can't train.
     """
 
     name: str
     source: str
-    optimizer: str
+    optimizer: OptimizerName
     learning_rate: float | None
+    """The highest of the schedule; None for the model's own default."""
     batch: int
+    """Images per step."""
     policy: str
+    """Name of the augmentation policy."""
     max_epochs: int
     max_seconds: float
-    schedule: str = "constant"
+    """The run ends at `max_epochs` or `max_seconds`, whichever comes first."""
+    schedule: ScheduleName = "constant"
     warmup: float = 0.0
+    """Share of the run in which the learning rate rises."""
     weight_decay: float = 0.0
+    """Of matrices and kernels; decoupled from the gradient with adamw and muon."""
     clip_norm: float | None = None
+    """L2 norm that gradients are clipped to; None for no clipping."""
     label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes."""
     ema_decay: float | None = None
+    """Share of the averaged weights that stays at each step; None for no averaged weights. The average is validated
+    and kept."""
 
     def __post_init__(self) -> None:
         rate = self.learning_rate
@@ -51,12 +53,8 @@ class Recipe:
             raise ConfigError(f"--max-epochs {self.max_epochs} trains nothing", remedy="pass 1 or more")
         if not self.max_seconds > 0:
             raise ConfigError("--max-time leaves no time to train", remedy="pass HH:MM:SS, for example 00:20:00")
-        for flag, value, known in (
-            ("--optimizer", self.optimizer, OPTIMIZERS),
-            ("--schedule", self.schedule, SCHEDULES),
-        ):
-            if value not in known:
-                raise ConfigError(f"{flag} {value} is not offered", remedy=nearest(value, known))
+        require_choice("--optimizer", self.optimizer, OptimizerName)
+        require_choice("--schedule", self.schedule, ScheduleName)
         _require_share("--warmup", self.warmup)
         _require_share("--label-smoothing", self.label_smoothing)
         if self.ema_decay is not None:
@@ -77,7 +75,7 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe(
             name="course",
-            source="the course this tool grew out of: Adam at a constant rate, at most 20 minutes",
+            source="the university course this tool grew out of: Adam at a constant rate, at most 20 minutes",
             optimizer="adam",
             learning_rate=None,
             clip_norm=1.0,
@@ -88,11 +86,11 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             name="fast",
-            source="the course's accuracy in the least time: Nesterov SGD through one short cycle",
+            source="the accuracy of `course` in the least time: Nesterov SGD, one short cycle",
             optimizer="sgd",
             learning_rate=0.15,
             schedule="one-cycle",
-            warmup=0.3,  # and clipping: without them one seed of three ended two points lower on the test images
+            warmup=0.3,  # without it and clipping, one seed of three lost two points of test accuracy
             clip_norm=1.0,
             weight_decay=5e-4,
             label_smoothing=0.1,
@@ -103,7 +101,7 @@ RECIPES: dict[str, Recipe] = {
         ),
         Recipe(
             name="best",
-            source="the most accuracy in 20 minutes on two cores: a long cycle, holes in the images, averaged weights",
+            source="the highest accuracy in 20 minutes on two cores: one long cycle, cutout, averaged weights",
             optimizer="sgd",
             learning_rate=0.15,
             schedule="one-cycle",

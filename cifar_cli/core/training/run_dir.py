@@ -1,4 +1,4 @@
-"""The directory of a run: where it lies and what is in it."""
+"""The directory of a run and its files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from cifar_cli.core.training.config import EpochResult
+from cifar_cli.core.training.results import EpochResult
 from cifar_cli.errors import CheckpointError, ResourceError
 
 
@@ -62,15 +62,15 @@ class RunDir:
             writer.writerow(row)
 
     def keep_metrics(self, epochs: int) -> None:
-        """Leave only the rows of the first epochs; those after them, which no checkpoint knows, are trained again."""
+        """Keep the rows of the first epochs only: later ones, of which there is no checkpoint, are trained again."""
         if self.metrics.exists():
             self.metrics.write_bytes(b"".join(self.metrics.read_bytes().splitlines(keepends=True)[: 1 + epochs]))
 
 
 def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None) -> RunDir:
-    """Make a new run directory: `path`, or runs/<date-time>-<model>/ with a number behind it when taken.
+    """Create a run directory: `path`, or runs/<date-time>-<model>/ with a number appended where that exists.
 
-    Raises CheckpointError when `path` already holds something, ResourceError when it can't be made.
+    Raises CheckpointError when `path` isn't empty, ResourceError when it can't be created.
     """
     try:
         if path is not None:
@@ -99,7 +99,7 @@ def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None
 
 
 def open_run_dir(path: Path) -> RunDir:
-    """Open a run to continue it. Raises CheckpointError when there is nothing to continue."""
+    """Open a run that is to be continued. Raises CheckpointError where there is nothing to continue."""
     run = RunDir(path)
     if not run.last.is_file():
         raise CheckpointError(

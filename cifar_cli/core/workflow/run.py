@@ -1,73 +1,77 @@
-"""Training with what profiling knows: the batch size before it, the share of the machine's speed after it."""
+"""Training with what memory and counting add: the batch size before it, the utilization after it."""
 
 from __future__ import annotations
 
-import math
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from cifar_cli.core.counting.results import SummaryConfig
+from cifar_cli.core.counting.config import SummaryConfig
+from cifar_cli.core.counting.results import ModelSummary
 from cifar_cli.core.counting.summary import summarize
-from cifar_cli.core.data.dataset import open_dataset
-from cifar_cli.core.data.splits import stratified_split
-from cifar_cli.core.memory.choose import choose_batch
-from cifar_cli.core.memory.config import step_config
-from cifar_cli.core.models.build import build_model
-from cifar_cli.core.training.config import TrainConfig, TrainResult
-from cifar_cli.core.training.machine import matmul_flops_per_second
-from cifar_cli.core.training.numerics import DTYPES, choose_numerics, require_precision
-from cifar_cli.core.training.session import SILENT, Listeners
-from cifar_cli.core.training.surroundings import fast_kernels
-from cifar_cli.core.training.trainer import fitted_to, prepared_device, resume, train
-from cifar_cli.core.workflow.config import Speed, TrainReport, TrainRequest
-from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupted
+from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+from cifar_cli.core.training.listeners import SILENT, Listeners
+from cifar_cli.core.training.loop import REAL, Seams, fit
+from cifar_cli.core.training.machine import fast_kernels, matmul_flops_per_second, prepared_device
+from cifar_cli.core.training.prepare import prepare
+from cifar_cli.core.training.results import TrainResult
+from cifar_cli.core.training.step import AUTOCAST_DTYPES
+from cifar_cli.core.training.train import resume
+from cifar_cli.core.workflow.batch_size import with_batch_found
+from cifar_cli.core.workflow.config import TrainRequest
+from cifar_cli.core.workflow.results import TrainReport, Utilization
+from cifar_cli.errors import CheckpointError, CifarError, Interrupted
 
 
-def run(request: TrainRequest, listeners: Listeners = SILENT) -> TrainReport:
-    """Train as asked, once for each seed.
+def train_and_report(request: TrainRequest, listeners: Listeners = SILENT, *, seams: Seams = REAL) -> TrainReport:
+    """Train once for each seed.
 
-    Raises what `train` and `resume` raise, and CheckpointError before anything is trained when the folder of one of
-    the seeds is taken.
+    Raises what `prepare` and `fit` raise, and CheckpointError before anything is trained when the run directory of a
+    seed is taken.
     """
-    if request.config is None:
-        assert request.resume is not None
-        result = resume(request.resume, listeners)
-        return TrainReport(results=(result,), speed=_speed(result))
-    folders = _folders(request.config, request.seeds)
-    config = request.config
+    run_dirs = _run_dirs(request.config, request.seeds)
+    first = next(iter(run_dirs))
+    prepared = prepare(replace(request.config, seed=first), listeners)
     if request.batch_auto:
-        config = with_batch_found(config, keep_steps=request.keep_steps, listeners=listeners)
+        prepared = with_batch_found(prepared, keep_steps=request.keep_steps, listeners=listeners)
     results: list[TrainResult] = []
-    for seed, folder in folders.items():
-        left = [other for other in folders if other not in {result.seed for result in results}]
+    for seed, run_dir in run_dirs.items():
+        left = list(run_dirs)[len(results) :]
         if results and results[-1].asked_to_stop:
             raise _interrupted(results, left, None)
+        if seed != first:
+            prepared = prepared.with_seed(seed, began=time.monotonic())
+        prepared = replace(prepared, config=replace(prepared.config, run_dir=run_dir))
         try:
-            results.append(train(replace(config, seed=seed, run_dir=folder), listeners))
+            results.append(fit(prepared, listeners, seams=seams))
         except Interrupted as error:
-            if len(folders) == 1:
+            if len(run_dirs) == 1:
                 raise
             raise _interrupted(results, left[1:], error) from error
-        listeners = replace(listeners, began=None)
-    return TrainReport(results=tuple(results), speed=_speed(results[-1]))
+    return TrainReport(results=tuple(results), utilization=utilization_of(results[-1]))
 
 
-def _folders(config: TrainConfig, seeds: tuple[int, ...]) -> dict[int, Path | None]:
-    """Where the run of each seed goes. Raises CheckpointError when one of the places is taken."""
+def resume_and_report(asked: ResumeConfig, listeners: Listeners = SILENT, *, seams: Seams = REAL) -> TrainReport:
+    """Continue a run. Raises what `resume` raises."""
+    result = resume(asked, listeners, seams=seams)
+    return TrainReport(results=(result,), utilization=utilization_of(result))
+
+
+def _run_dirs(config: TrainConfig, seeds: tuple[int, ...]) -> dict[int, Path | None]:
+    """The run directory of each seed. Raises CheckpointError when one of them is taken."""
     if not seeds or config.run_dir is None:
         return dict.fromkeys(seeds or (config.seed,), config.run_dir)
-    folders: dict[int, Path | None] = {seed: config.run_dir / f"seed-{seed}" for seed in seeds}
-    for folder in folders.values():
-        if folder is not None and folder.is_dir() and any(folder.iterdir()):
-            raise CheckpointError(f"{folder} is not empty", remedy="pass another --run-dir, or other --seeds")
-    return folders
+    run_dirs = {seed: config.run_dir / f"seed-{seed}" for seed in seeds}
+    for run_dir in run_dirs.values():
+        if run_dir.is_dir() and any(run_dir.iterdir()):
+            raise CheckpointError(f"{run_dir} is not empty", remedy="pass another --run-dir, or other --seeds")
+    return dict(run_dirs)
 
 
 def _interrupted(results: list[TrainResult], left: list[int], error: Interrupted | None) -> Interrupted:
-    """What is done and what is left of several seeds, in words."""
+    """Which seeds are done and which are left."""
     parts = [] if error is None else [error.what]
     parts += [f"seed {result.seed} is done in {result.run_dir}: {result.test_accuracy:.2%} test" for result in results]
     remedies = [] if error is None or error.remedy is None else [error.remedy]
@@ -76,65 +80,18 @@ def _interrupted(results: list[TrainResult], left: list[int], error: Interrupted
     return Interrupted("; ".join(parts), remedy=", then ".join(remedies) or None)
 
 
-def with_batch_found(config: TrainConfig, *, keep_steps: bool, listeners: Listeners) -> TrainConfig:
-    """The config with the batch size that this machine trains best with, at the same learning rate.
-
-    Precision and memory format are settled first. keep_steps: with as many more (or fewer) epochs as it takes for
-    training to have as many steps as before. Raises ResourceError when not one image fits, ConfigError on a device
-    whose memory can't be asked for.
-    """
-    device = prepared_device(config.accelerator)
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(
-            f"--batch auto can't look into the memory of {device.type}", remedy="pass a number, or --accelerator cpu"
-        )
-    require_precision(config.precision, device)
-    store = open_dataset(config.data, on_progress=listeners.on_progress)
-    config = fitted_to(config, store)
-    with fast_kernels(device):
-        numerics = choose_numerics(
-            config, build_model(config.model, seed=config.seed), classes=len(store.classes), device=device
-        )
-    config = replace(config, precision=numerics.precision, memory_format=numerics.memory_format)
-    images = len(stratified_split(store.train.labels_N).train_indices)
-    optimizer = {"muon": "adam"}.get(config.recipe.optimizer, config.recipe.optimizer)  # keeps at most as much
-    step = replace(
-        step_config(
-            precision=config.precision, optimizer=optimizer, channels_last=config.memory_format == "channels-last"
-        ),
-        clip_norm=config.recipe.clip_norm,
-    )
-    found = choose_batch(
-        config.model,
-        step,
-        device=device.type,
-        memory_format=config.memory_format,
-        most=images,
-        on_progress=listeners.on_progress,
-    )
-    told = f"--batch auto: {found.reason}"
-    recipe = replace(config.recipe, batch=found.batch)
-    if keep_steps:
-        steps = config.recipe.max_epochs * math.ceil(images / config.recipe.batch)
-        recipe = replace(recipe, max_epochs=max(1, round(steps / math.ceil(images / found.batch))))
-        told += (
-            f"; learning rate and number of steps stay, so {config.recipe.max_epochs} epochs at batch "
-            f"{config.recipe.batch} become {recipe.max_epochs}"
-        )
-    listeners.on_note(told)
-    return replace(config, recipe=recipe)
-
-
-def _speed(result: TrainResult) -> Speed | None:
-    """The achieved rate of the steps beside what the machine can do at best; no result is lost for want of it."""
+def utilization_of(
+    result: TrainResult, *, count: Callable[[SummaryConfig], ModelSummary] = summarize
+) -> Utilization | None:
+    """The rate of the training steps and of a matrix product; None where either can't be had."""
     batch = result.config.recipe.batch
     with suppress(CifarError, RuntimeError):
-        counted = summarize(SummaryConfig(model=result.config.model, batch=batch))
-        device = prepared_device(result.config.accelerator)
+        counted = count(SummaryConfig(model=result.config.model, batch=batch))
+        device = prepared_device(result.config.device)
         with fast_kernels(device):
-            best = matmul_flops_per_second(DTYPES.get(result.precision, torch.float32), device)
-        return Speed(
+            highest = matmul_flops_per_second(AUTOCAST_DTYPES[result.precision], device)
+        return Utilization(
             achieved_flops_per_second=counted.train_step_flops_per_batch / batch * result.images_per_second,
-            matmul_flops_per_second=best,
+            matmul_flops_per_second=highest,
         )
     return None

@@ -1,4 +1,4 @@
-"""The FLOP counter against models whose cost is known by other means."""
+"""The FLOP counter against costs calculated by hand and by torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def step_flops(model: nn.Module, x: Tensor) -> tuple[int, int]:
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("fused", [True, False])
-def test_attention_counts_the_same_fused_or_explicit_on_every_device(device: str, fused: bool) -> None:
+def test_fused_and_explicit_attention_have_equal_counts_on_every_device(device: str, fused: bool) -> None:
     model = Attention(fused=fused).to(device)
     forward, step = step_flops(model, torch.zeros(BATCH, TOKENS, WIDTH, device=device))
     linear = 2 * BATCH * TOKENS * WIDTH * 3 * WIDTH
@@ -47,7 +47,7 @@ def test_attention_counts_the_same_fused_or_explicit_on_every_device(device: str
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_multihead_attention_of_torch_is_counted_in_either_mode(training: bool) -> None:
+def test_torch_s_multihead_attention_has_equal_counts_in_training_and_evaluation_mode(training: bool) -> None:
     model = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True).train(training)
     x = torch.zeros(BATCH, TOKENS, WIDTH)
     with FlopTally() as tally:
@@ -58,7 +58,7 @@ def test_multihead_attention_of_torch_is_counted_in_either_mode(training: bool) 
 
 @pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_backward_of_an_ungrouped_convolution_agrees_with_torch(layer: type[nn.Conv2d], stride: int) -> None:
+def test_backward_flops_of_an_ungrouped_convolution_equal_torch_s(layer: type[nn.Conv2d], stride: int) -> None:
     model = layer(4, 6, 3, stride=stride, padding=1)
     x = torch.zeros(2, 4, 9, 9, requires_grad=True)
     with FlopCounterMode(display=False) as theirs:
@@ -67,7 +67,7 @@ def test_backward_of_an_ungrouped_convolution_agrees_with_torch(layer: type[nn.C
 
 
 @pytest.mark.parametrize("groups", [2, 4])
-def test_grouped_convolution_costs_what_its_groups_cost_one_by_one(groups: int) -> None:
+def test_a_grouped_convolution_costs_the_sum_of_its_groups(groups: int) -> None:
     channels, side = 8, 5
     grouped = nn.Conv2d(channels, channels, 3, padding=1, groups=groups)
     alone = nn.Conv2d(channels // groups, channels // groups, 3, padding=1)
@@ -77,7 +77,7 @@ def test_grouped_convolution_costs_what_its_groups_cost_one_by_one(groups: int) 
     assert of_all[1] == 3 * of_all[0]
 
 
-def test_bytes_moved_are_inputs_weights_and_outputs_once_per_operator_and_views_are_free() -> None:
+def test_bytes_moved_are_inputs_weights_and_outputs_once_per_operator_without_views() -> None:
     linear = nn.Linear(3, 5, bias=False)
     x = torch.zeros(2, 3)
     with torch.no_grad(), FlopTally() as tally:
@@ -85,7 +85,7 @@ def test_bytes_moved_are_inputs_weights_and_outputs_once_per_operator_and_views_
     assert tally.bytes_moved == 4 * (2 * 3 + 3 * 5 + 2 * 5)
 
 
-def test_operators_without_formula_are_listed_by_kind_and_movement_is_not() -> None:
+def test_operators_without_a_flop_formula_are_listed_by_kind_unless_they_only_move_data() -> None:
     x = torch.zeros(1, 4, 4, 4)
     with FlopTally() as tally:
         F.max_pool2d(F.gelu(F.layer_norm(x, (4,))), 2).softmax(-1).mean().clone()
@@ -99,7 +99,7 @@ def test_operators_without_formula_are_listed_by_kind_and_movement_is_not() -> N
     assert tally.flops == 0
 
 
-def test_an_operator_nobody_knows_is_listed_first_as_unknown() -> None:
+def test_a_custom_operator_is_listed_first_as_unknown() -> None:
     @torch.library.custom_op("cifar_test::mystery", mutates_args=())
     def mystery(x: Tensor) -> Tensor:
         return x.clone()
@@ -112,7 +112,7 @@ def test_an_operator_nobody_knows_is_listed_first_as_unknown() -> None:
     ]
 
 
-def test_linear_algebra_that_torch_has_no_formula_for_is_unknown() -> None:
+def test_operators_of_linear_algebra_without_a_formula_are_unknown() -> None:
     assert operator_group(torch.ops.aten.linalg_inv_ex.default) == "unknown"
     assert operator_group(torch.ops.aten._fft_r2c.default) == "unknown"
     assert operator_group(torch.ops.aten.hardswish_backward.default) == "elementwise"

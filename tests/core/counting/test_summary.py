@@ -1,4 +1,4 @@
-"""The counts of whole models: the published figures, unused parameters, other counters' opinions."""
+"""Counts of complete models against published figures, other counters and sums by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
-from cifar_cli.core.counting.results import ModelSummary, SummaryConfig
+from cifar_cli.core.counting.config import SummaryConfig
+from cifar_cli.core.counting.results import ModelSummary
 from cifar_cli.core.counting.summary import count_module, summarize
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
@@ -28,7 +29,7 @@ def count(name: str, *, batch: int = 128, depth: int = 3, top: int = 5, **model:
         ("hybrid", True, 2_331_722, 0, 1_794_622_720, 93_950_976),
     ],
 )
-def test_published_figures_come_out_exactly(
+def test_counts_equal_the_published_figures(
     name: str, trim: bool, params: int, unused: int, macs_per_batch: int, flops_per_image: int
 ) -> None:
     summary = count(name, trim_backbone=trim)
@@ -40,7 +41,7 @@ def test_published_figures_come_out_exactly(
     assert summary.weight_bytes == 4 * params
 
 
-def test_largest_layers_are_those_the_course_names() -> None:
+def test_largest_layers_are_the_published_ones() -> None:
     null = count("null").largest_layers[0]
     assert (null.path, null.kind, null.params) == ("head.1", "Linear 4096→128", 4096 * 128 + 128)
     cnn = count("cnn").largest_layers[0]
@@ -57,7 +58,7 @@ def test_top_limits_the_largest_layers_and_shares_of_all_sum_to_one() -> None:
     assert sum(layer.share_of_params for layer in everything.largest_layers) == pytest.approx(1)
 
 
-def test_hybrid_names_the_layers_that_never_reach_the_logits_and_the_remedy() -> None:
+def test_hybrid_lists_its_unused_layers_and_the_flag_that_leaves_them_out() -> None:
     summary = count("hybrid", batch=1)
     assert [part.path for part in summary.unused_parts] == ["backbone.layer2", "backbone.layer3", "backbone.layer4"]
     assert sum(part.params for part in summary.unused_parts) == summary.unused_params
@@ -79,7 +80,7 @@ def test_unused_parameters_cost_neither_gradients_nor_optimizer_memory() -> None
 
 
 class Shared(nn.Module):
-    """Runs one layer twice, ties another's weight, and holds a parameter and a buffer that nothing reads."""
+    """Runs one layer twice, ties another's weight, and has an unused and a frozen parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +97,7 @@ class Shared(nn.Module):
         return logits_BK + self.frozen.sum()
 
 
-def test_shared_forgotten_and_frozen_parameters_are_told_apart() -> None:
+def test_shared_unused_and_frozen_parameters_are_counted_separately() -> None:
     config = SummaryConfig(model=ModelConfig(name="null", img_size=4), batch=2, top=9)
     summary = count_module(Shared(), config)
     assert summary.total_params == 48 * 8 + 8 * 8 + 5 + 7
@@ -107,20 +108,20 @@ def test_shared_forgotten_and_frozen_parameters_are_told_apart() -> None:
     assert [row.recurs for row in summary.layers if row.name == "again"] == [False, True]
 
 
-def test_work_done_once_per_batch_is_not_divided_among_its_images() -> None:
-    """SwinV2 makes its position bias with a small network whose cost doesn't depend on the batch."""
+def test_work_done_once_per_batch_counts_fully_for_one_image() -> None:
+    """SwinV2 computes its position bias with a small network whose cost doesn't depend on the batch."""
     summary = count("timm:swinv2_tiny_window8_256", batch=8, img_size=64, depth=0)
     assert summary.forward_flops_per_batch < 8 * summary.forward_flops_per_image
 
 
-def test_training_step_of_a_plain_network_is_forward_and_two_backwards_but_the_inputs_gradient() -> None:
+def test_a_training_step_costs_three_forward_passes_minus_the_gradient_of_the_images() -> None:
     summary = count("null", batch=2)
     first_convolution = 2 * 2 * 32 * 32 * 32 * 27
     assert summary.train_step_flops_per_batch == 3 * summary.forward_flops_per_batch - first_convolution
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "regnety_002", "densenet121", "mobilenetv3_small_100"])
-def test_convolution_networks_have_the_multiply_adds_fvcore_counts(name: str) -> None:
+def test_multiply_adds_of_convolutional_networks_equal_those_of_fvcore(name: str) -> None:
     side = 64
     model = build_untrained(ModelConfig(name=f"timm:{name}", img_size=side, weights="none")).eval()
     theirs = FlopCountAnalysis(model, torch.zeros(1, 3, side, side))
@@ -148,6 +149,7 @@ def test_counting_needs_no_memory_for_the_batch() -> None:
     assert count("null", batch=10_000_000).forward_flops_per_batch == 10_000_000 * 12_257_792
 
 
+@pytest.mark.slow
 def test_layer_columns_add_up_to_the_totals_at_every_depth() -> None:
     for name in ("null", "cnn", "hybrid"):
         for depth in (0, 1, 2, 9):
@@ -159,7 +161,12 @@ def test_layer_columns_add_up_to_the_totals_at_every_depth() -> None:
 
 @pytest.mark.parametrize(
     ("name", "side", "smallest"),
-    [("null", 3, 4), ("hybrid", 6, 8), ("timm:vit_tiny_patch16_224", 8, 16), ("timm:inception_v3", 70, 75)],
+    [
+        ("null", 3, 4),
+        ("hybrid", 6, 8),
+        ("timm:vit_tiny_patch16_224", 8, 16),
+        pytest.param("timm:inception_v3", 70, 75, marks=pytest.mark.slow),
+    ],
 )
 def test_too_small_images_are_refused_with_the_smallest_size_that_works(name: str, side: int, smallest: int) -> None:
     with pytest.raises(ModelError, match=f"can't read {side}-pixel images") as caught:

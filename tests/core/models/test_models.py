@@ -1,3 +1,5 @@
+"""Building every model, and loading its weights."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -8,7 +10,7 @@ from safetensors.torch import save_file
 
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.models.registry import MODELS
+from cifar_cli.core.models.registry import MODELS, spec_of
 from cifar_cli.core.models.weights import load_state, read_state
 from cifar_cli.errors import CheckpointError, ConfigError, ModelError, WeightsError
 
@@ -44,18 +46,23 @@ def test_parameter_counts_are_the_published_ones(wanted: ModelConfig, parameters
         config("timm:vit_tiny_patch16_224", classes=7),
     ],
 )
-def test_every_model_gives_a_logit_for_each_class(wanted: ModelConfig) -> None:
+def test_every_model_returns_one_logit_per_class(wanted: ModelConfig) -> None:
     model = build_model(wanted).eval()
     with torch.no_grad():
         logits_BK = model(torch.zeros(2, 3, wanted.img_size, wanted.img_size))
     assert logits_BK.shape == (2, 7)
 
 
-def test_every_registered_model_cites_its_source() -> None:
-    assert all(spec.source and spec.summary and spec.weights for spec in MODELS.values())
+@pytest.mark.parametrize("name", [*MODELS, "timm:resnet18"])
+def test_every_registered_model_builds_and_has_a_summary_a_source_and_default_weights(name: str) -> None:
+    spec = spec_of(name)
+    assert all((spec.summary, spec.source, spec.weights, spec.learning_rate > 0))
+    assert ModelConfig(name=name).source_of_weights == spec.weights[0]
+    with torch.no_grad():
+        assert build_model(config(name))(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
-def test_trimming_the_backbone_leaves_the_function_as_it_is_for_the_same_seed() -> None:
+def test_trimming_the_backbone_keeps_the_logits_for_the_same_seed() -> None:
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     full = build_model(config("hybrid"), seed=3).eval()
     trimmed = build_model(config("hybrid", trim_backbone=True), seed=3).eval()
@@ -73,7 +80,7 @@ def test_checkpoints_of_the_full_and_the_trimmed_backbone_load_into_each_other(f
         assert torch.equal(donor(images), other(images))
 
 
-def test_equal_seeds_give_equal_weights_and_others_don_t() -> None:
+def test_equal_seeds_give_equal_weights_and_different_seeds_different_ones() -> None:
     def first_weight(seed: int) -> torch.Tensor:
         return next(build_model(config("null"), seed=seed).parameters())
 
@@ -96,8 +103,8 @@ def test_unknown_backbone_suggests_the_nearest_timm_name() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": 0}, "--classes 0 leaves nothing to tell apart"),
-        ({"img_size": 0}, "--img-size 0 is not a picture"),
+        ({"classes": 0}, "--classes 0 is too small"),
+        ({"img_size": 0}, "--img-size 0 is too small"),
         ({"patch_size": 3}, "--patch-size 3 is not offered"),
         ({"weights": "imagnet"}, "--weights imagnet is neither a file nor one of none"),
     ],
@@ -107,7 +114,7 @@ def test_bad_model_values_are_refused(options: dict[str, object], message: str) 
         config("null", **options)
 
 
-def test_images_too_small_or_not_divisible_name_a_size_that_works() -> None:
+def test_errors_for_image_sizes_name_a_size_that_works() -> None:
     with pytest.raises(ModelError, match="3-pixel images") as small:
         build_model(config("null", img_size=3))
     assert "--img-size 4" in str(small.value)
@@ -117,7 +124,7 @@ def test_images_too_small_or_not_divisible_name_a_size_that_works() -> None:
 
 
 @pytest.mark.parametrize("name", ["cnn", "hybrid", "timm:resnet34"])
-def test_imagenet_weights_without_a_hub_name_the_three_remedies(
+def test_imagenet_weights_without_network_are_an_error_with_three_remedies(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from huggingface_hub import constants
@@ -126,11 +133,11 @@ def test_imagenet_weights_without_a_hub_name_the_three_remedies(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(WeightsError, match="the model hub can't be reached") as caught:
         build_model(ModelConfig(name=name))
-    for remedy in ("--weights none", "--weights PATH", "warm the hub cache"):
+    for remedy in ("--weights none", "--weights PATH", "fill the hub cache"):
         assert remedy in str(caught.value)
 
 
-def test_weights_from_a_file_are_loaded_and_a_head_of_other_classes_stays(tmp_path: Path) -> None:
+def test_weights_from_a_file_are_loaded_except_a_head_with_another_number_of_classes(tmp_path: Path) -> None:
     donor = build_model(config("null", classes=100), seed=1)
     path = tmp_path / "donor.safetensors"
     save_file(donor.state_dict(), path)
@@ -140,7 +147,7 @@ def test_weights_from_a_file_are_loaded_and_a_head_of_other_classes_stays(tmp_pa
     assert own["head.3.weight"].shape == (10, 128)
 
 
-def test_weights_of_another_model_are_refused_with_the_first_key(tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused_with_the_first_missing_key(tmp_path: Path) -> None:
     path = tmp_path / "null.pt"
     torch.save(build_model(config("null")).state_dict(), path)
     with pytest.raises(WeightsError, match=r"does not fit this model: it lacks backbone\.conv1\.weight"):
@@ -150,7 +157,7 @@ def test_weights_of_another_model_are_refused_with_the_first_key(tmp_path: Path)
 def test_bundled_weights_fit_efficientnet_lite0_in_parameter_order() -> None:
     bundled = config("cnn", backbone="tf_efficientnet_lite0", weights="bundled")
     trained, random = build_model(bundled, seed=1), build_model(config("cnn", backbone="tf_efficientnet_lite0"), seed=1)
-    # Trained batch norms have seen data; untrained ones still have mean 0.
+    # Batch norms have a running mean of 0 until they are trained.
     assert trained.state_dict()["bn1.running_mean"].abs().sum() > 0
     assert random.state_dict()["bn1.running_mean"].abs().sum() == 0
     assert trained.get_submodule("classifier").weight.shape == (10, 1280)

@@ -1,14 +1,19 @@
+"""The form of a model that is trained: equal results in every memory format."""
+
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from cifar_cli.core.choices import MemoryFormat, names
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.onednn import OneDNNSequential, computes
@@ -29,7 +34,7 @@ class OtherReLU(nn.ReLU):
         return super().forward(input) + 1
 
 
-def watched(layer: nn.Conv2d) -> nn.Conv2d:
+def with_hook(layer: nn.Conv2d) -> nn.Conv2d:
     layer.register_forward_hook(lambda *_: None)
     return layer
 
@@ -49,8 +54,8 @@ def passed(model: nn.Module, images: Tensor, dtype: torch.dtype) -> list[Tensor]
     return [outputs.detach(), *found]
 
 
-def same_in_onednn(plain: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """The form in oneDNN's layout, once it was seen to compute there, and the same as the plain model does."""
+def equal_in_onednn(plain: nn.Module, images: Tensor, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Assert that the form in oneDNN's layout has equal outputs and gradients, and return it."""
     formed = training_form(copy.deepcopy(plain), "onednn")
     assert formed.state_dict().keys() == plain.state_dict().keys()
     wanted, found = passed(plain, images, dtype), passed(formed, images, dtype)
@@ -60,18 +65,24 @@ def same_in_onednn(plain: nn.Module, images: Tensor, dtype: torch.dtype = torch.
     return formed
 
 
+class Conversions(TorchFunctionMode):
+    """Records the precision of every tensor that is converted to oneDNN's layout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: list[torch.dtype] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.to_mkldnn:
+            self.dtypes.append(args[0].dtype)
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.fixture
-def converted(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
-    """The precision of everything that is brought into oneDNN's layout."""
-    dtypes: list[torch.dtype] = []
-    original = Tensor.to_mkldnn
-
-    def spied(self: Tensor) -> Tensor:
-        dtypes.append(self.dtype)
-        return original(self)
-
-    monkeypatch.setattr(Tensor, "to_mkldnn", spied)
-    return dtypes
+def converted() -> Iterator[list[torch.dtype]]:
+    """The precision of every tensor that the test converts to oneDNN's layout."""
+    with Conversions() as conversions:
+        yield conversions.dtypes
 
 
 def identity(channels: int) -> nn.Conv2d:
@@ -81,7 +92,7 @@ def identity(channels: int) -> nn.Conv2d:
 
 
 def levels() -> Tensor:
-    """Images of few values [4, 3, 16, 16], with windows whose largest stands twice, and windows without a positive."""
+    """Images of few values [4, 3, 16, 16]: some windows have two equal maxima, some have no positive value."""
     drawn = torch.randint(-2, 2, (4, 3, 16, 16), generator=torch.Generator().manual_seed(1)).float()
     windows = drawn.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
     assert (windows.topk(2).values.diff().eq(0) & windows.amax(-1, keepdim=True).gt(0)).any()
@@ -89,8 +100,15 @@ def levels() -> Tensor:
     return drawn
 
 
+def test_every_memory_format_has_a_layout_and_trains() -> None:
+    assert {*LAYOUTS} == {*names(MemoryFormat)}
+    for memory_format in LAYOUTS:
+        model = training_form(build_model(ModelConfig(name="null", weights="none"), seed=3), memory_format)
+        passed(model, images_of(32), torch.float32)
+
+
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_pooling_before_relu_treats_ties_and_windows_without_a_positive_value_alike(pooling: nn.MaxPool2d) -> None:
+def test_pooling_before_relu_is_equal_for_ties_and_for_windows_without_a_positive_value(pooling: nn.MaxPool2d) -> None:
     plain = nn.Sequential(nn.Identity(), nn.ReLU(), pooling)
     formed = training_form(copy.deepcopy(plain), "contiguous")
     assert isinstance(list(formed.children())[1], nn.MaxPool2d)
@@ -111,11 +129,11 @@ def test_null_in_its_training_form_gives_equal_outputs_and_gradients(dtype: torc
 @needs_onednn
 @pytest.mark.parametrize("dtype", [torch.float32, needs_bfloat16])
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_null_computes_the_same_in_onednn_s_layout(
+def test_null_is_equal_in_onednn_s_layout(
     dtype: torch.dtype, layout: torch.memory_format, converted: list[torch.dtype]
 ) -> None:
     model = build_model(ModelConfig(name="null", weights="none"), seed=3)
-    formed = same_in_onednn(model, images_of(32).to(memory_format=layout), dtype)
+    formed = equal_in_onednn(model, images_of(32).to(memory_format=layout), dtype)
     assert isinstance(formed.get_submodule("features"), OneDNNSequential)
     assert converted == [dtype] * 5  # images, two kernels, two biases
 
@@ -124,11 +142,11 @@ def test_null_computes_the_same_in_onednn_s_layout(
 @pytest.mark.parametrize("dtype", [torch.float32, needs_bfloat16])
 @pytest.mark.parametrize("relu", [nn.ReLU(), None])
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_in_onednn_s_layout_ties_and_windows_without_a_positive_value_are_treated_alike(
+def test_onednn_s_layout_is_equal_for_ties_and_for_windows_without_a_positive_value(
     pooling: nn.MaxPool2d, relu: nn.ReLU | None, dtype: torch.dtype, converted: list[torch.dtype]
 ) -> None:
     layers = (identity(3), *([] if relu is None else [relu]), pooling)
-    same_in_onednn(nn.Sequential(*layers), levels(), dtype)
+    equal_in_onednn(nn.Sequential(*layers), levels(), dtype)
     assert converted == [dtype] * 2
 
 
@@ -141,24 +159,24 @@ def test_in_onednn_s_layout_ties_and_windows_without_a_positive_value_are_treate
         partial(nn.Conv2d, 3, 5, 3, dilation=2, padding=2),
     ],
 )
-def test_a_convolution_in_onednn_s_layout_knows_stride_groups_dilation_and_no_bias(
+def test_convolutions_in_onednn_s_layout_support_stride_groups_dilation_and_no_bias(
     convolution: Callable[[], nn.Conv2d], converted: list[torch.dtype]
 ) -> None:
-    same_in_onednn(nn.Sequential(convolution(), nn.MaxPool2d(2)), images_of(20))
+    equal_in_onednn(nn.Sequential(convolution(), nn.MaxPool2d(2)), images_of(20))
     assert converted
 
 
 @needs_onednn
 def test_a_vgg_trains_in_onednn_s_layout(converted: list[torch.dtype]) -> None:
     model = timm.create_model("vgg11", num_classes=10)
-    model.pre_logits = nn.Identity()  # which wants 224 pixels
+    model.pre_logits = nn.Identity()  # it needs 224 pixels
     model.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
-    same_in_onednn(model, images_of(32)[:2])
+    equal_in_onednn(model, images_of(32)[:2])
     assert len(converted) == 1 + 2 * 8
 
 
 @needs_onednn
-def test_what_runs_in_onednn_s_layout_can_be_copied_frozen_and_only_looked_at() -> None:
+def test_a_model_in_onednn_s_layout_can_be_copied_partly_frozen_and_used_for_inference() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3))
     formed = copy.deepcopy(training_form(model, "onednn"))
     formed.get_parameter("0.weight").requires_grad_(False)
@@ -177,11 +195,11 @@ def test_what_runs_in_onednn_s_layout_can_be_copied_frozen_and_only_looked_at() 
         (nn.GELU(), nn.MaxPool2d(2)),
         (nn.ReLU(), nn.MaxPool2d(2, return_indices=True)),
         (nn.ReLU(), nn.MaxPool2d(2, dilation=2)),
-        (nn.ReLU(inplace=True), nn.MaxPool2d(2)),  # changes a tensor that others may hold
+        (nn.ReLU(inplace=True), nn.MaxPool2d(2)),  # modifies a tensor that other layers may read
         (OtherReLU(), nn.MaxPool2d(2)),
     ],
 )
-def test_pooling_stays_where_going_first_would_be_another_function(layers: tuple[nn.Module, ...]) -> None:
+def test_pooling_stays_after_relu_where_swapping_would_change_the_results(layers: tuple[nn.Module, ...]) -> None:
     assert list(training_form(nn.Sequential(*layers), "contiguous").children()) == list(layers)
 
 
@@ -197,7 +215,7 @@ def test_pooling_stays_where_going_first_would_be_another_function(layers: tuple
         (nn.Conv2d(3, 4, 3), nn.MaxPool2d(2, dilation=2)),
         (nn.Conv2d(3, 4, 3), OtherReLU(), nn.MaxPool2d(2)),
         (nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)), nn.MaxPool2d(2)),
-        (watched(nn.Conv2d(3, 4, 3)), nn.MaxPool2d(2)),
+        (with_hook(nn.Conv2d(3, 4, 3)), nn.MaxPool2d(2)),
     ],
 )
 def test_other_layers_stay_in_torch_s_layout(layers: tuple[nn.Module, ...]) -> None:
@@ -206,7 +224,7 @@ def test_other_layers_stay_in_torch_s_layout(layers: tuple[nn.Module, ...]) -> N
     assert type(training_form(model, "onednn")) is nn.Sequential
 
 
-def test_layers_that_onednn_doesn_t_have_can_t_be_put_into_its_sequence() -> None:
+def test_a_onednn_sequence_rejects_layers_that_onednn_lacks() -> None:
     with pytest.raises(AssertionError, match="BatchNorm2d"):
         OneDNNSequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.BatchNorm2d(4))
 
@@ -218,17 +236,44 @@ def test_only_a_cpu_trains_in_onednn_s_layout() -> None:
     assert not trains_in_onednn(model, torch.device("cuda"))
 
 
-@pytest.mark.parametrize("why", ["no oneDNN", "no bfloat16", "float64", "one image", "compiling"])
-def test_a_sequence_for_onednn_runs_as_a_plain_one_where_it_has_to(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Tensor, "to_mkldnn", lambda *_: pytest.fail("went to oneDNN"))
-    monkeypatch.setattr(torch.backends.mkldnn, "enabled", why != "no oneDNN")
-    if why == "no bfloat16":
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    if why == "compiling":
-        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    images = images_of(12)[0] if why == "one image" else images_of(12)
-    if why == "float64":
+@pytest.mark.filterwarnings("ignore:TF32")  # torch's own switch of oneDNN warns about Intel GPUs
+@pytest.mark.parametrize("case", ["oneDNN disabled", "float16", "float64", "one image"])
+def test_a_onednn_sequence_runs_as_a_plain_one_on_inputs_that_onednn_does_not_support(
+    case: str, converted: list[torch.dtype]
+) -> None:
+    images = images_of(12)[0] if case == "one image" else images_of(12)
+    if case == "float64":
         images = images.double()
     model = training_form(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)), "onednn").to(images.dtype)
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=why == "no bfloat16"):
+    assert type(model) is OneDNNSequential
+    with (
+        torch.backends.mkldnn.flags(enabled=case != "oneDNN disabled"),
+        torch.autocast("cpu", dtype=torch.float16, enabled=case == "float16"),
+    ):
         assert model(images).shape[-3:] == (4, 5, 5)
+    assert not converted
+
+
+def test_bfloat16_stays_in_torch_s_layout_on_a_processor_without_it(
+    converted: list[torch.dtype], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    model = training_form(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)), "onednn")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(images_of(12)).dtype == torch.bfloat16
+    assert not converted
+
+
+def test_a_onednn_sequence_compiles_to_one_graph_without_onednn() -> None:
+    graphs: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., Any]:
+        graphs.append(graph.print_readable(print_output=False))
+        return graph.forward
+
+    model = training_form(nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2)), "onednn")
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    assert compiled(images_of(12)).shape == (8, 4, 5, 5)
+    (graph,) = graphs
+    assert "conv2d" in graph
+    assert "mkldnn" not in graph

@@ -21,7 +21,7 @@ def config_of(data_dir: Path) -> Callable[..., TrainConfig]:
             model=ModelConfig(name="null"),
             data=DataConfig(dataset="shapes", data_dir=data_dir),
             recipe=replace(RECIPES["course"], batch=64, max_epochs=epochs, max_seconds=seconds),
-            accelerator="cpu",
+            device="cpu",
             run_dir=run_dir,
         )
 

@@ -1,4 +1,4 @@
-"""Trainings that end before their time: what is said, and what is left."""
+"""Runs that fail: the message, and what is left on disk."""
 
 from __future__ import annotations
 
@@ -9,39 +9,43 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from cifar_cli.core.models.onednn import computes
 from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.module import Classifier
-from cifar_cli.core.training.trainer import resume, train
+from cifar_cli.core.training.loop import Seams
+from cifar_cli.core.training.step import TrainingStep
+from cifar_cli.core.training.train import resume, train
 from cifar_cli.errors import CifarError, ResourceError
 
 ConfigOf = Callable[..., TrainConfig]
 
 
-def test_a_loss_that_is_no_number_ends_the_run_with_a_remedy(
-    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = Classifier.forward
-    monkeypatch.setattr(Classifier, "forward", lambda self, images: original(self, images) * float("nan"))
+def failing_from(step: int, spoil: Callable[[TrainingStep], None] | None = None) -> Seams:
+    """A training step that from its `step`-th call on returns NaN, or spoils the weights."""
+    calls = 0
+
+    class Failing(TrainingStep):
+        def loss(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            nonlocal calls
+            calls += 1
+            if calls >= step and spoil is not None:
+                spoil(self)
+            loss, logits_BK = super().loss(images_BCHW, labels_B)
+            return loss * (float("nan") if calls >= step and spoil is None else 1.0), logits_BK
+
+    return Seams(make_step=Failing)
+
+
+def test_a_nan_loss_ends_the_run_with_a_remedy(config_of: ConfigOf, tmp_path: Path) -> None:
     with pytest.raises(CifarError, match="the training loss became nan in epoch 1") as caught:
-        train(config_of(tmp_path / "run"))
+        train(config_of(tmp_path / "run"), seams=failing_from(1))
     assert "lower --lr" in str(caught.value)
 
 
-def test_a_loss_that_becomes_no_number_leaves_the_weights_of_the_epochs_before(
-    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = Classifier.training_step
-
-    def step(self: Classifier, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        return original(self, batch, batch_idx) * (float("nan") if self.current_epoch == 1 else 1.0)
-
-    monkeypatch.setattr(Classifier, "training_step", step)
+def test_a_loss_that_becomes_nan_leaves_the_weights_of_the_epochs_before(config_of: ConfigOf, tmp_path: Path) -> None:
     with pytest.raises(CifarError, match="the training loss became nan in epoch 2") as caught:
-        train(config_of(tmp_path / "run"))
+        train(config_of(tmp_path / "run"), seams=failing_from(7))
     assert "the best weights so far are in" in str(caught.value)
     for name in ("best", "last"):
         content = read_checkpoint(tmp_path / f"run/checkpoints/{name}.ckpt")
@@ -50,36 +54,31 @@ def test_a_loss_that_becomes_no_number_leaves_the_weights_of_the_epochs_before(
 
 
 @pytest.mark.skipif(not computes(torch.float32), reason="this torch was built without oneDNN")
-def test_a_weight_that_becomes_no_number_ends_the_run_even_if_the_loss_doesn_t_show_it(
-    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_weight_that_becomes_nan_ends_the_run_even_if_the_loss_does_not_show_it(
+    config_of: ConfigOf, tmp_path: Path
 ) -> None:
-    original = Classifier.training_step
+    def spoil(step: TrainingStep) -> None:
+        step.model.get_parameter("features.0.weight").data[0] = float("nan")
 
-    def step(self: Classifier, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
-        if self.current_epoch == 1:
-            self.get_parameter("model.features.0.weight").data[0] = float("nan")
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(Classifier, "training_step", step)
-    with pytest.raises(CifarError, match="a weight became infinite or no number in epoch 2") as caught:
-        train(replace(config_of(tmp_path / "run"), memory_format="onednn"))
+    with pytest.raises(CifarError, match="a weight became NaN or infinite in epoch 2") as caught:
+        train(replace(config_of(tmp_path / "run"), memory_format="onednn"), seams=failing_from(7, spoil))
     assert "lower --lr" in str(caught.value)
     assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["epoch"] == 0
 
 
 @pytest.mark.parametrize(("full_from", "go_on"), [(1, "start again"), (2, "continue with `cifar train --resume")])
-def test_a_full_disk_is_named_with_the_way_to_go_on_and_spoils_nothing(
+def test_a_full_disk_is_named_with_the_way_to_continue_and_damages_nothing(
     config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_from: int, go_on: str
 ) -> None:
-    original, run = Trainer.save_checkpoint, tmp_path / "run"
+    original, run = torch.save, tmp_path / "run"
 
-    def save(self: Trainer, filepath: Path, *arguments: object) -> None:
-        if self.current_epoch + 1 >= full_from:
-            filepath.write_bytes(b"half a checkpoint")
+    def save(content: dict[str, object], path: Path) -> None:
+        if int(str(content["epoch"])) + 1 >= full_from:
+            path.write_bytes(b"half a checkpoint")
             raise OSError(28, "No space left on device")
-        original(self, filepath, *arguments)  # type: ignore[arg-type]
+        original(content, path)
 
-    monkeypatch.setattr(Trainer, "save_checkpoint", save)
+    monkeypatch.setattr(torch, "save", save)
     with pytest.raises(ResourceError, match="there is no space left to write to") as caught:
         train(config_of(run, epochs=2))
     assert f"free some, then {go_on}" in str(caught.value)

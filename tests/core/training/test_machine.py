@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
@@ -7,7 +8,10 @@ import sys
 import pytest
 import torch
 
-from cifar_cli.core.training.machine import keep_freed_memory, matmul_flops_per_second
+from cifar_cli.core.training.machine import device_of, fast_kernels, keep_freed_memory, matmul_flops_per_second
+from cifar_cli.errors import ResourceError
+
+CPU = torch.device("cpu")
 
 FAULTS = """
 import resource, torch
@@ -27,7 +31,7 @@ print((faults() - before) / 10)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_a_training_step_faults_its_memory_in_again_unless_freed_memory_is_kept() -> None:
+def test_kept_memory_at_least_halves_the_page_faults_of_a_training_step() -> None:
     def faults(call: str) -> float:
         program = FAULTS.format(call=call)
         return float(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout)
@@ -35,10 +39,38 @@ def test_a_training_step_faults_its_memory_in_again_unless_freed_memory_is_kept(
     assert faults("keep_freed_memory()") < 0.5 * faults("")
 
 
-def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_c_libraries_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert keep_freed_memory() is False
 
 
-def test_the_matrix_product_s_rate_is_one() -> None:
-    assert 1e8 < matmul_flops_per_second(torch.float32, torch.device("cpu")) < 1e15
+def test_the_matrix_product_rate_is_plausible() -> None:
+    assert 1e8 < matmul_flops_per_second(torch.float32, CPU) < 1e15
+
+
+@pytest.mark.parametrize("choice", ["cuda", "mps"])
+def test_a_missing_gpu_is_named_with_the_remedy(choice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ResourceError, match=f"there is no {choice.upper()} device that PyTorch can use") as caught:
+        device_of(choice)  # type: ignore[arg-type]
+    assert "--device cpu" in str(caught.value)
+    assert device_of("auto") == device_of("cpu") == CPU
+
+
+def test_training_on_a_cpu_does_not_search_for_nvidia_s_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
+    monkeypatch.setenv(name, "1")
+
+    def fails() -> None:
+        with fast_kernels(CPU):
+            assert name not in os.environ
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert os.environ[name] == "1"
+    monkeypatch.delenv(name)
+    with fast_kernels(CPU):
+        pass
+    assert name not in os.environ

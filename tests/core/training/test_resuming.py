@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,40 +15,43 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cifar_cli.core.data.config import DataConfig
+from cifar_cli.core.evaluation.config import EvaluateConfig
+from cifar_cli.core.evaluation.evaluate import evaluate
 from cifar_cli.core.training.checkpoint import read_checkpoint
-from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.module import Classifier
-from cifar_cli.core.training.trainer import resume, train
-from cifar_cli.errors import CheckpointError, Interrupted
+from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+from cifar_cli.core.training.listeners import Listeners
+from cifar_cli.core.training.loop import Seams
+from cifar_cli.core.training.step import TrainingStep
+from cifar_cli.core.training.train import resume, train
+from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupted
 
 ConfigOf = Callable[..., TrainConfig]
 
 
-class StopAt:
-    """Stands for a user who presses Ctrl-C in the middle of an epoch."""
+def stopping_at(step: int) -> Seams:
+    """A training step after whose `step`-th call began, the user presses Ctrl-C."""
+    left = step
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-        self.left = step
-        original = Classifier.training_step
-
-        def training_step(module: Classifier, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
-            self.left -= 1
-            if self.left == 0:
+    class Stopping(TrainingStep):
+        def __call__(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            nonlocal left
+            left -= 1
+            if left == 0:
                 os.kill(os.getpid(), signal.SIGINT)
-            return original(module, batch, batch_idx)
+            return super().__call__(images_BCHW, labels_B)
 
-        monkeypatch.setattr(Classifier, "training_step", training_step)
+    return Seams(make_step=Stopping)
 
 
 @pytest.mark.parametrize("step", [3, 6, 8])
 def test_a_run_interrupted_anywhere_and_resumed_gives_the_weights_of_an_uninterrupted_one(
-    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    config_of: ConfigOf, tmp_path: Path, step: int
 ) -> None:
     """360 images in batches of 64 are 6 steps an epoch: within the first, right after it, within the second."""
     whole = train(config_of(tmp_path / "whole", epochs=3))
-    StopAt(monkeypatch, step)
     with pytest.raises(Interrupted, match="interrupted in epoch") as caught:
-        train(config_of(tmp_path / "cut", epochs=3))
+        train(config_of(tmp_path / "cut", epochs=3), seams=stopping_at(step))
     assert f"cifar train --resume {tmp_path / 'cut'}" in str(caught.value)
     continued = resume(tmp_path / "cut")
     assert continued.epochs == whole.epochs == 3
@@ -58,11 +63,10 @@ def test_a_run_interrupted_anywhere_and_resumed_gives_the_weights_of_an_uninterr
 
 
 def test_a_run_interrupted_in_its_first_epoch_has_told_tensorboard_what_it_is(
-    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config_of: ConfigOf, tmp_path: Path
 ) -> None:
-    StopAt(monkeypatch, 2)
     with pytest.raises(Interrupted):
-        train(config_of(tmp_path / "run"))
+        train(config_of(tmp_path / "run"), seams=stopping_at(2))
     events = EventAccumulator(str(tmp_path / "run"))
     events.Reload()
     assert events.Tags()["tensors"] == ["dataset/text_summary"]
@@ -70,7 +74,7 @@ def test_a_run_interrupted_in_its_first_epoch_has_told_tensorboard_what_it_is(
 
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_a_schedule_and_averaged_weights_survive_an_interruption(
-    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+    config_of: ConfigOf, tmp_path: Path, optimizer: str
 ) -> None:
     def config(name: str) -> TrainConfig:
         plain = config_of(tmp_path / name, epochs=3)
@@ -80,9 +84,8 @@ def test_a_schedule_and_averaged_weights_survive_an_interruption(
         return replace(plain, recipe=recipe)
 
     train(config("whole"))
-    StopAt(monkeypatch, 8)
     with pytest.raises(Interrupted):
-        train(config("cut"))
+        train(config("cut"), seams=stopping_at(8))
     resume(tmp_path / "cut")
     theirs = read_checkpoint(tmp_path / "cut/checkpoints/last.ckpt")
     ours = read_checkpoint(tmp_path / "whole/checkpoints/last.ckpt")
@@ -108,7 +111,7 @@ def test_a_run_of_an_earlier_version_is_refused_in_words(config_of: ConfigOf, tm
     result = train(replace(config_of(tmp_path / "run"), fast_dev_run=True))
     last = result.run_dir / "checkpoints/last.ckpt"
     content = torch.load(last, weights_only=True)
-    content["callbacks"]["EpochLog"] = {"best_val_accuracy": 0.5}
+    content["callbacks"] = content.pop("loop")
     del content["cifar"]["config"]["precision"]
     torch.save(content, last)
     with pytest.raises(CheckpointError, match="written by an earlier version") as caught:
@@ -122,3 +125,72 @@ def test_resuming_a_run_that_is_done_keeps_its_result(config_of: ConfigOf, tmp_p
     assert (again.test_accuracy, again.epochs) == (whole.test_accuracy, whole.epochs)
     assert again.images_per_second == pytest.approx(whole.images_per_second, rel=0.5)
     assert again.images_per_second > 0
+
+
+def test_the_best_weights_of_a_run_of_an_earlier_version_can_still_be_evaluated(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    result = train(config_of(tmp_path / "run", epochs=1))
+    content = torch.load(result.checkpoint, weights_only=True)
+    config = content["cifar"]["config"]
+    config["accelerator"] = {"cpu": "cpu"}[config.pop("device")]
+    content["callbacks"] = content.pop("loop")
+    torch.save(content, result.checkpoint)
+    assert evaluate(EvaluateConfig(checkpoint=result.run_dir)).accuracy == result.test_accuracy
+
+
+def test_a_finished_run_can_be_extended_and_then_equals_one_that_was_longer_from_the_start(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    longer = train(config_of(tmp_path / "longer", epochs=3))
+    train(config_of(tmp_path / "extended", epochs=2))
+    extended = resume(ResumeConfig(run_dir=tmp_path / "extended", max_epochs=3))
+    assert (extended.epochs, extended.test_loss) == (3, longer.test_loss)
+    assert "max_epochs: 3" in (tmp_path / "extended/config.yaml").read_text()
+
+
+def test_fewer_epochs_than_are_done_are_refused(config_of: ConfigOf, tmp_path: Path) -> None:
+    train(config_of(tmp_path / "run", epochs=2))
+    with pytest.raises(ConfigError, match="--max-epochs 1 is less than the 2 epochs that are done") as caught:
+        resume(ResumeConfig(run_dir=tmp_path / "run", max_epochs=1))
+    assert "pass more than 2" in str(caught.value)
+
+
+def test_a_run_that_ended_by_its_time_cap_grows_only_when_it_gets_more_time(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    capped = train(config_of(run, epochs=3), Listeners(began=time.monotonic() - 599.999))
+    assert (capped.epochs, capped.stopped_by) == (1, "time")
+    again = resume(run)
+    assert (again.epochs, again.stopped_by, again.test_loss) == (1, "time", capped.test_loss)
+    extended = resume(ResumeConfig(run_dir=run, max_seconds=10_000))
+    assert (extended.epochs, extended.stopped_by) == (3, "epochs")
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def test_a_dataset_that_moved_is_found_where_the_user_says(config_of: ConfigOf, data_dir: Path, tmp_path: Path) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    shutil.copy(data_dir / "shapes.safetensors", here / "mine.safetensors")
+    train(replace(config_of(tmp_path / "run", epochs=1), data=DataConfig(dataset="mine", data_dir=here)))
+    here.rename(elsewhere)
+    with pytest.raises(CifarError, match="mine"):
+        resume(ResumeConfig(run_dir=tmp_path / "run", max_epochs=2))
+    again = resume(ResumeConfig(run_dir=tmp_path / "run", max_epochs=2, data_dir=elsewhere))
+    assert again.epochs == 2
+
+
+def test_ctrl_c_twice_before_anything_is_saved_does_not_promise_a_way_to_continue(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    class Impatient(TrainingStep):
+        def __call__(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().__call__(images_BCHW, labels_B)
+
+    with pytest.raises(Interrupted, match="nothing was saved yet") as caught:
+        train(config_of(tmp_path / "run"), seams=Seams(make_step=Impatient))
+    assert caught.value.remedy == "start the run again"

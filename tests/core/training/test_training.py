@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cifar_cli.core.data.splits import stratified_split
@@ -21,16 +19,16 @@ from cifar_cli.core.evaluation.evaluate import evaluate
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.batches import make_loaders
-from cifar_cli.core.training.callbacks.log import EpochLog
-from cifar_cli.core.training.callbacks.pictures import spread
 from cifar_cli.core.training.checkpoint import load_checkpoint, read_checkpoint
-from cifar_cli.core.training.config import EpochResult, TrainConfig
-from cifar_cli.core.training.module import Classifier, Scores
+from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.listeners import Listeners
+from cifar_cli.core.training.loop import Seams
+from cifar_cli.core.training.pictures import spread
 from cifar_cli.core.training.recipe import RECIPES, recipe_of
+from cifar_cli.core.training.results import EpochResult
 from cifar_cli.core.training.run_dir import create_run_dir
-from cifar_cli.core.training.session import Listeners
-from cifar_cli.core.training.surroundings import fast_kernels
-from cifar_cli.core.training.trainer import device_of, train
+from cifar_cli.core.training.step import TrainingStep
+from cifar_cli.core.training.train import train
 from cifar_cli.errors import CheckpointError, ConfigError, ResourceError
 
 COURSE = RECIPES["course"]
@@ -113,11 +111,6 @@ def test_a_run_leaves_its_files_and_no_others(
     assert names[2].startswith("events.out.tfevents.")
     assert names[3:] == ["metrics.csv", "summary.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_training_pools_before_relu() -> None:
-    model = Classifier(build_model(ModelConfig(name="null")), classes=10, recipe=COURSE, learning_rate=1e-3).model
-    assert isinstance(model.get_submodule("features.1"), torch.nn.MaxPool2d)
 
 
 def test_a_synthetic_dataset_is_announced(config_of: ConfigOf, tmp_path: Path) -> None:
@@ -207,40 +200,19 @@ def test_the_test_split_is_scored_in_float32_as_evaluate_scores_it(config_of: Co
     assert (again.accuracy, again.loss) == (result.test_accuracy, pytest.approx(result.test_loss))
 
 
-def test_the_first_of_equally_good_epochs_is_kept_as_the_best(
-    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scripted = {1: 0.5, 2: 0.7, 3: 0.7, 4: 0.6}
-    original = EpochLog.on_train_epoch_end
+def test_the_first_of_equally_good_epochs_is_kept_as_the_best(config_of: ConfigOf, tmp_path: Path) -> None:
+    class Still(TrainingStep):
+        """Trains nothing, so that all epochs validate equally."""
 
-    def log(self: EpochLog, trainer: Trainer, module: Classifier) -> None:
-        with monkeypatch.context() as patched:
-            patched.setattr(Scores, "accuracy", scripted[trainer.current_epoch + 1])
-            original(self, trainer, module)
+        def update(self) -> None:
+            self.optimizer.state = {}
 
-    monkeypatch.setattr(EpochLog, "on_train_epoch_end", log)
-    result = train(config_of(tmp_path / "run", epochs=4))
-    assert result.val_accuracy == 0.7
-    assert read_checkpoint(result.checkpoint)["epoch"] + 1 == 2
-    assert read_checkpoint(result.run_dir / "checkpoints/last.ckpt")["epoch"] + 1 == 4
-
-
-def test_no_search_for_nvidia_s_library_goes_on_while_a_cpu_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
-    monkeypatch.setenv(name, "1")
-
-    def fails() -> None:
-        with fast_kernels(CPU):
-            assert name not in os.environ
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fails()
-    assert os.environ[name] == "1"
-    monkeypatch.delenv(name)
-    with fast_kernels(CPU):
-        pass
-    assert name not in os.environ
+    seen: list[EpochResult] = []
+    result = train(config_of(tmp_path / "run", epochs=3), Listeners(on_epoch=seen.append), seams=Seams(make_step=Still))
+    assert len({epoch.val_accuracy for epoch in seen}) == 1
+    assert [epoch.best for epoch in seen] == [True, False, False]
+    assert read_checkpoint(result.checkpoint)["epoch"] + 1 == 1
+    assert read_checkpoint(result.run_dir / "checkpoints/last.ckpt")["epoch"] + 1 == 3
 
 
 def test_a_run_directory_in_use_is_never_written_into(tmp_path: Path) -> None:
@@ -281,14 +253,6 @@ def test_a_checkpoint_is_read_though_the_file_its_weights_began_with_is_gone(
     result = train(replace(config, model=ModelConfig(name="null", weights=str(weights)), fast_dev_run=True))
     weights.unlink()
     assert load_checkpoint(result.run_dir).config.model.name == "null"
-
-
-def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ResourceError, match="there is no GPU that PyTorch can use"):
-        device_of("gpu")
-    assert device_of("auto") == CPU
 
 
 def test_samples_are_spread_over_a_dataset_sorted_by_class() -> None:

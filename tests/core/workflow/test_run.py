@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.memory.results import BatchChoice
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.training.config import TrainConfig, TrainResult
+from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.listeners import SILENT, Listeners
+from cifar_cli.core.training.loop import Seams
+from cifar_cli.core.training.prepare import Prepared, prepare
 from cifar_cli.core.training.recipe import RECIPES
-from cifar_cli.core.training.session import Listeners
-from cifar_cli.core.workflow import run as module
+from cifar_cli.core.training.step import TrainingStep
+from cifar_cli.core.training.train import train
+from cifar_cli.core.workflow.batch_size import with_batch_found
 from cifar_cli.core.workflow.config import TrainRequest
-from cifar_cli.core.workflow.run import run
+from cifar_cli.core.workflow.run import train_and_report, utilization_of
 from cifar_cli.errors import CheckpointError, ConfigError, Interrupted, ModelError
 
 
@@ -24,94 +32,113 @@ def config(data_dir: Path, tmp_path: Path) -> TrainConfig:
     return TrainConfig(
         model=ModelConfig(name="null"),
         data=DataConfig(dataset="shapes", data_dir=data_dir),
-        recipe=replace(RECIPES["course"], batch=64, max_epochs=2),
+        recipe=replace(RECIPES["course"], batch=64, max_epochs=1),
         precision="32",
         memory_format="channels-last",
         run_dir=tmp_path / "run",
     )
 
 
-def test_a_seed_s_folder_that_is_taken_is_named_before_anything_is_trained(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def stopping_at(step: int) -> tuple[Seams, list[int]]:
+    """A training step during whose `step`-th call, over all runs, the user presses Ctrl-C; the calls of each run."""
+    calls: list[int] = []
+
+    class Stopping(TrainingStep):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+            calls.append(0)
+
+        def __call__(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            calls[-1] += 1
+            if sum(calls) == step:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__call__(images_BCHW, labels_B)
+
+    return Seams(make_step=Stopping), calls
+
+
+def test_a_seed_s_run_directory_that_is_taken_is_named_before_anything_is_trained(config: TrainConfig) -> None:
     assert config.run_dir is not None
     (config.run_dir / "seed-2").mkdir(parents=True)
     (config.run_dir / "seed-2" / "mine").write_text("")
-    monkeypatch.setattr(module, "train", lambda *arguments: pytest.fail("trained"))
+    seams, calls = stopping_at(-1)
     with pytest.raises(CheckpointError, match="seed-2 is not empty"):
-        run(TrainRequest(config=config, seeds=(0, 1, 2)))
+        train_and_report(TrainRequest(config=config, seeds=(0, 1, 2)), seams=seams)
+    assert calls == []
 
 
-def test_ctrl_c_names_the_seeds_that_are_done_and_those_that_are_left(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = module.train
-
-    def train(seeded: TrainConfig, listeners: Listeners) -> TrainResult:
-        if seeded.seed == 1:
-            raise Interrupted("interrupted in epoch 3", remedy="continue with `cifar train --resume R`")
-        return original(seeded, listeners)
-
-    monkeypatch.setattr(module, "train", train)
-    with pytest.raises(Interrupted, match=r"interrupted in epoch 3; seed 0 is done in .*seed-0: ") as caught:
-        run(TrainRequest(config=replace(config, fast_dev_run=True), seeds=(0, 1, 2)))
-    assert caught.value.remedy == "continue with `cifar train --resume R`, then train the others with --seeds 2"
+def test_ctrl_c_names_the_seeds_that_are_done_and_those_that_are_left(config: TrainConfig) -> None:
+    """360 images in batches of 64 are 6 steps: the eighth is the second step of the second seed."""
+    seams, calls = stopping_at(8)
+    with pytest.raises(Interrupted, match=r"interrupted in epoch 1; .* seed 0 is done in .*seed-0: ") as caught:
+        train_and_report(TrainRequest(config=config, seeds=(0, 1, 2)), seams=seams)
+    resumed = f"continue with `cifar train --resume {config.run_dir}/seed-1`"
+    assert caught.value.remedy == f"{resumed}, then train the others with --seeds 2"
+    assert calls == [6, 2]
 
 
-def test_ctrl_c_in_the_last_step_of_a_seed_starts_no_other(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = module.train
-    trained: list[int] = []
-
-    def train(seeded: TrainConfig, listeners: Listeners) -> TrainResult:
-        trained.append(seeded.seed)
-        return replace(original(seeded, listeners), asked_to_stop=True)
-
-    monkeypatch.setattr(module, "train", train)
-    with pytest.raises(Interrupted, match="seed 0 is done"):
-        run(TrainRequest(config=replace(config, fast_dev_run=True), seeds=(0, 1)))
-    assert trained == [0]
+def test_ctrl_c_in_the_last_step_of_a_seed_starts_no_other(config: TrainConfig) -> None:
+    seams, calls = stopping_at(6)
+    with pytest.raises(Interrupted, match="seed 0 is done") as caught:
+        train_and_report(TrainRequest(config=config, seeds=(0, 1)), seams=seams)
+    assert caught.value.remedy == "train the others with --seeds 1"
+    assert calls == [6]
 
 
-def test_the_batch_found_keeps_rate_and_steps(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """360 training images: 6 steps of 64, 2 steps of 200."""
-    asked: dict[str, object] = {}
+def test_each_seed_gives_the_run_that_it_gives_alone(config: TrainConfig, tmp_path: Path) -> None:
+    report = train_and_report(TrainRequest(config=config, seeds=(3, 4)))
+    alone = train(replace(config, seed=4, run_dir=tmp_path / "alone"))
+    assert report.results[1].test_loss == alone.test_loss != report.results[0].test_loss
 
+
+@pytest.fixture
+def prepared(config: TrainConfig) -> Prepared:
+    return prepare(config)
+
+
+def chooser(asked: dict[str, object]) -> Callable[..., BatchChoice]:
     def choose(model: object, step: object, **options: object) -> BatchChoice:
         asked.update(options, step=step)
         return BatchChoice(batch=200, reason="batch 200: because")
 
+    return choose
+
+
+def test_the_batch_that_is_found_keeps_learning_rate_and_steps(prepared: Prepared) -> None:
+    """360 training images: 6 steps of 64, 2 steps of 200."""
+    asked: dict[str, object] = {}
     said: list[str] = []
-    monkeypatch.setattr(module, "choose_batch", choose)
-    (result,) = run(TrainRequest(config=config, batch_auto=True), Listeners(on_note=said.append)).results
-    recipe = result.config.recipe
-    assert (recipe.batch, recipe.max_epochs, recipe.learning_rate) == (200, 6, None)
+    found = with_batch_found(prepared, keep_steps=True, listeners=Listeners(on_note=said.append), choose=chooser(asked))
+    recipe = found.config.recipe
+    assert (recipe.batch, recipe.max_epochs, recipe.learning_rate) == (200, 3, None)
+    assert [len(labels) for _, labels in found.loaders.train] == [200, 160]
     assert asked["most"] == 360
-    assert said[0] == (
-        "--batch auto: batch 200: because; learning rate and number of steps stay, so 2 epochs at batch 64 become 6"
-    )
+    assert said == [
+        "--batch auto: batch 200: because; learning rate and number of steps stay, so 1 epochs at batch 64 become 3"
+    ]
 
 
-def test_epochs_that_were_asked_for_stay(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "choose_batch", lambda *a, **o: BatchChoice(batch=200, reason="because"))
-    (result,) = run(TrainRequest(config=config, batch_auto=True, keep_steps=False)).results
-    assert result.config.recipe.max_epochs == 2
+def test_a_number_of_epochs_that_was_asked_for_stays(prepared: Prepared) -> None:
+    found = with_batch_found(prepared, keep_steps=False, listeners=SILENT, choose=chooser({}))
+    assert (found.config.recipe.batch, found.config.recipe.max_epochs) == (200, 1)
 
 
-def test_a_device_whose_memory_can_t_be_asked_for_is_refused(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "prepared_device", lambda accelerator: module.torch.device("mps"))
-    with pytest.raises(ConfigError, match="--batch auto can't look into the memory of mps"):
-        run(TrainRequest(config=config, batch_auto=True))
+def test_nothing_is_prepared_twice_for_another_batch(prepared: Prepared) -> None:
+    found = with_batch_found(prepared, keep_steps=True, listeners=SILENT, choose=chooser({}))
+    assert found.model is prepared.model
+    assert found.store is prepared.store
 
 
-def test_a_speed_that_can_t_be_measured_costs_no_result(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_whose_memory_can_t_be_queried_is_refused(prepared: Prepared) -> None:
+    with pytest.raises(ConfigError, match="--batch auto can't query the memory of mps"):
+        with_batch_found(replace(prepared, device=torch.device("mps")), keep_steps=True, listeners=SILENT)
+
+
+def test_a_utilization_that_can_t_be_measured_costs_no_result(config: TrainConfig) -> None:
     def fails(summary: object) -> None:
         raise ModelError("can't be counted")
 
-    monkeypatch.setattr(module, "summarize", fails)
-    report = run(TrainRequest(config=replace(config, fast_dev_run=True)))
-    assert report.speed is None
-    assert len(report.results) == 1
+    report = train_and_report(TrainRequest(config=replace(config, fast_dev_run=True)))
+    assert report.utilization is not None
+    assert report.utilization.share > 0
+    assert utilization_of(report.results[0], count=fails) is None  # type: ignore[arg-type]

@@ -1,0 +1,65 @@
+"""What an evaluation answers. Scores are fractions from 0 to 1."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassScore:
+    """The scores of one class. A score is 0 where its denominator is 0."""
+
+    name: str
+    images: int
+    """Test images of this class."""
+    precision: float
+    """Share of the images predicted as this class that belong to it."""
+    recall: float
+    """Share of the images of this class that were predicted as it."""
+    f1: float
+    """Harmonic mean of precision and recall."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateResult:
+    """Scores on the test split."""
+
+    checkpoint: Path
+    model: str
+    dataset: str
+    synthetic: bool
+    images: int
+    accuracy: float
+    loss: float
+    """Mean cross-entropy in nats."""
+    per_class: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """Image counts, true class by row, predicted class by column."""
+    figure: Path
+    """The PNG file that shows the confusion matrix."""
+
+    @property
+    def mean_precision(self) -> float:
+        """Unweighted mean over the classes, as are the other two."""
+        return fmean(score.precision for score in self.per_class)
+
+    @property
+    def mean_recall(self) -> float:
+        return fmean(score.recall for score in self.per_class)
+
+    @property
+    def mean_f1(self) -> float:
+        return fmean(score.f1 for score in self.per_class)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, the means over the classes included."""
+        return asdict(self) | {
+            "checkpoint": str(self.checkpoint),
+            "figure": str(self.figure),
+            "mean_precision": self.mean_precision,
+            "mean_recall": self.mean_recall,
+            "mean_f1": self.mean_f1,
+        }

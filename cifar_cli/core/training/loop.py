@@ -1,0 +1,362 @@
+"""The training loop: from a prepared run to its result."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from cifar_cli.core.data.store import Store
+from cifar_cli.core.models.registry import spec_of
+from cifar_cli.core.models.training_form import training_form
+from cifar_cli.core.training.accounting import Accounting
+from cifar_cli.core.training.checkpoint import describe, load_checkpoint, restore_step, save_checkpoint
+from cifar_cli.core.training.config import StepConfig
+from cifar_cli.core.training.deadline import Deadline
+from cifar_cli.core.training.failures import explained
+from cifar_cli.core.training.interrupts import Interrupts, interrupted
+from cifar_cli.core.training.listeners import SILENT, Listeners
+from cifar_cli.core.training.machine import fast_kernels, wait_for
+from cifar_cli.core.training.pace import Pace
+from cifar_cli.core.training.pictures import Pictures
+from cifar_cli.core.training.prepare import Prepared
+from cifar_cli.core.training.record import Record
+from cifar_cli.core.training.results import EpochResult, TrainProgress, TrainResult
+from cifar_cli.core.training.run_dir import RunDir, create_run_dir
+from cifar_cli.core.training.schedule import LearningRate
+from cifar_cli.core.training.scores import Scores, score, validate
+from cifar_cli.core.training.step import TrainingStep
+from cifar_cli.core.training.step_trace import traced_steps
+from cifar_cli.errors import CheckpointError, CifarError
+
+TEST_PASSES = 2  # each test image is scored as it is and mirrored
+FLOAT32_COST = 2  # time of a pass in float32, in which the test runs, as a multiple of one in 16 bits
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seams:
+    """What tests replace: the training step and the clock."""
+
+    make_step: Callable[..., TrainingStep] = TrainingStep
+    clock: Callable[[], float] = time.monotonic
+
+
+REAL = Seams()
+
+
+def fit(
+    prepared: Prepared, listeners: Listeners = SILENT, *, run: RunDir | None = None, seams: Seams = REAL
+) -> TrainResult:
+    """Train, and score the weights with the highest validation accuracy once on the test split.
+
+    run: the directory of a run that is continued; None creates one.
+    Raises Interrupted (with everything saved) on Ctrl-C, CifarError when the run diverges, ResourceError when memory
+    or disk space runs out.
+    """
+    if run is None:
+        run = create_run_dir(prepared.config.run_dir, model=prepared.config.model.label)
+    prepared = replace(prepared, config=replace(prepared.config, run_dir=run.path))
+    loop = Loop(prepared, run, listeners, seams)
+    try:
+        try:
+            with fast_kernels(prepared.device), loop.interrupts.listening():
+                loop.train()
+        except KeyboardInterrupt:
+            raise interrupted("interrupted; everything up to the last complete epoch is saved", run) from None
+        except (OSError, RuntimeError) as error:
+            raise explained(error, run, compiled=prepared.config.compile) from error
+        return loop.test()
+    finally:
+        loop.writer.close()
+
+
+class Loop:
+    """One run while it trains."""
+
+    def __init__(self, prepared: Prepared, run: RunDir, listeners: Listeners, seams: Seams) -> None:
+        config, store, device = prepared.config, prepared.store, prepared.device
+        recipe, loaders = config.recipe, prepared.loaders
+        assert config.precision != "auto"
+        assert config.memory_format != "auto"
+        self.config, self.run, self.listeners, self.device = config, run, listeners, device
+        self.store, self.loaders, self.clock = store, loaders, seams.clock
+        self.epochs = 1 if config.fast_dev_run else recipe.max_epochs
+        self.steps_per_epoch = len(loaders.train)
+        self.epoch, self.epoch_step, self.global_step = 0, 0, 0
+        self.stopped_by: Literal["epochs", "time"] = "epochs"
+
+        self.accounting = Accounting(device, seams.clock)
+        step_config = StepConfig.of_recipe(
+            recipe,
+            learning_rate=recipe.learning_rate or spec_of(config.model.name).learning_rate,
+            precision=config.precision,
+            memory_format=config.memory_format,
+        )
+        model = training_form(prepared.model, config.memory_format).to(device).train()
+        self.step = seams.make_step(model, step_config, device_type=device.type, on_stage=self.accounting.enter)
+        self.rate = LearningRate(self.step.optimizer, recipe, steps=self.epochs * self.steps_per_epoch)
+        self.train_scores, self.val_scores = (Scores(len(store.classes)).to(device) for _ in range(2))
+        self.pace = Pace()
+        self.deadline = Deadline(
+            recipe.max_seconds,
+            began=prepared.began,
+            clock=seams.clock,
+            val_images=len(loaders.val_indices),
+            test_per_validation=len(store.test)
+            / max(len(loaders.val_indices), 1)
+            * TEST_PASSES
+            * (1 if config.precision == "32" else FLOAT32_COST),
+        )
+        self.description = describe(config, classes=store.classes, synthetic=store.synthetic)
+        self.writer = SummaryWriter(run.path)
+        self.writer.add_text("dataset", dataset_line(store))
+        self.record = Record(run, self.writer, listeners, clock=seams.clock)
+        self.pictures = Pictures(
+            self.writer,
+            store,
+            {"train": loaders.train_indices, "val": loaders.val_indices},
+            img_size=config.model.img_size,
+        )
+        self.interrupts = Interrupts()
+        if prepared.checkpoint is not None:
+            self._restore(prepared.checkpoint)
+        run.write_config(
+            self.description
+            | {
+                "device": str(device),
+                "torch": str(torch.__version__),
+                "trials": [asdict(trial) for trial in prepared.numerics.trials],
+            }
+        )
+        self.began = prepared.began
+
+    def train(self) -> None:
+        """Train until the epochs are done or the time is up."""
+        self._introduce()
+        torch.manual_seed(self.config.seed)  # for what the model draws while it trains, such as dropout
+        if self.config.compile:
+            self.step.model.compile()
+        steps = self.epochs * self.steps_per_epoch
+        self.accounting.add("startup", self.clock() - self.began)
+        with self.accounting.spending("fit"), self._profiled(steps) as after_step:
+            while self.epoch < self.epochs and self.stopped_by != "time":
+                self._train_epoch(after_step)
+                self._validate()
+                self._finish_epoch()
+
+    def _train_epoch(self, after_step: Callable[[], None]) -> None:
+        """Take the steps of an epoch, or of what is left of one that was interrupted."""
+        self.step.model.train()
+        self.train_scores.reset()
+        self.pace.start_epoch()
+        self.loaders.train.set_epoch(self.epoch)
+        last = self.clock()
+        for images_BCHW, labels_B in self.loaders.train:
+            if self.rate.follows_time:
+                self.rate.set_for(self.global_step, time_share=self.deadline.share_used(self.pace.seconds_per_image))
+            self.accounting.start_step()
+            loss, logits_BK = self.step(images_BCHW, labels_B)
+            self.accounting.end_step()
+            with self.accounting.spending("metrics"):
+                self.train_scores.update(loss, logits_BK, labels_B)
+            self.epoch_step += 1
+            self.global_step += 1
+            now = self.clock()
+            self.pace.add(len(labels_B), now - last)
+            last = now
+            after_step()
+            is_last = self.epoch_step == self.steps_per_epoch
+            if is_last or self.record.progress_is_due():
+                self.record.report_progress(self._progress())
+            if self.deadline.is_reached(self.pace.seconds_per_image):
+                self.stopped_by = "time"
+                return
+            # After the last step of an epoch, its validation and record come first.
+            if self.interrupts.asked and not is_last:
+                self._save(self.run.last, next_epoch=self.epoch)
+                raise interrupted(f"interrupted in epoch {self.epoch + 1}; everything so far is saved", self.run)
+
+    def _validate(self) -> None:
+        with self.accounting.spending("validation"):
+            start = self.clock()
+            self.val_scores.reset()
+            validate(
+                self.step.evaluated,
+                self.loaders.val,
+                self.val_scores,
+                layout=self.step.layout,
+                autocast=self.step.autocast(),
+            )
+            wait_for(self.device)
+            self.deadline.validation_seconds = self.clock() - start
+
+    def _finish_epoch(self) -> None:
+        """Record the epoch, check for NaN, save checkpoints, draw pictures."""
+        start = self.clock()
+        with self.accounting.spending("logging"):
+            result = self._epoch_result()
+            self.record.add_epoch(result)
+            self._require_finite(result)
+            if result.best:
+                self._save(self.run.best, next_epoch=self.epoch + 1)
+            self._save(self.run.last, next_epoch=self.epoch + 1)
+            scores = {"train": self.train_scores, "val": self.val_scores}
+            self.pictures.draw(self.step.evaluated, result.epoch, scores, self.device)
+        self.deadline.logging_seconds = self.clock() - start
+        self.epoch, self.epoch_step = self.epoch + 1, 0
+        if self.interrupts.asked and self.epoch < self.epochs and self.stopped_by != "time":
+            raise interrupted(f"interrupted in epoch {self.epoch}, after its last step; everything is saved", self.run)
+
+    def test(self) -> TrainResult:
+        """Score the best weights once on the test split."""
+        train_seconds = self.deadline.elapsed_seconds
+        with self.accounting.spending("test"):
+            scores = score(
+                load_checkpoint(self.run.best).model,  # a model of its own: the trained one may be compiled
+                self.loaders.test,
+                classes=len(self.store.classes),
+                device=self.device,
+                flip_average=True,
+                on_progress=self.listeners.on_progress,
+            )
+        config = self.config
+        result = TrainResult(
+            run_dir=self.run.path,
+            checkpoint=self.run.best,
+            model=config.model.label,
+            dataset=self.store.name,
+            synthetic=self.store.synthetic,
+            recipe=config.recipe.name,
+            seed=config.seed,
+            epochs=self.epoch,
+            train_seconds=train_seconds,
+            images_per_second=self.pace.images_per_second,
+            val_accuracy=self.record.best_val_accuracy,
+            test_accuracy=scores.plain.accuracy,
+            test_accuracy_flip_averaged=scores.accuracy_flip_averaged or 0.0,
+            test_loss=scores.plain.loss,
+            stopped_by=self.stopped_by,
+            precision=self.step.config.precision,
+            memory_format=self.step.config.memory_format,
+            time=self.accounting.spent(data=self.loaders.train.seconds),
+            asked_to_stop=self.interrupts.asked,
+            config=config,
+        )
+        self.run.write_summary(result.to_dict())
+        return result
+
+    def _introduce(self) -> None:
+        """Tell the listeners what is trained, on what, and where the run goes."""
+        config, note = self.config, self.listeners.on_note
+        parameters = sum(parameter.numel() for parameter in self.step.model.parameters())
+        note(
+            f"training {config.model.label} ({parameters:,} parameters, recipe {config.recipe.name}) on "
+            f"{len(self.loaders.train_indices):,} images of {dataset_line(self.store)}, {self.device}, "
+            f"precision {config.precision}, {config.memory_format}; everything goes to {self.run.path}"
+        )
+        left_out: tuple[str, ...] = getattr(self.step.model, "optional_prefixes", ())
+        if left_out and config.model.trim_backbone:
+            names = ", ".join(prefix.rstrip(".") for prefix in left_out)
+            note(f"left out, because they never reach the logits: {names} (--full-backbone keeps them)")
+
+    def _profiled(self, steps: int) -> AbstractContextManager[Callable[[], None]]:
+        if not self.config.profile:
+            return nullcontext(lambda: None)
+        return traced_steps(self.run.path / "profile", self.device, steps=steps)
+
+    def _progress(self) -> TrainProgress:
+        return TrainProgress(
+            epoch=self.epoch + 1,
+            epochs=self.epochs,
+            step=self.epoch_step,
+            steps=self.steps_per_epoch,
+            loss=self.train_scores.loss,
+            accuracy=self.train_scores.accuracy,
+            val_accuracies=tuple(self.record.val_accuracies),
+            images_per_second=self.pace.epoch_images_per_second,
+            elapsed_seconds=self.deadline.elapsed_seconds,
+            max_seconds=self.deadline.max_seconds,
+        )
+
+    def _epoch_result(self) -> EpochResult:
+        val_accuracy = self.val_scores.accuracy
+        return EpochResult(
+            epoch=self.epoch + 1,
+            train_loss=self.train_scores.loss,
+            train_accuracy=self.train_scores.accuracy,
+            val_loss=self.val_scores.loss,
+            val_accuracy=val_accuracy,
+            learning_rate=self.rate.current,
+            elapsed_seconds=self.deadline.elapsed_seconds,
+            images_per_second=self.pace.epoch_images_per_second,
+            best=val_accuracy > self.record.best_val_accuracy,
+        )
+
+    def _require_finite(self, result: EpochResult) -> None:
+        """Raise CifarError when the loss or a weight is NaN or infinite.
+
+        oneDNN's poolings and ReLUs can hide a NaN weight from the loss. Only weights that the optimizer updates count:
+        the others may hold anything.
+        """
+        updated = self.step.optimizer.state
+        if not math.isfinite(result.train_loss):
+            lost = f"the training loss became {result.train_loss}"
+        elif not all(bool(weight.isfinite().all()) for weight in updated):
+            lost = "a weight became NaN or infinite"
+        else:
+            return
+        kept = f"; the best weights so far are in {self.run.path}" if self.run.best.exists() else ""
+        raise CifarError(
+            f"{lost} in epoch {result.epoch}", remedy=f"lower --lr (it was {result.learning_rate:g}){kept}"
+        )
+
+    def _save(self, path: Path, *, next_epoch: int) -> None:
+        """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0."""
+        save_checkpoint(
+            path,
+            self.step,
+            self.description,
+            epoch=self.epoch,
+            global_step=self.global_step,
+            loop={
+                "epoch": next_epoch,
+                "stopped_by": self.stopped_by,
+                "loader": self.loaders.train.state_dict(),
+                "deadline": self.deadline.state_dict(),
+                "pace": self.pace.state_dict(),
+                "record": self.record.state_dict(),
+            },
+        )
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        """Continue where a checkpoint was written. Raises CheckpointError where it doesn't fit."""
+        try:
+            restore_step(self.step, content)
+            state = content["loop"]
+            self.epoch, self.global_step = int(state["epoch"]), int(content["global_step"])
+            if state["loader"]["epoch"] == self.epoch:
+                self.loaders.train.load_state_dict(state["loader"])
+                self.epoch_step = int(state["loader"]["next_batch"])
+            self.deadline.load_state_dict(state["deadline"])
+            self.pace.load_state_dict(state["pace"])
+            self.record.load_state_dict(state["record"])
+            had_seconds = content["cifar"]["config"]["recipe"]["max_seconds"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{self.run.last} doesn't fit this run ({str(error).splitlines()[0]})", remedy="start a new run"
+            ) from error
+        if state["stopped_by"] == "time" and self.deadline.max_seconds <= had_seconds:
+            self.stopped_by = "time"
+
+
+def dataset_line(store: Store) -> str:
+    """The dataset's name and where its images come from."""
+    kind = "synthetic, drawn by cifar: not real images" if store.synthetic else f"from {store.provenance.source}"
+    return f"{store.name} ({kind})"

@@ -1,0 +1,66 @@
+"""Throughput of training steps."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+WARM_UP_STEPS = 10
+WINDOW_STEPS = 16
+
+
+def steady_rate(steps: Sequence[tuple[int, float]]) -> float:
+    """Images per second: the median over windows of WINDOW_STEPS after the first WARM_UP_STEPS; 0 for no step.
+
+    steps: (images, seconds) of each. Windows, because batches are made several at a time, so that single steps differ.
+    A run shorter than a window is taken as one.
+    """
+    steady = steps[WARM_UP_STEPS:]
+    windows = [steady[first : first + WINDOW_STEPS] for first in range(0, len(steady), WINDOW_STEPS)]
+    complete = [window for window in windows if len(window) == WINDOW_STEPS] or [steady or steps]
+    rates = [sum(n for n, _ in window) / sum(s for _, s in window) for window in complete if window]
+    return statistics.median(rates) if rates else 0.0
+
+
+class Pace:
+    """Images per second of a run and of its current epoch, waiting for batches included."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[int, float]] = []
+        self._rate_before = 0.0  # of the part of the run before it was resumed
+        self._steady_images, self._steady_seconds = 0, 0.0
+        self._epoch_images, self._epoch_seconds = 0, 0.0
+
+    def start_epoch(self) -> None:
+        self._epoch_images, self._epoch_seconds = 0, 0.0
+
+    def add(self, images: int, seconds: float) -> None:
+        """Count a step."""
+        seconds = max(seconds, 1e-9)
+        self._steps.append((images, seconds))
+        if len(self._steps) > WARM_UP_STEPS:
+            self._steady_images += images
+            self._steady_seconds += seconds
+        self._epoch_images += images
+        self._epoch_seconds += seconds
+
+    @property
+    def images_per_second(self) -> float:
+        """The steady rate since the run was started or resumed; before the first step, that of the part before."""
+        return steady_rate(self._steps) or self._rate_before
+
+    @property
+    def epoch_images_per_second(self) -> float:
+        return self._epoch_images / self._epoch_seconds if self._epoch_seconds else 0.0
+
+    @property
+    def seconds_per_image(self) -> float | None:
+        """Mean after the first WARM_UP_STEPS, which are slow; None until then."""
+        return self._steady_seconds / self._steady_images if self._steady_images else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"images_per_second": self.images_per_second}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._rate_before = float(state["images_per_second"])

@@ -1,0 +1,161 @@
+"""Everything that a run needs before its first step."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from cifar_cli.core.data.config import DataConfig
+from cifar_cli.core.data.dataset import open_dataset
+from cifar_cli.core.data.store import Store
+from cifar_cli.core.models.build import build_model
+from cifar_cli.core.training.batches import Loaders, make_loaders
+from cifar_cli.core.training.checkpoint import read_checkpoint, trained_config
+from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+from cifar_cli.core.training.listeners import SILENT, Listeners
+from cifar_cli.core.training.machine import fast_kernels, prepared_device
+from cifar_cli.core.training.numerics import choose_numerics, require_precision
+from cifar_cli.core.training.recipe import Recipe
+from cifar_cli.core.training.results import Numerics
+from cifar_cli.core.training.run_dir import RunDir, open_run_dir
+from cifar_cli.errors import CheckpointError, CifarError, ConfigError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Prepared:
+    """A model, data and a device, ready to train."""
+
+    config: TrainConfig
+    """With nothing left to choose but the run directory."""
+    model: nn.Module
+    """With its initial weights, on the CPU. Training changes it."""
+    store: Store
+    loaders: Loaders
+    device: torch.device
+    numerics: Numerics
+    """How precision and memory format were chosen."""
+    began: float
+    """When the user's command began, in seconds of time.monotonic()."""
+    checkpoint: dict[str, Any] | None = None
+    """The content of last.ckpt for a run that is continued."""
+
+    def with_recipe(self, recipe: Recipe) -> Prepared:
+        """The same with another batch size or budget. The model and the store are not made again."""
+        config = replace(self.config, recipe=recipe)
+        return replace(self, config=config, loaders=make_loaders(config, self.store, device=self.device))
+
+    def with_seed(self, seed: int, *, began: float) -> Prepared:
+        """The same with other initial weights, order and augmentation, on the same store."""
+        config = replace(self.config, seed=seed)
+        return replace(
+            self,
+            config=config,
+            model=build_model(config.model, seed=seed),
+            loaders=make_loaders(config, self.store, device=self.device),
+            began=began,
+        )
+
+
+def prepare(config: TrainConfig, listeners: Listeners = SILENT) -> Prepared:
+    """Build the model, open the dataset, choose precision and memory format.
+
+    Raises CifarError children for what the user can correct.
+    """
+    began = time.monotonic() if listeners.began is None else listeners.began
+    device = prepared_device(config.device)
+    require_precision(config.precision, device)
+    # The weights come first: if they can't be had, nothing has been downloaded or written.
+    model = build_model(config.model, seed=config.seed)
+    store = open_dataset(config.data, on_progress=listeners.on_progress)
+    fitted = fitted_to(config, store)
+    if fitted != config:
+        config = fitted
+        model = build_model(config.model, seed=config.seed)
+    with fast_kernels(device):
+        numerics = choose_numerics(config, model, classes=len(store.classes), device=device)
+    listeners.on_numerics(numerics)
+    config = replace(config, precision=numerics.precision, memory_format=numerics.memory_format)
+    return Prepared(
+        config=config,
+        model=model,
+        store=store,
+        loaders=make_loaders(config, store, device=device),
+        device=device,
+        numerics=numerics,
+        began=began,
+    )
+
+
+def prepare_resumed(asked: ResumeConfig, listeners: Listeners = SILENT) -> tuple[Prepared, RunDir]:
+    """Read a run's last checkpoint and open its dataset.
+
+    Raises CheckpointError when the directory holds nothing that can be continued, ConfigError for fewer epochs than
+    are done.
+    """
+    began = time.monotonic() if listeners.began is None else listeners.began
+    run = open_run_dir(asked.run_dir)
+    content = read_checkpoint(run.last)
+    config, classes = _continued(run, content)
+    config = _changed(config, asked, epochs_done=int(content["loop"]["epoch"]))
+    device = prepared_device(config.device)
+    store = open_dataset(config.data, on_progress=listeners.on_progress)
+    if store.classes != classes:
+        raise CheckpointError(
+            f"{run.path} was trained on other classes than {store.path} holds",
+            remedy="put the dataset it was trained on back, or start a new run",
+        )
+    assert config.precision != "auto"
+    assert config.memory_format != "auto"
+    prepared = Prepared(
+        config=config,
+        model=build_model(config.model, seed=config.seed),
+        store=store,
+        loaders=make_loaders(config, store, device=device),
+        device=device,
+        numerics=Numerics(precision=config.precision, memory_format=config.memory_format),
+        began=began,
+        checkpoint=content,
+    )
+    return prepared, run
+
+
+def fitted_to(config: TrainConfig, store: Store) -> TrainConfig:
+    """The config with a model for the classes and the image size of the dataset."""
+    model = replace(config.model, classes=len(store.classes), img_size=config.img_size or store.img_size)
+    return replace(config, model=model)
+
+
+def _continued(run: RunDir, content: dict[str, Any]) -> tuple[TrainConfig, tuple[str, ...]]:
+    """The config and the classes of a run's last checkpoint. Raises CheckpointError for another program's file."""
+    try:
+        description = content["cifar"]
+        config = replace(trained_config(description["config"]), run_dir=run.path)
+        classes = tuple(description["classes"])
+    except (KeyError, TypeError, CifarError) as error:
+        raise CheckpointError(f"{run.last} was not written by `cifar train`", remedy="start a new run") from error
+    if "loop" not in content or "auto" in (config.precision, config.memory_format):
+        raise CheckpointError(
+            f"{run.last} was written by an earlier version, whose runs can't be continued",
+            remedy="start a new run; `cifar evaluate` still reads its best weights",
+        )
+    return config, classes
+
+
+def _changed(config: TrainConfig, asked: ResumeConfig, *, epochs_done: int) -> TrainConfig:
+    """The config with what may change when a run is continued."""
+    recipe = config.recipe
+    if asked.max_epochs is not None:
+        if asked.max_epochs < epochs_done:
+            raise ConfigError(
+                f"--max-epochs {asked.max_epochs} is less than the {epochs_done} epochs that are done",
+                remedy=f"pass more than {epochs_done}, or leave it out",
+            )
+        recipe = replace(recipe, max_epochs=asked.max_epochs)
+    if asked.max_seconds is not None:
+        recipe = replace(recipe, max_seconds=asked.max_seconds)
+    data = DataConfig(dataset=config.data.dataset, data_dir=asked.data_dir or config.data.data_dir)
+    return replace(config, recipe=recipe, data=data)

@@ -1,0 +1,143 @@
+"""What a training run answers: choices, progress, epochs, times, the result."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cifar_cli.core.choices import MemoryFormat, Precision
+from cifar_cli.core.plain import plain
+from cifar_cli.core.training.config import TrainConfig
+
+LOSS_TOLERANCE = 0.05
+"""Share of float32's loss by which the loss of another precision may differ after the first steps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NumericsTrial:
+    """A few training steps in one precision and memory format."""
+
+    precision: Precision
+    memory_format: MemoryFormat
+    batch: int
+    """Images per step of the trial; fewer than in training where steps are slow."""
+    images_per_second: float
+    loss: float
+    """Of the last compared step."""
+    agrees: bool
+    """The loss is within LOSS_TOLERANCE of float32's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Numerics:
+    """The precision and memory format of a run."""
+
+    precision: Precision
+    memory_format: MemoryFormat
+    trials: tuple[NumericsTrial, ...] = ()
+    """What the choice was made from; empty where nothing was tried."""
+    remembered_in: Path | None = None
+    """The file with the trials of an earlier run; None where they are new."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochResult:
+    """The figures of one epoch. Accuracies are fractions; train figures are of augmented images during training."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    learning_rate: float
+    elapsed_seconds: float
+    """Since the command began, earlier parts of a resumed run included."""
+    images_per_second: float
+    """Of the training steps alone."""
+    best: bool
+    """No epoch before it had a higher validation accuracy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainProgress:
+    """The state of a run between two steps. Accuracies are fractions."""
+
+    epoch: int
+    epochs: int
+    step: int
+    """Steps done in this epoch, of `steps`."""
+    steps: int
+    loss: float
+    """Mean over the epoch so far, like `accuracy`."""
+    accuracy: float
+    val_accuracies: tuple[float, ...]
+    """Of the finished epochs, the first one first."""
+    images_per_second: float
+    elapsed_seconds: float
+    max_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimeSpent:
+    """Seconds of a run by purpose; their sum is the time from the command to the end of the test.
+
+    On a GPU, forward and backward pass and optimizer are measured in every 50th step, which waits for the device.
+    """
+
+    startup_seconds: float
+    """Everything before the first step, imports included."""
+    data_seconds: float
+    """Waiting for batches."""
+    step_seconds: float
+    """Forward and backward pass."""
+    optimizer_seconds: float
+    """Clipping, update, averaged weights."""
+    metrics_seconds: float
+    """Metrics of the training steps."""
+    validation_seconds: float
+    logging_seconds: float
+    """Records, pictures and checkpoints."""
+    test_seconds: float
+    other_seconds: float
+    """The rest: the loop's own work."""
+
+    @property
+    def total_seconds(self) -> float:
+        return float(sum(asdict(self).values()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """The result of a run. Accuracies are fractions, of the weights with the highest validation accuracy."""
+
+    run_dir: Path
+    checkpoint: Path
+    model: str
+    dataset: str
+    synthetic: bool
+    recipe: str
+    seed: int
+    epochs: int
+    train_seconds: float
+    images_per_second: float
+    """Median over windows of 16 steps, the first ten steps left out."""
+    val_accuracy: float
+    test_accuracy: float
+    test_accuracy_flip_averaged: float
+    """With the probabilities of each image and its mirror image averaged."""
+    test_loss: float
+    stopped_by: Literal["epochs", "time"]
+    precision: Precision
+    memory_format: MemoryFormat
+    time: TimeSpent
+    asked_to_stop: bool
+    """Ctrl-C came when only validation or test were left, which were finished."""
+    config: TrainConfig
+    """What was trained, with nothing left to choose; `to_dict` leaves it to config.yaml."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The documented keys of `--json`."""
+        values: dict[str, Any] = plain(asdict(self))
+        del values["config"], values["asked_to_stop"]
+        return values

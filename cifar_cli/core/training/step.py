@@ -1,0 +1,176 @@
+"""The training step: forward, cross-entropy, backward, clipping, optimizer, averaged weights.
+
+Everything that trains or imitates training runs this step: the loop, the precision trial, the measured and the traced
+step of the memory profiler, and the public LightningModule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
+
+from cifar_cli.core.choices import OptimizerName, Precision
+from cifar_cli.core.models.training_form import LAYOUTS
+from cifar_cli.core.suggest import nearest
+from cifar_cli.core.training.config import StepConfig
+from cifar_cli.core.training.muon import Muon
+from cifar_cli.errors import ConfigError
+
+MOMENTUM = 0.9
+AUTOCAST_DTYPES: dict[Precision, torch.dtype | None] = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
+
+Stage = Literal["forward", "backward", "optimizer", "average"]
+OnStage = Callable[[Stage], None]
+
+
+def _adam(model: nn.Module, config: StepConfig, options: dict[str, Any]) -> Optimizer:
+    return torch.optim.Adam(parameter_groups(model, config.weight_decay), lr=config.learning_rate, **options)
+
+
+def _adamw(model: nn.Module, config: StepConfig, options: dict[str, Any]) -> Optimizer:
+    return torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate, **options)
+
+
+def _sgd(model: nn.Module, config: StepConfig, options: dict[str, Any]) -> Optimizer:
+    groups = parameter_groups(model, config.weight_decay)
+    return torch.optim.SGD(groups, lr=config.learning_rate, momentum=MOMENTUM, nesterov=True, **options)
+
+
+def _muon(model: nn.Module, config: StepConfig, options: dict[str, Any]) -> Optimizer:
+    return Muon(model, lr=config.learning_rate, weight_decay=config.weight_decay)  # has no fused kernel
+
+
+OPTIMIZERS: dict[OptimizerName, Callable[[nn.Module, StepConfig, dict[str, Any]], Optimizer]] = {
+    "adam": _adam,
+    "adamw": _adamw,
+    "sgd": _sgd,
+    "muon": _muon,
+}
+
+
+def make_optimizer(model: nn.Module, config: StepConfig, **options: Any) -> Optimizer:
+    """The optimizer over every trained parameter, with one fused kernel where torch has one.
+
+    options: keywords of torch's constructors in place of `fused`, for example `foreach`. Gradient scaling (float16)
+    unscales inside a fused optimizer, after which gradients can't be clipped; it gets none.
+    Raises ConfigError for an unknown name.
+    """
+    if config.optimizer not in OPTIMIZERS:
+        raise ConfigError(
+            f"there is no optimizer named {config.optimizer!r}", remedy=nearest(config.optimizer, OPTIMIZERS)
+        )
+    return OPTIMIZERS[config.optimizer](model, config, options or {"fused": config.precision != "16"})
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices and kernels with weight decay, biases and normalisation weights without; no group is empty."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in trained if parameter.ndim > 1]
+    others = [parameter for parameter in trained if parameter.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def autocast(precision: Precision, device_type: str) -> AbstractContextManager[Any]:
+    """The context of a forward pass in a precision. Raises ConfigError for an unknown precision."""
+    if precision not in AUTOCAST_DTYPES:
+        raise ConfigError(f"there is no precision {precision!r}", remedy=nearest(precision, get_args(Precision)))
+    dtype = AUTOCAST_DTYPES[precision]
+    return nullcontext() if dtype is None else torch.autocast(device_type, dtype=dtype)
+
+
+def clip_gradients(model: nn.Module, norm: float) -> None:
+    """Scale all gradients in place so that their common L2 norm is at most `norm`."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    # For `null` on a CPU, torch's multi-tensor kernels take four times as long as one tensor after another.
+    nn.utils.clip_grad_norm_(model.parameters(), norm, foreach=False if on_cpu else None)
+
+
+class TrainingStep:
+    """One training step of a model, with its optimizer, gradient scaler and averaged weights.
+
+    model: maps images [B, 3, H, W] to logits [B, K]; it has its training form already and is on its device.
+    optimizer: None makes the config's. on_stage: called with the name of each stage as it begins.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: StepConfig,
+        *,
+        device_type: str,
+        optimizer: Optimizer | None = None,
+        on_stage: OnStage = lambda stage: None,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self.device_type = device_type
+        self.optimizer = make_optimizer(model, config) if optimizer is None else optimizer
+        self.on_stage = on_stage
+        self.layout = LAYOUTS[config.memory_format]
+        self.scaler = torch.amp.GradScaler(device_type, enabled=config.precision == "16" and device_type == "cuda")
+        self.average = None if config.ema_decay is None else averaged(model, config.ema_decay, device_type)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is validated and kept: the averaged weights where there are some."""
+        return self.model if self.average is None else self.average.module
+
+    def __call__(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Update the weights once. Returns the mean loss (a scalar) and the logits [B, K]."""
+        self.on_stage("forward")
+        self.optimizer.zero_grad()
+        loss, logits_BK = self.loss(images_BCHW, labels_B)
+        self.on_stage("backward")
+        self.backward(loss)
+        self.on_stage("optimizer")
+        self.update()
+        if self.average is not None:
+            self.on_stage("average")
+            self.average.update_parameters(self.model)
+        return loss.detach(), logits_BK.detach()
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of a forward pass in the step's precision."""
+        return autocast(self.config.precision, self.device_type)
+
+    def loss(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Forward pass. Returns the mean smoothed cross-entropy (a scalar) and the logits [B, K]."""
+        with self.autocast():
+            logits_BK = self.model(images_BCHW.to(memory_format=self.layout))
+            loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.config.label_smoothing)
+        return loss, logits_BK
+
+    def backward(self, loss: Tensor) -> None:
+        """Set the gradients, scaled where the precision needs it."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def update(self) -> None:
+        """Clip the gradients and update the weights."""
+        if self.config.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            self.clip(self.config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def clip(self, norm: float) -> None:
+        """Clip the gradients to an L2 norm."""
+        clip_gradients(self.model, norm)
+
+
+def averaged(model: nn.Module, decay: float, device_type: str) -> AveragedModel:
+    """A copy of the model whose weights and buffers are an exponential moving average.
+
+    decay: the share of the average that stays at each step.
+    """
+    if device_type == "cuda":
+        return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+    # On a CPU one tensor after another is quicker, as in `clip_gradients`.
+    return AveragedModel(model, avg_fn=get_ema_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]

@@ -1,0 +1,58 @@
+"""`--batch auto`: the batch size, found before training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
+
+from cifar_cli.core.memory.choose import choose_batch
+from cifar_cli.core.memory.config import OptimizerName as MemoryOptimizer
+from cifar_cli.core.memory.config import StepConfig
+from cifar_cli.core.memory.results import BatchChoice
+from cifar_cli.core.training.listeners import Listeners
+from cifar_cli.core.training.prepare import Prepared
+from cifar_cli.errors import ConfigError
+
+
+def with_batch_found(
+    prepared: Prepared, *, keep_steps: bool, listeners: Listeners, choose: Callable[..., BatchChoice] = choose_batch
+) -> Prepared:
+    """The run with the batch size that this machine trains best with, at the same learning rate.
+
+    keep_steps: change the number of epochs so that the number of steps stays.
+    Raises ResourceError when not one image fits, ConfigError on a device whose memory can't be queried.
+    """
+    config, device = prepared.config, prepared.device
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(
+            f"--batch auto can't query the memory of {device.type}", remedy="pass a number, or --device cpu"
+        )
+    assert config.precision != "auto"
+    assert config.memory_format != "auto"
+    images, recipe = len(prepared.loaders.train_indices), config.recipe
+    found = choose(
+        config.model,
+        StepConfig(
+            precision=config.precision,
+            optimizer=cast(MemoryOptimizer, {"muon": "adam"}.get(recipe.optimizer, recipe.optimizer)),
+            channels_last=config.memory_format == "channels-last",
+            clip_norm=recipe.clip_norm,
+        ),
+        device=device.type,
+        memory_format=config.memory_format,
+        most=images,
+        on_progress=listeners.on_progress,
+    )
+    said = f"--batch auto: {found.reason}"
+    chosen = replace(recipe, batch=found.batch)
+    if keep_steps:
+        steps = recipe.max_epochs * math.ceil(images / recipe.batch)
+        chosen = replace(chosen, max_epochs=max(1, round(steps / math.ceil(images / found.batch))))
+        said += (
+            f"; learning rate and number of steps stay, so {recipe.max_epochs} epochs at batch "
+            f"{recipe.batch} become {chosen.max_epochs}"
+        )
+    listeners.on_note(said)
+    return prepared.with_recipe(chosen)

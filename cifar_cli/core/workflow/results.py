@@ -1,0 +1,56 @@
+"""What `cifar train` answers as a whole."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from cifar_cli.core.training.results import TrainResult
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Utilization:
+    """How much of the machine's arithmetic the training steps used. Rates in floating-point operations per second."""
+
+    achieved_flops_per_second: float
+    """Of the training steps, counted as `cifar summarize` counts them."""
+    matmul_flops_per_second: float
+    """The highest rate of a large matrix product in the same precision, measured at the end of the run."""
+
+    @property
+    def share(self) -> float:
+        return self.achieved_flops_per_second / self.matmul_flops_per_second
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainReport:
+    """The results of all seeds."""
+
+    results: tuple[TrainResult, ...]
+    utilization: Utilization | None
+    """Of the last run; None where it couldn't be measured."""
+
+    def mean(self, name: str) -> float:
+        """Mean of a field of the results over the seeds."""
+        return statistics.fmean(getattr(result, name) for result in self.results)
+
+    def deviation(self, name: str) -> float:
+        """Sample standard deviation over the seeds; 0 for a single one."""
+        values = [getattr(result, name) for result in self.results]
+        return statistics.stdev(values) if len(values) > 1 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The documented keys of `--json`; with several seeds the last run's, with means in place of accuracies."""
+        last = self.results[-1].to_dict()
+        used = self.utilization
+        document = last | {
+            "achieved_flops_per_second": used and used.achieved_flops_per_second,
+            "matmul_flops_per_second": used and used.matmul_flops_per_second,
+        }
+        if len(self.results) > 1:
+            accuracies = [name for name in last if "accuracy" in name]
+            document |= {name: self.mean(name) for name in accuracies}
+            document |= {f"{name}_standard_deviation": self.deviation(name) for name in accuracies}
+            document["runs"] = [result.to_dict() for result in self.results]
+        return document

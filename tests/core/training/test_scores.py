@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cifar_cli.core.training.scores import Scores
+
+
+@pytest.mark.parametrize("read_every", [1, 2, 10])
+def test_scores_are_those_of_all_images_together_however_often_they_are_read(read_every: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores, sizes = Scores(3), [4, 4, 4, 1]
+    batches = [(torch.randn(n, 3, generator=generator), torch.randint(3, (n,), generator=generator)) for n in sizes]
+    for turn in range(2):  # a second pass after a reset begins from nothing
+        scores.reset()
+        for place, (logits, labels) in enumerate(batches):
+            scores.update(F.cross_entropy(logits, labels), logits, labels)
+            if place % read_every == 0:
+                assert scores.accuracy >= 0
+        logits, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        assert scores.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-6), turn
+        assert scores.accuracy == pytest.approx(float((logits.argmax(dim=1) == labels).double().mean()))
+        assert int(scores.matrix_KK.sum()) == sum(sizes)
+        assert scores.matrix_KK.sum(dim=1).tolist() == torch.bincount(labels, minlength=3).tolist()
+
+
+def test_how_often_a_loss_is_read_changes_no_digit_of_it() -> None:
+    losses = torch.rand(500, generator=torch.Generator().manual_seed(0))
+    often, once = Scores(3), Scores(3)
+    for loss in losses:
+        for scores in (often, once):
+            scores.update(loss, torch.eye(3), torch.arange(3))
+        assert often.loss > 0
+    assert often.loss == once.loss
+
+
+def test_scores_kept_in_inference_mode_can_be_read_outside_of_it() -> None:
+    with torch.inference_mode():
+        scores, logits, labels = Scores(3), torch.eye(3), torch.arange(3)
+        scores.update(F.cross_entropy(logits, labels), logits, labels)
+    assert scores.accuracy == 1

@@ -1,0 +1,134 @@
+"""Pace, deadline and accounting, on a clock that the tests move."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cifar_cli.core.training.accounting import SAMPLED, Accounting
+from cifar_cli.core.training.deadline import Deadline
+from cifar_cli.core.training.pace import WARM_UP_STEPS, WINDOW_STEPS, Pace, steady_rate
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def deadline_of(clock: Clock, max_seconds: float, *, val_images: int = 5000, test_images: int = 40_000) -> Deadline:
+    return Deadline(
+        max_seconds,
+        began=clock.now,
+        clock=clock,
+        val_images=val_images,
+        test_per_validation=test_images / val_images,
+    )
+
+
+def test_a_slow_first_step_does_not_end_a_run(clock: Clock) -> None:
+    deadline, pace = deadline_of(clock, 120), Pace()
+    for seconds in [30.0] + [0.1] * 30:
+        clock.now += seconds
+        pace.add(100, seconds)
+        assert not deadline.is_reached(pace.seconds_per_image)
+
+
+def test_the_end_leaves_time_for_validation_and_test_as_long_as_the_last_validation_took(clock: Clock) -> None:
+    deadline, pace = deadline_of(clock, 100, val_images=100, test_images=200), Pace()
+    deadline.validation_seconds = 4.0  # for 100 images: 12 s for validation and test, 15 s with the margin
+    clock.now += 4.0
+    while not deadline.is_reached(pace.seconds_per_image):
+        clock.now += 1.0
+        pace.add(100, 1.0)
+    assert 84 <= deadline.elapsed_seconds <= 86
+
+
+def test_before_the_first_validation_its_time_is_guessed_from_the_steps(clock: Clock) -> None:
+    deadline = deadline_of(clock, 100, val_images=100, test_images=100)
+    assert deadline.share_used(None) == 0
+    clock.now += 40
+    assert deadline.share_used(None) == pytest.approx(0.4)
+    # 100 images of validation and as many of test, at a third of 0.3 s each, and a quarter more to be safe
+    assert deadline.share_used(0.3) == pytest.approx(40 / (100 - 1.25 * 20))
+
+
+def test_a_resumed_run_goes_on_counting(clock: Clock) -> None:
+    deadline, pace = deadline_of(clock, 60), Pace()
+    deadline.load_state_dict({"elapsed_seconds": 59.5})
+    pace.load_state_dict({"images_per_second": 70.0})
+    assert pace.images_per_second == 70
+    clock.now += 1
+    assert deadline.elapsed_seconds == 60.5
+    assert deadline.is_reached(None)
+
+
+def test_the_rate_is_the_median_over_windows_after_the_first_ten_steps() -> None:
+    slow_start = [(100, 10.0)] * WARM_UP_STEPS
+    every_eighth_waits = [(100, 8.0 if step % 8 == 0 else 1.0) for step in range(2 * WINDOW_STEPS)]
+    a_pause = [(100, 100.0)] * WINDOW_STEPS
+    assert steady_rate(slow_start + every_eighth_waits + a_pause) == pytest.approx(100 * 8 / 15)
+
+
+@pytest.mark.parametrize(("steps", "rate"), [([], 0.0), ([(10, 2.0)], 5.0), ([(10, 2.0)] * 10 + [(10, 1.0)] * 3, 10.0)])
+def test_a_run_shorter_than_a_window_has_a_rate(steps: list[tuple[int, float]], rate: float) -> None:
+    assert steady_rate(steps) == pytest.approx(rate)
+
+
+def test_an_epoch_s_rate_starts_anew() -> None:
+    pace = Pace()
+    pace.add(100, 10.0)
+    pace.start_epoch()
+    assert pace.epoch_images_per_second == 0
+    pace.add(100, 1.0)
+    assert pace.epoch_images_per_second == 100
+
+
+def take_step(accounting: Accounting, clock: Clock, **seconds: float) -> None:
+    accounting.start_step()
+    for stage, spent in seconds.items():
+        accounting.enter(stage)  # type: ignore[arg-type]
+        clock.now += spent
+    accounting.end_step()
+
+
+def test_the_parts_of_the_time_add_up_to_the_total(clock: Clock) -> None:
+    accounting = Accounting(torch.device("cpu"), clock)
+    accounting.add("startup", 5.0)
+    with accounting.spending("fit"):
+        for _ in range(10):
+            clock.now += 0.4  # waiting for a batch
+            take_step(accounting, clock, forward=0.5, backward=1.0, optimizer=0.3, average=0.2)
+            with accounting.spending("metrics"):
+                clock.now += 0.1
+        with accounting.spending("validation"):
+            clock.now += 3.0
+        with accounting.spending("logging"):
+            clock.now += 1.0
+        clock.now += 0.7
+    with accounting.spending("test"):
+        clock.now += 2.0
+    spent = accounting.spent(data=4.0)
+    assert spent.step_seconds == pytest.approx(15.0)
+    assert spent.optimizer_seconds == pytest.approx(5.0)
+    assert spent.metrics_seconds == pytest.approx(1.0)
+    assert (spent.validation_seconds, spent.logging_seconds) == (pytest.approx(3.0), pytest.approx(1.0))
+    assert spent.other_seconds == pytest.approx(0.7)
+    assert spent.total_seconds == pytest.approx(clock.now - 1000.0 + 5.0)
+
+
+def test_on_a_gpu_the_stages_of_some_steps_stand_for_all(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    accounting = Accounting(torch.device("cuda"), clock)
+    for step in range(2 * SAMPLED):
+        take_step(accounting, clock, forward=2.0 if step % SAMPLED == 0 else 0.0, backward=0.0)
+    assert accounting.spent(data=0.0).step_seconds == pytest.approx(2 * SAMPLED * 2.0)

@@ -1,0 +1,182 @@
+"""The pages: each command in them is parsed, each option, link and file they name exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from cifar_cli.app import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ALL_PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
+
+UsageError: Any = typer.BadParameter.__bases__[0]  # Typer exports only this child of it
+FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"(?:^ {4}\S.*\n)+", re.MULTILINE)
+INLINE = re.compile(r"`([^`]+)`")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+PLACEHOLDERS = {
+    "RUN_DIR": "runs/20261124-093000-null",
+    "FILE.png": "figure.png",
+    "FILE": "policy.json",
+    "HH:MM:SS": "00:20:00",
+    "COMMAND": "train",
+    "NAME": "null",
+    "PATH": "pets",
+    "DIR": "data",
+    "N": "3",
+}
+
+
+def blocks(text: str) -> list[str]:
+    return [match.group(match.lastindex or 0) for pattern in (FENCED, INDENTED) for match in pattern.finditer(text)]
+
+
+def code_lines(text: str) -> list[str]:
+    """Lines of code blocks, and inline code; a line of a shell's session without its prompt and comment."""
+    lines = [part for block in blocks(text) for line in block.splitlines() for part in line.split(" && ")]
+    inline = [" ".join(code.split()) for code in INLINE.findall(FENCED.sub("", text))]
+    return [re.split(r"\s+#", line)[0].strip().removeprefix("$ ") for line in lines] + inline
+
+
+def filled(words: list[str]) -> list[list[str]]:
+    """The words without placeholders; one list for each combination of alternatives such as `bundled|none`."""
+    return [
+        [PLACEHOLDERS.get(word, word) for word in choice] for choice in product(*(word.split("|") for word in words))
+    ]
+
+
+def commands(page: Path) -> list[str]:
+    lines = code_lines(page.read_text(encoding="utf-8"))
+    return list(dict.fromkeys(line for line in lines if line.startswith("cifar ")))
+
+
+def options(page: Path) -> list[str]:
+    """Inline code that begins with an option."""
+    return list(dict.fromkeys(line for line in code_lines(page.read_text("utf-8")) if re.match(r"--?[a-z]", line)))
+
+
+def cases(found: Any, pages: list[Path] = PAGES) -> list[Any]:
+    return [pytest.param(page, item, id=f"{page.name}: {item}") for page in pages for item in found(page)]
+
+
+def parse(words: list[str]) -> None:
+    """Parse a command line as `cifar` does, without running the command. Raises what the parser raises."""
+    group: Any = typer.main.get_command(app)
+    with suppress(typer.Exit):  # --help
+        context = group.make_context("cifar", list(words))
+        name, command, rest = group.resolve_command(context, list(words))
+        command.make_context(name, rest, parent=context)
+
+
+def commands_with(option: str) -> list[list[str]]:
+    """The start of a command line for every command that has the option: its name and what it requires."""
+    group: Any = typer.main.get_command(app)
+    return [
+        [
+            name,
+            *(
+                word
+                for needed in command.params
+                if needed.required and option not in needed.opts
+                for word in minimal(needed)
+            ),
+        ]
+        for name, command in group.commands.items()
+        if any(option in (*parameter.opts, *parameter.secondary_opts) for parameter in command.params)
+    ]
+
+
+def minimal(needed: Any) -> list[str]:
+    return ["null"] if needed.param_type_name == "argument" else [needed.opts[0], "null"]
+
+
+def accepted(words: list[str]) -> bool:
+    try:
+        parse(words)
+    except UsageError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("page", "line"), cases(commands))
+def test_the_command_line_in_the_page_is_accepted(page: Path, line: str) -> None:
+    for words in filled(shlex.split(line)[1:]):
+        parse(words)
+
+
+@pytest.mark.parametrize(("page", "line"), cases(options))
+def test_a_command_takes_the_options_in_the_page(page: Path, line: str) -> None:
+    for words in filled(shlex.split(line)):
+        starts = commands_with(words[0])
+        assert starts, f"no command has {words[0]}"
+        if len(words) > 1:
+            assert any(accepted([*start, *words]) for start in starts), words
+
+
+def test_an_unknown_option_and_a_wrong_value_are_noticed() -> None:
+    with pytest.raises(UsageError, match="--colour"):
+        parse(["train", "--colour", "blue"])
+    assert not accepted(["train", "--seed", "blue"])
+    assert accepted(["train", "--seed", "7"])
+    assert not commands_with("--colour")
+    assert commands_with("--top") == [["summarize", "--model", "null"]]
+
+
+@pytest.mark.parametrize(
+    ("page", "line"),
+    cases(lambda page: [line for line in code_lines(page.read_text("utf-8")) if "benchmarks/" in line]),
+)
+def test_the_benchmark_in_the_page_exists_with_its_options(page: Path, line: str) -> None:
+    words = shlex.split(line)
+    (script,) = (word for word in words if word.startswith("benchmarks/"))
+    source = (ROOT / script).read_text(encoding="utf-8")
+    for option in (word for word in words if word.startswith("--")):
+        assert f'"{option}"' in source
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
+def test_links_between_the_pages_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path) if path else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file.read_text(encoding="utf-8")), target
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, waiting = set[Path](), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop().resolve()
+        if page.suffix == ".md" and page not in reached:
+            reached.add(page)
+            links = LINK.findall(page.read_text(encoding="utf-8"))
+            waiting += [page.parent / link.split("#")[0] for link in links if "://" not in link and link[0] != "#"]
+    assert {page.resolve() for page in ALL_PAGES} <= reached
+
+
+@pytest.mark.parametrize("walk", ["image", "flag"])
+def test_a_walk_names_existing_files_and_none_twice(walk: str) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    part = text.partition(f"<!-- {walk} walk begins -->")[2].partition(f"<!-- {walk} walk ends -->")[0]
+    files = re.findall(r"^\d+\. `([^`]+)`", part, re.MULTILINE)
+    assert len(files) >= 5
+    assert len(set(files)) == len(files)
+    assert [file for file in files if not (ROOT / file).is_file()] == []
