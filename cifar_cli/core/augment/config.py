@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cifar_cli.core.augment.policy import policy_of
-from cifar_cli.core.choices import PipelineName, names, require_choice
+from cifar_cli.core.choices import PipelineName, require_choice
 from cifar_cli.errors import ConfigError
 
-PIPELINES = names(PipelineName)
 MAX_IMAGES = 64  # rows or columns of a picture; more would be too small to see
 
 
