@@ -75,13 +75,6 @@ class BatchLoader:
     _order: tuple[int, Tensor] | None = field(default=None, init=False)
     """An epoch and the order that was drawn for it."""
 
-    batch_sampler = None  # Lightning asks every loader for one
-
-    @property
-    def sampler(self) -> BatchLoader:
-        """Itself: Lightning looks for `set_epoch` on a loader's sampler."""
-        return self
-
     def __post_init__(self) -> None:
         assert self.batch >= 1, self.batch
         assert 0 <= self.rank < self.world_size, (self.rank, self.world_size)

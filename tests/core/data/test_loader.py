@@ -1,11 +1,9 @@
 """A batch is a function of (seed, epoch, batch index) alone."""
 
-import lightning
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from cifar_cli.core.augment.batched import BatchedPipeline
 from cifar_cli.core.augment.per_image import PerImagePipeline
@@ -141,105 +139,31 @@ def test_one_call_makes_at_most_sixteen_batches():
     assert recording.sizes == [1, 2, 4, 8, 16, 16, 3]
 
 
-def test_a_restored_loader_continues_with_the_next_batch():
-    complete = list(loader())
-    stopped = loader()
-    for _, _batch in zip(range(3), stopped, strict=False):
+def epochs(batches, count):
+    return [each for _ in range(count) for each in batches]
+
+
+@pytest.mark.parametrize(("kind", "options"), [(BatchLoader, {}), (WorkerLoader, {"workers": 1})])
+@pytest.mark.parametrize("seen", [3, 7, 10])  # in the first epoch, after its last batch, in the second epoch
+def test_a_restored_loader_continues_with_the_next_batch(kind, options, seen):
+    complete, stopped, resumed = epochs(loader(), 3), loader(kind, **options), loader(kind, **options)
+    for _, _batch in zip(range(seen), (each for _ in range(2) for each in stopped), strict=False):
         state = stopped.state_dict()
-    resumed = loader()
     resumed.load_state_dict(state)
+    assert same(epochs(resumed, 2 if seen >= 7 else 3), complete[seen:])
+
+
+def test_choosing_the_restored_epoch_keeps_the_restored_position():
+    resumed = loader()
+    resumed.load_state_dict({"epoch": 0, "next_batch": 3})
     resumed.set_epoch(0)
-    assert same(resumed, complete[3:])
+    assert same(resumed, list(loader())[3:])
+    resumed.load_state_dict({"epoch": 0, "next_batch": 3})
+    resumed.set_epoch(1)
+    assert same(resumed, epochs(loader(), 2)[7:])
 
 
 def test_a_pass_after_an_abandoned_one_starts_from_the_first_batch():
     batches = loader()
     next(iter(batches))
     assert same(batches, loader())
-
-
-class Recorder(lightning.LightningModule):
-    """Keeps the labels of every training batch it is given."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(1, 1)
-        self.seen = []
-
-    def training_step(self, batch, index):
-        self.seen.append((self.current_epoch, index, batch[1].tolist(), batch[0].double().sum().item()))
-        return self.layer(batch[0].mean().reshape(1, 1)).sum()
-
-    def validation_step(self, batch, index):
-        self.seen.append(("val", index, batch[1].tolist(), batch[0].double().sum().item()))
-
-    test_step = validation_step
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.0)
-
-
-class PowerCut(Exception):
-    """Ends a run without Lightning's tidying up."""
-
-
-class SaveThenCut(lightning.Callback):
-    """Saves a checkpoint after a step, as ModelCheckpoint does, trains on and is cut off."""
-
-    def __init__(self, path, *, save_at, cut_at):
-        self.path, self.save_at, self.cut_at = path, save_at, cut_at
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.save_at:
-            trainer.save_checkpoint(self.path)
-        if trainer.global_step == self.cut_at:
-            raise PowerCut
-
-
-def fit(recorder, batches, folder, *, callbacks=(), resume=None):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = lightning.Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        max_epochs=3,
-        enable_checkpointing=False,
-        callbacks=list(callbacks),
-        **quiet,
-    )
-    trainer.fit(recorder, batches, ckpt_path=resume, weights_only=True if resume else None)
-
-
-@pytest.mark.parametrize(("kind", "options"), [(BatchLoader, {}), (WorkerLoader, {"workers": 1})])
-@pytest.mark.parametrize("save_at", [7, 10])  # after an epoch's last batch; in the middle of the second epoch
-def test_lightning_goes_on_with_the_batches_it_had_not_seen(tmp_path, kind, options, save_at):
-    whole, first, second = Recorder(), Recorder(), Recorder()
-    fit(whole, loader(), tmp_path)
-    saved = tmp_path / "middle.ckpt"
-    with pytest.raises(PowerCut):
-        fit(first, loader(kind, **options), tmp_path, callbacks=[SaveThenCut(saved, save_at=save_at, cut_at=12)])
-    fit(second, loader(kind, **options), tmp_path, resume=saved)
-    assert len(whole.seen) == 21
-    assert first.seen[:save_at] + second.seen == whole.seen
-
-
-@pytest.mark.parametrize(("kind", "options"), [(BatchLoader, {}), (WorkerLoader, {"workers": 1})])
-@pytest.mark.parametrize("stage", ["validate", "test"])
-def test_lightning_takes_the_loaders_for_validation_and_test(tmp_path, kind, options, stage):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = lightning.Trainer(default_root_dir=tmp_path, accelerator="cpu", enable_checkpointing=False, **quiet)
-    recorder = Recorder()
-    getattr(trainer, stage)(recorder, loader(kind, shuffle=False, **options))
-    assert [labels for _, _, labels, _ in recorder.seen] == [part.tolist() for part in LABELS.split(8)]
-
-
-def test_lightning_validates_between_epochs_without_a_warning(tmp_path, recwarn):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = lightning.Trainer(
-        default_root_dir=tmp_path, accelerator="cpu", max_epochs=2, enable_checkpointing=False, **quiet
-    )
-    recorder = Recorder()
-    trainer.fit(recorder, loader(), loader(shuffle=False))
-    validated = [labels for stage, _, labels, _ in recorder.seen if stage == "val"]
-    assert validated[2:9] == validated[9:] == [part.tolist() for part in LABELS.split(8)]  # 2 of the sanity check
-    assert [stage for stage, *_ in recorder.seen if stage != "val"] == [0] * 7 + [1] * 7
-    assert not [warning for warning in recwarn if "sampler" in str(warning.message) or "shuffl" in str(warning.message)]
