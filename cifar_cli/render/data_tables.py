@@ -65,7 +65,9 @@ def _facts(dataset: DatasetSummary) -> Table:
         table.add_row("resized", _images(dataset.provenance.resized_images))
     if dataset.provenance.skipped_images:
         table.add_row("left out", f"{_images(dataset.provenance.skipped_images)}, unreadable")
-    table.add_row("store", f"{escape(str(dataset.path))} ({dataset.size_bytes / 1e6:,.1f} MB)")
+    megabytes = dataset.size_bytes / 1e6
+    store_size = f"{megabytes:,.1f} MB" if megabytes >= 1 else f"{megabytes * 1000:,.1f} kB"
+    table.add_row("store", f"{escape(str(dataset.path))} ({store_size})")
     return table
 
 

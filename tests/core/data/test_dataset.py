@@ -74,7 +74,7 @@ class TestOpen:
             open_dataset(DataConfig(data_dir=tmp_path), archives=without_mirrors)
         assert datasets_in(tmp_path) == ["shapes"]
 
-    def test_a_first_import_reads_the_header_of_the_store_once(self, make_tree, tmp_path):
+    def test_a_first_import_reads_the_header_of_the_store_once_and_loads_no_torch(self, make_tree, tmp_path):
         """The audit hook sees every open() of Python; safetensors maps the file without one."""
         top = make_tree()
         script = (
@@ -87,6 +87,7 @@ class TestOpen:
             "sys.addaudithook(hook)\n"
             f"data = DataConfig(dataset='pets', data_dir=Path({str(tmp_path / 'data')!r}))\n"
             f"import_dataset(ImportConfig(data=data, sources=({str(top)!r},)))\n"
+            "assert 'torch' not in sys.modules, 'an import needs no torch'\n"
             "open_dataset(data)\n"
             "print(len(opened))"
         )

@@ -52,7 +52,7 @@ def lay_out(origin: str, names: Iterable[str], *, expected_classes: tuple[str, .
         if len(part) != 3 or part[0] not in SPLITS:
             raise DataError(f"{origin}: {name} is not in a train/CLASS or test/CLASS folder", remedy=LAYOUT_REMEDY)
     found = {split: {part[1] for part in parts.values() if part[0] == split} for split in SPLITS}
-    _refuse_empty_classes(origin, (PurePosixPath(name).parts[top:] for name in names if name.endswith("/")), found)
+    _reject_empty_classes(origin, (PurePosixPath(name).parts[top:] for name in names if name.endswith("/")), found)
     _require_same_classes(origin, found)
     classes = tuple(sorted(found["train"]))
     if expected_classes is not None:
@@ -101,7 +101,7 @@ def _require_splits(origin: str, parts: list[tuple[str, ...]]) -> None:
     )
 
 
-def _refuse_empty_classes(origin: str, folders: Iterable[tuple[str, ...]], found: dict[str, set[str]]) -> None:
+def _reject_empty_classes(origin: str, folders: Iterable[tuple[str, ...]], found: dict[str, set[str]]) -> None:
     for part in folders:
         if len(part) == 2 and part[0] in SPLITS and part[1] not in found[part[0]] and not part[1].startswith("."):
             raise DataError(
