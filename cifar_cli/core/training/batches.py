@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cifar_cli.core.augment.batched import BatchedPipeline, EvalTransform
-from cifar_cli.core.augment.policy import policy_of
+from cifar_cli.core.augment.policy import Policy, policy_of
+from cifar_cli.core.choices import PipelineName
 from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
 from cifar_cli.core.data.loader import BatchLoader, Transform, WorkerLoader
 from cifar_cli.core.data.splits import stratified_split
@@ -36,27 +38,46 @@ def make_loaders(config: TrainConfig, store: Store, *, device: torch.device) -> 
     Raises DataError when the training images can't be split, AugmentError and ConfigError for a bad policy.
     """
     split = stratified_split(store.train.labels_N)
-    batched = config.pipeline == "batched"
-    train = resident(store.train, device)
     only = config.recipe.batch if config.fast_dev_run else None
     train_indices, val_indices = split.train_indices[:only], split.val_indices[:only]
-    make = BatchLoader if batched else partial(WorkerLoader, workers=config.workers)
-    part = train if batched else store.train
+    on_device = resident(store.train, device)
     return Loaders(
-        train=make(
-            part.images_NHWC,
-            part.labels_N,
+        train=train_loader(
+            on_device if config.pipeline == "batched" else store.train,
             train_indices,
+            policy=config.augment_file or policy_of(config.recipe.policy),
+            img_size=config.model.img_size,
             batch=config.recipe.batch,
-            transform=_train_transform(config),
             seed=config.seed,
-            shuffle=True,
+            pipeline=config.pipeline,
+            workers=config.workers,
         ),
-        val=eval_loader(train, val_indices, img_size=config.model.img_size),
+        val=eval_loader(on_device, val_indices, img_size=config.model.img_size),
         test=loader_of_test(store, img_size=config.model.img_size, device=device, images=only),
         train_indices=train_indices,
         val_indices=val_indices,
     )
+
+
+def train_loader(
+    part: Part,
+    indices: Tensor,
+    *,
+    policy: Policy | Path,
+    img_size: int,
+    batch: int,
+    seed: int,
+    pipeline: PipelineName,
+    workers: int,
+) -> BatchLoader:
+    """Shuffled and augmented batches of the rows `indices`.
+
+    policy: a declared one, or a file of `A.save` for the albumentations pipeline. Raises AugmentError for a bad file.
+    """
+    make, transform = BatchLoader, _transform(policy, img_size, pipeline)
+    if pipeline == "albumentations":
+        make = partial(WorkerLoader, workers=workers)  # type: ignore[assignment]
+    return make(part.images_NHWC, part.labels_N, indices, batch=batch, transform=transform, seed=seed, shuffle=True)
 
 
 def loader_of_test(
@@ -80,11 +101,11 @@ def resident(part: Part, device: torch.device) -> Part:
     return Part(images_NHWC=part.images_NHWC.to(device), labels_N=part.labels_N.to(device))
 
 
-def _train_transform(config: TrainConfig) -> Transform:
-    size = config.model.img_size
-    if config.pipeline == "batched":
-        return BatchedPipeline(policy_of(config.recipe.policy), size, CIFAR10_MEAN, CIFAR10_STD)
+def _transform(policy: Policy | Path, img_size: int, pipeline: PipelineName) -> Transform:
+    if pipeline == "batched":
+        assert isinstance(policy, Policy), "TrainConfig refuses policy files for the batched pipeline"
+        return BatchedPipeline(policy, img_size, CIFAR10_MEAN, CIFAR10_STD)
     from cifar_cli.core.augment.per_image import PerImagePipeline, load_policy
 
-    policy = load_policy(config.augment_file) if config.augment_file else policy_of(config.recipe.policy)
-    return PerImagePipeline(policy, size, CIFAR10_MEAN, CIFAR10_STD)
+    loaded = load_policy(policy) if isinstance(policy, Path) else policy
+    return PerImagePipeline(loaded, img_size, CIFAR10_MEAN, CIFAR10_STD)

@@ -103,9 +103,14 @@ def validate(
     model.eval()
     for images_BCHW, labels_B in batches:
         with autocast:
-            logits_BK = model(images_BCHW.to(memory_format=layout))
-            loss = F.cross_entropy(logits_BK, labels_B)
-        scores.update(loss, logits_BK, labels_B)
+            evaluation_step(model, images_BCHW.to(memory_format=layout), labels_B, scores)
+
+
+def evaluation_step(model: nn.Module, images_BCHW: Tensor, labels_B: Tensor, scores: Scores) -> Tensor:
+    """Add the scores of a batch. Returns the logits [B, K]."""
+    logits_BK: Tensor = model(images_BCHW)
+    scores.update(F.cross_entropy(logits_BK, labels_B), logits_BK, labels_B)
+    return logits_BK
 
 
 @torch.inference_mode()
@@ -124,8 +129,7 @@ def score(
     scores = Scores(classes).to(device)
     right = torch.zeros((), dtype=torch.long, device=device)
     for done, (images_BCHW, labels_B) in enumerate(loader, start=1):
-        logits_BK: Tensor = model(images_BCHW)
-        scores.update(F.cross_entropy(logits_BK, labels_B), logits_BK, labels_B)
+        logits_BK = evaluation_step(model, images_BCHW, labels_B, scores)
         if flip_average:
             both_BK = logits_BK.softmax(dim=1) + model(images_BCHW.flip(3)).softmax(dim=1)
             right += (both_BK.argmax(dim=1) == labels_B).sum()
