@@ -114,6 +114,6 @@ def _check(data: DataConfig, *, as_json: bool) -> None:
         console.show(data_tables.checked(result))
     if not result.whole:
         raise DataError(
-            f"{result.dataset.path} is not whole: {'; '.join(result.problems)}",
+            f"{result.dataset.path} is not intact: {'; '.join(result.problems)}",
             remedy=f"fetch or import it again: `{result.dataset.command_again}`",
         )
