@@ -63,6 +63,9 @@ class MemoryRequest:
 
     def __post_init__(self) -> None:
         require_choice("--device", self.device, DeviceChoice)
+        for batch in self.batches:
+            if batch < 1:
+                raise ConfigError(f"--batch {batch} holds no image", remedy="pass 1 or more, for example --batch 128")
         if self.device == "mps":
             raise ConfigError("the memory of an MPS device can't be measured", remedy="pass --device cpu, cuda or auto")
         if self.gpu is not None and self.memory_bytes is not None:

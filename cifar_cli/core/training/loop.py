@@ -127,14 +127,10 @@ class Loop:
         self.interrupts = Interrupts()
         if prepared.checkpoint is not None:
             self._restore(prepared.checkpoint)
-        run.write_config(
-            self.description
-            | {
-                "device": str(device),
-                "torch": str(torch.__version__),
-                "trials": [asdict(trial) for trial in prepared.numerics.trials],
-            }
-        )
+        environment: dict[str, Any] = {"device": str(device), "torch": str(torch.__version__)}
+        if prepared.checkpoint is None:
+            environment["trials"] = [asdict(trial) for trial in prepared.numerics.trials]
+        run.write_config(self.description | environment)
         self.began = prepared.began
 
     def train(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -46,6 +47,9 @@ class RunDir:
         return self.checkpoints / "last.ckpt"
 
     def write_config(self, config: dict[str, Any]) -> None:
+        """Write config.yaml; keys of an existing one that `config` lacks stay."""
+        with suppress(OSError, yaml.YAMLError, TypeError):
+            config = yaml.safe_load(self.config.read_text(encoding="utf-8")) | config
         self.config.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
