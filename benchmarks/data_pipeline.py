@@ -1,9 +1,9 @@
-"""Images per second of both pipelines, each given the whole machine: `python benchmarks/data_pipeline.py`.
+"""Images per second of both pipelines, each with all cores: `python benchmarks/data_pipeline.py`.
 
-Batched runs in this process with one thread per core, albumentations in one worker process per core, OpenCV's own
-threads off. Both carry out the same policy on the same uint8 images, end with normalised batches in this process (what
-a DataLoader costs to get them there is counted) and take turns, so that what else the machine does meets both. The last
-column is albumentations in this process on one core: times the cores, what it would give if workers cost nothing.
+Batched runs in this process with one thread per core, albumentations in one worker process per core with OpenCV's own
+threads off. Both apply the same policy to the same uint8 images and end with normalised batches in this process, so the
+cost of a DataLoader is included. They take turns, so that other load on the machine affects both. The last column is
+albumentations in this process on one core; multiplied by the cores, it is the limit for workers without overhead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cifar_cli.core.data.loader import BatchLoader, WorkerLoader
 
 
 def seconds(loader: BatchLoader) -> float:
-    """One pass."""
+    """Wall-clock seconds of one pass."""
     start = time.perf_counter()
     for _batch in loader:
         pass
@@ -34,13 +34,13 @@ def seconds(loader: BatchLoader) -> float:
 
 
 def images_per_second(loaders: list[BatchLoader], images: int, passes: int) -> list[float]:
-    """Of each loader the median over the passes, after one that warms up (and starts the workers)."""
+    """The median over the passes, for each loader, after one warm-up pass that also starts the workers."""
     rounds = [[images / seconds(loader) for loader in loaders] for _ in range(passes + 1)]
     return [statistics.median(rates) for rates in zip(*rounds[1:], strict=True)]
 
 
 def on_one_core(loader: BatchLoader, images: int) -> float:
-    """Images per second of a loader without workers, OpenCV and torch kept to one thread."""
+    """Images per second of a loader without workers, with OpenCV and torch limited to one thread."""
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -59,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.cores)
     count = options.images
-    # Smooth images in place of noise, which has no two neighbouring pixels alike and is nobody's data.
+    # Smooth images, because noise, where all neighbouring pixels differ, is not like real data.
     coarse = torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(0)) * 255
     fine = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear")
     images = fine.to(torch.uint8).permute(0, 2, 3, 1).contiguous()

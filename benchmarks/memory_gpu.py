@@ -1,12 +1,11 @@
 """Predicted against measured memory of real training steps on this machine's CUDA GPU; writes docs/memory-accuracy.md.
 
-    python benchmarks/memory_gpu.py [--batches 16,64,128,256,512] [--page docs/memory-accuracy.md] [--skip-largest]
+    python benchmarks/memory_gpu.py [--models null,cnn,hybrid] [--batches 16,64] [--page PATH] [--skip-largest]
 
-null, cnn and hybrid, precision 32, bf16 and 16, Adam and SGD, five batch sizes. Every measurement runs in a process
-of its own, so that one that runs out of memory is a line in the table. After them the largest batch of each
-combination is searched as `cifar profile-memory --find-max-batch` does it; a size after which the process was gone
-instead of reporting that memory ran out counts as a crash.
-Without a GPU it says so, ends with 1 and leaves the page alone.
+null, cnn and hybrid, precision 32, bf16 and 16, Adam and SGD, five batch sizes. Every measurement runs in a process of
+its own, and one that runs out of memory is a row in the table. Then the largest batch of each combination is searched
+as `cifar profile-memory --find-max-batch` does it; a search that ends in another way than memory that ran out and was
+reported is counted. Without a GPU, or when no step ran, no page is written and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -21,13 +20,15 @@ from typing import cast
 
 import torch
 
-from cifar_cli.core.memory.config import MIB, MemoryConfig, OptimizerName, Precision, StepConfig
-from cifar_cli.core.memory.estimate import Tracer
-from cifar_cli.core.memory.measure import gpu_and_memory, on_gpu
-from cifar_cli.core.memory.measure_one import measure
-from cifar_cli.core.memory.replay import peak_of
+from cifar_cli.core.choices import OptimizerName, Precision
+from cifar_cli.core.memory.config import MIB, MemoryConfig
+from cifar_cli.core.memory.estimate import Tracer, peak_of
+from cifar_cli.core.memory.gpus import Gpu
+from cifar_cli.core.memory.measure import Machine, max_batch_on_gpu, this_machine
+from cifar_cli.core.memory.real_steps import measure
 from cifar_cli.core.memory.results import PeakMemory
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.training.config import StepConfig
 from cifar_cli.errors import CifarError
 
 MODELS = ("null", "cnn", "hybrid")
@@ -39,16 +40,18 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "memory-accuracy.md"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One comparison. measured is None where the step didn't run; why says so."""
+    """One comparison."""
 
     config: MemoryConfig
     predicted: PeakMemory
     measured: PeakMemory | None
+    """None where the step didn't run."""
     why: str = ""
+    """Why it didn't run."""
 
     @property
     def error(self) -> float | None:
-        """Predicted reserved memory against measured, as a fraction; below zero is too little."""
+        """Relative error of the predicted reserved memory; negative where it is too low."""
         if self.measured is None:
             return None
         return self.predicted.peak_reserved_bytes / self.measured.peak_reserved_bytes - 1
@@ -64,45 +67,44 @@ class Largest:
     stopped_by: str
 
 
-def main() -> int:
-    options = _options()
-    if not has_gpu():
-        print(f"this machine has no CUDA GPU: nothing was measured, {options.page} stays as it is", file=sys.stderr)
+def main(arguments: list[str] | None = None, machine: Machine | None = None) -> int:
+    options, machine = _options(arguments), machine or this_machine()
+    if machine.gpu is None:
+        print("this machine has no CUDA GPU: nothing was measured and no page was written", file=sys.stderr)
         return 1
     rows: list[Row] = []
     largest: list[Largest] = []
-    for name, precision, optimizer in product(MODELS, PRECISIONS, OPTIMIZERS):
+    for name, precision, optimizer in product(options.models, PRECISIONS, OPTIMIZERS):
         step = StepConfig(precision=precision, optimizer=optimizer)
         tracer = Tracer(MemoryConfig(model=ModelConfig(name=name, weights="none"), step=step))
         for batch in options.batches:
-            rows.append(compare(tracer, batch))
+            rows.append(compare(tracer, batch, machine))
             print(_line(rows[-1]), flush=True)
         if not options.skip_largest:
-            largest.append(compare_largest(tracer))
+            largest.append(compare_largest(tracer, machine))
             print(_largest_line(largest[-1]), flush=True)
-    options.page.write_text(page(rows, largest, machine=_machine()), encoding="utf-8")
+    if not any(row.measured for row in rows):
+        print("no step ran: no page was written", file=sys.stderr)
+        return 1
+    options.page.write_text(page(rows, largest, machine=_described(machine.gpu)), encoding="utf-8")
     print(f"wrote {options.page}")
     return 0
 
 
-def has_gpu() -> bool:
-    return torch.cuda.is_available()
-
-
-def compare(tracer: Tracer, batch: int) -> Row:
+def compare(tracer: Tracer, batch: int, machine: Machine) -> Row:
     """Predict a batch, then run it in a child process."""
     config = tracer.config
     predicted = peak_of(tracer.at(batch), model=config.model.label)
     try:
-        return Row(config=config, predicted=predicted, measured=measure(config, batch, device="cuda"))
+        return Row(config=config, predicted=predicted, measured=measure(config, batch, start=machine.start))
     except CifarError as error:
         return Row(config=config, predicted=predicted, measured=None, why=str(error))
 
 
-def compare_largest(tracer: Tracer) -> Largest:
-    """The largest batch by estimate, and as `cifar profile-memory --find-max-batch` finds and proves it."""
-    name, total = gpu_and_memory()
-    predicted, found = on_gpu(tracer, memory_bytes=total, name=name, with_speeds=False)
+def compare_largest(tracer: Tracer, machine: Machine) -> Largest:
+    """The largest batch, predicted and as `cifar profile-memory --find-max-batch` finds and proves it."""
+    assert machine.gpu is not None
+    predicted, found = max_batch_on_gpu(tracer, machine.gpu, with_speeds=False, start=machine.start)
     return Largest(
         config=tracer.config, predicted=predicted.max_batch, found=found.max_batch, stopped_by=found.stopped_by or "-"
     )
@@ -111,10 +113,10 @@ def compare_largest(tracer: Tracer) -> Largest:
 def page(rows: list[Row], largest: list[Largest], *, machine: str) -> str:
     """The page's text: summary, then every comparison."""
     lines = [
-        "# How right is the memory estimate?",
+        "# How accurate is the memory estimate?",
         "",
-        f"Written by `benchmarks/memory_gpu.py` on {machine}. Sizes in MiB; the error is that of reserved memory,",
-        "below zero where too little was predicted.",
+        f"Written by `benchmarks/memory_gpu.py` on {machine}. Sizes are in MiB. The error is that of reserved memory,",
+        "and negative where the prediction is too low.",
         "",
         *_summary(rows, largest),
         "",
@@ -141,7 +143,7 @@ def _summary(rows: list[Row], largest: list[Largest]) -> list[str]:
         below = sum(error < 0 for error in errors)
         lines += [
             f"- Reserved memory: median error {statistics.median(sizes):.1%}, worst {max(sizes):.1%}.",
-            f"- Too little predicted in {below} of {len(errors)} ({below / len(errors):.0%}).",
+            f"- The prediction is too low in {below} of {len(errors)} ({below / len(errors):.0%}).",
         ]
     off = [abs(item.predicted / item.found - 1) for item in largest if item.found]
     if off:
@@ -156,14 +158,14 @@ def _summary(rows: list[Row], largest: list[Largest]) -> list[str]:
 
 
 def _line(row: Row) -> str:
-    seen, foreseen = row.measured, row.predicted
+    measured, predicted = row.measured, row.predicted
     allocated, reserved = (
-        ("-", "-") if seen is None else (_mib(seen.peak_allocated_bytes), _mib(seen.peak_reserved_bytes))
+        ("-", "-") if measured is None else (_mib(measured.peak_allocated_bytes), _mib(measured.peak_reserved_bytes))
     )
     error = "did not run" if row.error is None else f"{row.error:+.1%}"
     return (
-        f"| {_name(row.config)} | {foreseen.batch} | {_mib(foreseen.peak_allocated_bytes)} | {allocated} "
-        f"| {_mib(foreseen.peak_reserved_bytes)} | {reserved} | {error} |"
+        f"| {_name(row.config)} | {predicted.batch} | {_mib(predicted.peak_allocated_bytes)} | {allocated} "
+        f"| {_mib(predicted.peak_reserved_bytes)} | {reserved} | {error} |"
     )
 
 
@@ -180,17 +182,17 @@ def _mib(size: float) -> str:
     return f"{size / MIB:,.1f}"
 
 
-def _machine() -> str:
-    device = torch.cuda.get_device_properties(0)
-    return f"an {device.name}, {device.total_memory / MIB:,.0f} MiB, torch {torch.__version__}"
+def _described(gpu: Gpu) -> str:
+    return f"an {gpu.name}, {gpu.memory_bytes / MIB:,.0f} MiB, torch {torch.__version__}"
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=cast(str, __doc__).splitlines()[0])
     parser.add_argument("--batches", default=BATCHES, type=lambda text: [int(size) for size in text.split(",")])
+    parser.add_argument("--models", default=MODELS, type=lambda text: text.split(","))
     parser.add_argument("--page", default=PAGE, type=Path)
     parser.add_argument("--skip-largest", action="store_true", help="only the batch sizes, not the largest batch")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

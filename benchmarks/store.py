@@ -1,8 +1,8 @@
-"""How long it takes to import an archive of images, to open the store, and to say that it is there.
+"""Time to import an archive of images, to check and open the store, and to report that it exists.
 
     python benchmarks/store.py PATH/TO/cifar10-images.tar.gz
 
-Prints one Markdown table. Opening and saying are the median of several; both with the file in the page cache.
+Prints one Markdown table. The last two rows are medians of several calls, with the file in the page cache.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ def main() -> None:
         peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         pixels_bytes = data.store_path.stat().st_size
         checking = seconds(lambda: check_dataset(data))
-        open_dataset(data)  # imports torch
+        open_dataset(data)  # the first call imports torch
         opening = statistics.median(seconds(lambda: open_dataset(data)) for _ in range(REPEATS))
         words = [sys.executable, "-m", "cifar_cli", "download", "--data-dir", folder]
-        saying = statistics.median(
+        reporting = statistics.median(
             seconds(lambda: subprocess.run(words, check=True, capture_output=True)) for _ in range(REPEATS)
         )
-    print("| what | measured |\n| --- | ---: |")
+    print("| operation | measured |\n| --- | ---: |")
     print(f"| import the archive | {importing:.1f} s |")
-    print(f"| memory at its peak, per byte of the store | {peak_bytes / pixels_bytes:.2f} |")
-    print(f"| read the store to its last byte (`--check`) | {checking:.2f} s |")
+    print(f"| peak memory, per byte of the store | {peak_bytes / pixels_bytes:.2f} |")
+    print(f"| read the complete store (`--check`) | {checking:.2f} s |")
     print(f"| open the store | {opening * 1e3:.1f} ms |")
-    print(f"| `cifar download` when it is there, whole process | {saying:.2f} s |")
+    print(f"| `cifar download` of an existing dataset, complete process | {reporting:.2f} s |")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,3 @@
-"""Train, measure, predict and explain CIFAR-10 image classifiers."""
+"""Train, measure and evaluate CIFAR-10 image classifiers."""
 
 __version__ = "0.1.0"

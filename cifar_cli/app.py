@@ -1,33 +1,48 @@
-"""The command line: registers the commands, and is the one place where errors become messages."""
+"""The command line: registers the commands, and turns errors into messages in one place."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from cifar_cli import __version__
+from cifar_cli.command import Command, CommandMixin
+from cifar_cli.commands import COMMANDS
 from cifar_cli.errors import CifarError, Interrupted
-from cifar_cli.options import DebugOpt
+from cifar_cli.options import DEBUG, adapted
 
 
-class ErrorBoundary(TyperGroup):
-    """Turns an expected failure into one sentence, its remedy and exit status; Ctrl-C into 130."""
+class ErrorBoundary(CommandMixin, TyperGroup):
+    """Turns an expected error into one sentence, its remedy and an exit status, and Ctrl-C into exit status 130."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _explained(debug=lambda: False):
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        from cifar_cli.render import console
-
-        try:
+        with _explained(debug=lambda: bool((ctx.find_root().obj or {}).get("debug"))):
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            console.error("interrupted", None)
-            raise typer.Exit(Interrupted.exit_code) from None
-        except CifarError as error:
-            if (ctx.find_root().obj or {}).get("debug"):
-                raise
-            console.error(error.what, error.remedy)
-            raise typer.Exit(error.exit_code) from None
+
+
+@contextmanager
+def _explained(*, debug: Callable[[], bool]) -> Iterator[None]:
+    """Print an expected error and exit with its status. debug: whether to let it pass, with its traceback."""
+    from cifar_cli.render import console
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.error("interrupted", None)
+        raise typer.Exit(Interrupted.exit_code) from None
+    except CifarError as error:
+        if debug():
+            raise
+        console.error(error.what, error.remedy)
+        raise typer.Exit(error.exit_code) from None
 
 
 app = typer.Typer(
@@ -36,7 +51,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # brackets in help texts and messages are brackets
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="# Train the baseline on CIFAR-10, then score its best weights.\ncifar train --model null\n"
+    "cifar evaluate runs/20261124-093000-null",
 )
 
 
@@ -49,21 +67,16 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
-    debug: DebugOpt = False,
+    debug: Annotated[bool, adapted(DEBUG, panel="Options")] = False,
 ) -> None:
-    """Train, measure, predict and explain CIFAR-10 image classifiers."""
+    """Train, measure and evaluate CIFAR-10 image classifiers."""
 
 
-def _register() -> None:
-    from cifar_cli.commands import COMMANDS
-
-    for name, function in COMMANDS.items():
-        app.command(name)(function)
-
-
-_register()
+for _name, _function in COMMANDS.items():
+    app.command(_name, cls=Command, epilog=_function.epilog)(_function)
 
 
 def main() -> None:

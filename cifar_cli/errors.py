@@ -1,52 +1,55 @@
-"""What can go wrong by the user's hand or the world's: one sentence, and what to do about it."""
+"""The errors that a user can cause or meet. Each says in one sentence what failed and how to go on."""
 
 from __future__ import annotations
 
 
 class CifarError(Exception):
-    """An expected failure. The command line prints `what` and `remedy` and exits with
-    `exit_code`.
-
-    what: one sentence that names the thing that failed, with its value or path.
-    remedy: what the user can do next, best as a command to copy.
-    """
+    """An expected failure. The command line prints `what` and `remedy` and exits with `exit_code`."""
 
     exit_code = 1
 
     def __init__(self, what: str, *, remedy: str | None = None) -> None:
         super().__init__(what)
         self.what = what
+        """One sentence that names what failed, with its value or path."""
         self.remedy = remedy
+        """What the user can do next, if possible a command to copy."""
 
     def __str__(self) -> str:
         return f"{self.what}. Remedy: {self.remedy}" if self.remedy else self.what
 
 
+class UsageError(CifarError):
+    """A command line that can't be understood: a value that an option does not accept, or an option given twice."""
+
+    exit_code = 2  # the same as for an unknown option
+
+
 class ConfigError(CifarError):
-    """A value that a flag or a config does not admit."""
+    """A config field with a value that is out of range, or two fields that contradict each other."""
 
 
 class DataError(CifarError):
-    """A dataset that is missing, broken or not what it says it is."""
+    """A dataset that is missing or damaged, or an archive with unexpected content."""
 
 
 class ModelError(CifarError):
-    """A model that is unknown or can't be built as asked."""
+    """A model that is unknown or can't be built with the given options."""
 
 
 class WeightsError(CifarError):
-    """Pre-trained weights that can't be had or don't fit."""
+    """Pre-trained weights that can't be downloaded or don't fit the model."""
 
 
 class CheckpointError(CifarError):
-    """A checkpoint or run directory that can't be read or belongs to something else."""
+    """A checkpoint or run directory that can't be read, or that belongs to another program."""
 
 
 class ResourceError(CifarError):
-    """No space, no memory, no such device."""
+    """Not enough disk space or memory, or a device that does not exist."""
 
 
 class Interrupted(CifarError):
-    """The user pressed Ctrl-C, and what was done so far is safe."""
+    """The user pressed Ctrl-C. Completed work is saved."""
 
-    exit_code = 130  # 128 + SIGINT, what shells report
+    exit_code = 130  # 128 + SIGINT, as shells report it

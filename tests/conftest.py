@@ -42,17 +42,12 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small `shapes` store: 400 training and 100 test images."""
-    from cifar_cli.core.data.config import Provenance
-    from cifar_cli.core.data.sources.shapes import SHAPE_CLASSES, draw_shapes
+    from cifar_cli.core.data.sources.shapes import draw_shapes
     from cifar_cli.core.data.store import write_store
 
     folder = tmp_path_factory.mktemp("data")
-    train, test = draw_shapes(train_images=TRAIN_IMAGES, test_images=TEST_IMAGES)
-    provenance = Provenance(
-        source="drawn by cifar", checksum="", imported_at="2026-01-01T00:00:00+00:00", tool_version="0", synthetic=True
-    )
-    path = folder / "shapes.safetensors"
-    write_store(path, name="shapes", classes=SHAPE_CLASSES, train=train, test=test, provenance=provenance)
+    images = draw_shapes(train_images=TRAIN_IMAGES, test_images=TEST_IMAGES)
+    write_store(folder / "shapes.safetensors", name="shapes", images=images)
     return folder
 
 

@@ -13,12 +13,13 @@ import pytest
 import typer
 
 from cifar_cli.app import app
+from cifar_cli.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ALL_PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
 
-UsageError: Any = typer.BadParameter.__bases__[0]  # Typer exports only this child of it
+TyperError: Any = typer.BadParameter.__bases__[0]  # Typer exports only this child of it
 FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^ {4}\S.*\n)+", re.MULTILINE)
 INLINE = re.compile(r"`([^`]+)`")
@@ -102,7 +103,7 @@ def minimal(needed: Any) -> list[str]:
 def accepted(words: list[str]) -> bool:
     try:
         parse(words)
-    except UsageError:
+    except (TyperError, UsageError):
         return False
     return True
 
@@ -123,7 +124,7 @@ def test_a_command_takes_the_options_in_the_page(page: Path, line: str) -> None:
 
 
 def test_an_unknown_option_and_a_wrong_value_are_noticed() -> None:
-    with pytest.raises(UsageError, match="--colour"):
+    with pytest.raises(TyperError, match="--colour"):
         parse(["train", "--colour", "blue"])
     assert not accepted(["train", "--seed", "blue"])
     assert accepted(["train", "--seed", "7"])

@@ -1,8 +1,7 @@
-"""One module per subcommand: each checks what is cheap, calls one function of the core, shows the result."""
+"""One module per subcommand. Each makes a config from its options, calls one function of the core, shows the result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from cifar_cli.commands.augment_preview import augment_preview
@@ -12,7 +11,7 @@ from cifar_cli.commands.profile_memory import profile_memory
 from cifar_cli.commands.summarize import summarize
 from cifar_cli.commands.train import train
 
-COMMANDS: dict[str, Callable[..., Any]] = {
+COMMANDS: dict[str, Any] = {
     "download": download,
     "augment-preview": augment_preview,
     "summarize": summarize,

@@ -2,94 +2,111 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cifar_cli.command import command
 from cifar_cli.errors import ConfigError
-from cifar_cli.options import DataDirOpt, DatasetOpt, DebugOpt, JsonOpt, PipelineOpt, SeedOpt
+from cifar_cli.options import POLICY, SEED, AugmentOpt, DataOptions, OutputOptions, PipelineOpt, adapted
 
 if TYPE_CHECKING:
     from cifar_cli.core.augment.config import PreviewConfig
     from cifar_cli.core.augment.preview import PreviewResult
 
+picture_option = partial(typer.Option, rich_help_panel="Picture")
 
-def augment_preview(
-    dataset: DatasetOpt = "cifar10",
-    data_dir: DataDirOpt = Path("data"),
-    images: Annotated[int, typer.Option("--images", metavar="N", help="Rows: images, of different classes.")] = 8,
-    variants: Annotated[int, typer.Option("--variants", metavar="N", help="Columns: augmented variants.")] = 8,
-    steps: Annotated[bool, typer.Option("--steps", help="One column for each step of the policy instead.")] = False,
-    pipeline: PipelineOpt = None,
-    policy: Annotated[
-        str, typer.Option("--policy", metavar="NAME", help="Augmentation: course, crop-flip, crop-flip-cutout, none.")
-    ] = "course",
-    augment: Annotated[
-        Path | None,
-        typer.Option(
-            "--augment",
-            metavar="FILE",
-            help="A policy saved with albumentations' A.save; a Normalize at its end is left out.",
-        ),
-    ] = None,
-    seed: SeedOpt = 42,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Where the picture goes.")] = Path(
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationOptions:
+    """The augmentation that is shown."""
+
+    policy: Annotated[str, POLICY] = "course"
+    augment: AugmentOpt = None
+    pipeline: PipelineOpt = None
+    seed: Annotated[int, adapted(SEED, panel="Augmentation")] = 42
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """The picture that is drawn."""
+
+    images: Annotated[int, picture_option("--images", help="Draw this many rows, one image of another class each.")] = 8
+    variants: Annotated[
+        int, picture_option("--variants", help="Draw this many columns, one augmented variant each.")
+    ] = 8
+    steps: Annotated[bool, picture_option("--steps", help="Draw one column for each step of the policy instead.")] = (
+        False
+    )
+    out: Annotated[Path, picture_option("--out", metavar="FILE.png", help="Write the picture to this file.")] = Path(
         "augment-preview.png"
-    ),
-    show: Annotated[bool, typer.Option("--show", help="Draw the picture in the terminal too, in true colour.")] = False,
-    as_json: JsonOpt = False,
-    debug: DebugOpt = False,
+    )
+    show: Annotated[
+        bool, picture_option("--show", help="Draw the picture in the terminal as well, in true colour.")
+    ] = False
+
+
+@command(
+    examples=(
+        ("See eight variants of eight images.", "cifar augment-preview"),
+        ("See what each step of a policy does, in the terminal.", "cifar augment-preview --steps --show"),
+        ("See your own albumentations policy.", "cifar augment-preview --augment mine.yaml"),
+    )
+)
+def augment_preview(
+    data: DataOptions, augmentation: AugmentationOptions, picture: PictureOptions, output: OutputOptions
 ) -> None:
     """Show what the augmentation does to training images, as a picture and a table."""
     from cifar_cli.core.augment.config import PreviewConfig
 
-    require_picture_path(out)
+    require_picture_path(picture.out)
     config = PreviewConfig(
-        images=images,
-        variants=variants,
-        steps=steps,
-        pipeline=pipeline,
-        policy=policy,
-        augment_file=augment,
-        seed=seed,
+        images=picture.images,
+        variants=picture.variants,
+        steps=picture.steps,
+        pipeline=augmentation.pipeline,
+        policy=augmentation.policy,
+        augment_file=augmentation.augment,
+        seed=augmentation.seed,
     )
-    _preview(config, dataset, data_dir, out, show=show, as_json=as_json)
+    result, dataset = _preview(config, data)
+    _report(result, picture, dataset=dataset, as_json=output.as_json)
 
 
 def require_picture_path(out: Path) -> None:
-    """Raises ConfigError when `out` can't become a PNG file."""
+    """Raise ConfigError when `out` can't become a PNG file."""
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out {out} is not a PNG file's name", remedy=f"pass --out {out.with_suffix('.png')}")
     if not out.parent.is_dir():
         raise ConfigError(f"the folder {out.parent} for --out does not exist", remedy=f"mkdir -p {out.parent}")
 
 
-def _preview(config: PreviewConfig, dataset: str, data_dir: Path, out: Path, *, show: bool, as_json: bool) -> None:
+def _preview(config: PreviewConfig, data: DataOptions) -> tuple[PreviewResult, str]:
+    """The preview and the name of the dataset it shows."""
     from cifar_cli.core.augment.preview import preview, require_policy
-    from cifar_cli.core.data.config import DataConfig
     from cifar_cli.core.data.dataset import open_dataset
-    from cifar_cli.render.pictures import save_preview
     from cifar_cli.render.progress import progress_shown
 
     require_policy(config)  # before a dataset is fetched
     with progress_shown() as on_progress:
-        store = open_dataset(DataConfig(dataset=dataset, data_dir=data_dir), on_progress=on_progress)
-    result = preview(config, store.train.images_NHWC, store.train.labels_N, store.classes)
-    save_preview(result, out)
-    _report(result, out, dataset=store.name, show=show, as_json=as_json)
+        store = open_dataset(data.config(), on_progress=on_progress)
+    return preview(config, store.train.images_NHWC, store.train.labels_N, store.classes), store.name
 
 
-def _report(result: PreviewResult, out: Path, *, dataset: str, show: bool, as_json: bool) -> None:
+def _report(result: PreviewResult, picture: PictureOptions, *, dataset: str, as_json: bool) -> None:
     from cifar_cli.render import augment_tables, console, pictures
 
+    pictures.save_preview(result, picture.out)
     screen = console.stderr() if as_json else console.stdout()
-    if show and screen.is_terminal:
+    if picture.show and screen.is_terminal:
         pictures.show_preview(result, screen)
-    elif show:
+    elif picture.show:
         console.note("--show draws in a terminal only; the picture file holds the same")
     if as_json:
-        console.print_json(augment_tables.document(result, out, dataset))
+        console.print_json(augment_tables.document(result, picture.out, dataset))
     else:
         console.show(augment_tables.steps(result))
-        console.note(f"picture: {out}")
+        console.note(f"picture: {picture.out}")

@@ -2,52 +2,91 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cifar_cli.options import DataDirOpt, DatasetOpt, DebugOpt, JsonOpt
+from cifar_cli.command import command
+from cifar_cli.options import DataOptions, OutputOptions
 
 if TYPE_CHECKING:
-    from cifar_cli.core.data.config import DataConfig
+    from cifar_cli.core.data.config import DataConfig, ImportConfig
+
+import_option = partial(typer.Option, rich_help_panel="Import")
 
 
-def download(
-    dataset: DatasetOpt = "cifar10",
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Where images come from, and how they are imported."""
+
     source: Annotated[
         list[str] | None,
-        typer.Option(
+        import_option(
             "--from",
             metavar="URL|PATH",
-            help="A folder or tar archive of images, an official archive or its extracted folder, or the URL of "
-            "one more mirror; several URLs are tried side by side.",
+            help="Import images from here: a folder or tar archive of images, an official archive or its extracted "
+            "folder, or the URL of one more mirror. Several URLs are tried side by side.",
         ),
-    ] = None,
-    data_dir: DataDirOpt = Path("data"),
+    ] = None
     img_size: Annotated[
         int | None,
-        typer.Option(
-            "--img-size", metavar="PIXELS", help="Side of the stored images.", show_default="the size most images have"
+        import_option(
+            "--img-size",
+            metavar="PIXELS",
+            show_default="the size that most images have",
+            help="Scale and crop images to squares with this many pixels a side.",
         ),
-    ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave unreadable images out and count them.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Verify what is on disk; exit 1 if it is not whole.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Fetch or import again what is already there.")] = False,
-    as_json: JsonOpt = False,
-    debug: DebugOpt = False,
-) -> None:
+    ] = None
+    skip_bad: Annotated[
+        bool, import_option("--skip-bad", help="Leave out images that can't be read, and count them.")
+    ] = False
+    force: Annotated[
+        bool, import_option("--force", help="Fetch or import the dataset again, even if it is already there.")
+    ] = False
+    check: Annotated[
+        bool,
+        import_option(
+            "--check",
+            help="Check every byte of the dataset on disk and fetch nothing. Exit with status 1 if it is damaged or "
+            "missing.",
+        ),
+    ] = False
+
+
+@command(
+    examples=(
+        ("Fetch CIFAR-10 from the fastest of its mirrors.", "cifar download"),
+        (
+            "Import a folder laid out as train/CLASS/*.png and test/CLASS/*.png.",
+            "cifar download --dataset pets --from pets/",
+        ),
+        ("Verify what is on disk.", "cifar download --check"),
+    )
+)
+def download(data: DataOptions, images: ImportOptions, output: OutputOptions) -> None:
     """Fetch a dataset, import your own images, or check what is on disk."""
-    from cifar_cli.core.data.config import DataConfig, ImportConfig
+    from cifar_cli.core.data.config import ImportConfig
+
+    if images.check:
+        _check(data.config(), as_json=output.as_json)
+        return
+    config = ImportConfig(
+        data=data.config(),
+        sources=tuple(images.source or ()),
+        img_size=images.img_size,
+        skip_bad=images.skip_bad,
+        force=images.force,
+    )
+    _import(config, as_json=output.as_json)
+
+
+def _import(config: ImportConfig, *, as_json: bool) -> None:
     from cifar_cli.core.data.dataset import import_dataset
     from cifar_cli.render import console, data_tables
     from cifar_cli.render.progress import progress_shown
 
-    data = DataConfig(dataset=dataset, data_dir=data_dir)
-    if check:
-        _check(data, as_json=as_json)
-        return
-    config = ImportConfig(data=data, sources=tuple(source or ()), img_size=img_size, skip_bad=skip_bad, force=force)
     with progress_shown() as on_progress:
         result = import_dataset(config, on_progress=on_progress)
     if as_json:
@@ -61,7 +100,7 @@ def download(
 
 
 def _check(data: DataConfig, *, as_json: bool) -> None:
-    """Verify a dataset; exit 1 unless it is whole."""
+    """Verify a dataset. Raises DataError unless it is intact."""
     from cifar_cli.core.data.dataset import check_dataset
     from cifar_cli.errors import DataError
     from cifar_cli.render import console, data_tables
@@ -75,6 +114,6 @@ def _check(data: DataConfig, *, as_json: bool) -> None:
         console.show(data_tables.checked(result))
     if not result.whole:
         raise DataError(
-            f"{result.dataset.path} is not whole: {'; '.join(result.problems)}",
+            f"{result.dataset.path} is not intact: {'; '.join(result.problems)}",
             remedy=f"fetch or import it again: `{result.dataset.command_again}`",
         )

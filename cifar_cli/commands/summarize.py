@@ -2,82 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from cifar_cli.core.counting.config import SummaryConfig
-from cifar_cli.core.models.config import DEFAULT_BACKBONE, ModelConfig
-from cifar_cli.core.models.registry import MODELS
-from cifar_cli.options import (
-    DEFAULT_BATCH,
-    BackboneOpt,
-    BatchOpt,
-    ClassesOpt,
-    DebugOpt,
-    ImgSizeOpt,
-    JsonOpt,
-    ModelsOpt,
-    PatchSizeOpt,
-    TrimBackboneOpt,
-    split_names,
-)
-
-DepthOpt = Annotated[
-    int | None,
-    typer.Option("--depth", metavar="N", help="Levels of the layer table (default: 3 for one model, none for more)."),
-]
-TopOpt = Annotated[int, typer.Option("--top", metavar="N", help="How many of the largest layers to name.")]
-MemoryOpt = Annotated[bool, typer.Option("--memory", help="Also count the bytes of weights, gradients and Adam.")]
+from cifar_cli.command import command
+from cifar_cli.options import BATCH, DEFAULT_BATCH, CountedModels, OutputOptions, adapted
 
 ONE_MODEL_DEPTH = 3
 
+counting_option = partial(typer.Option, rich_help_panel="Counting")
 
-def summarize(
-    models: ModelsOpt,
-    batch: BatchOpt = DEFAULT_BATCH,
-    img_size: ImgSizeOpt = 32,
-    classes: ClassesOpt = 10,
-    backbone: BackboneOpt = DEFAULT_BACKBONE,
-    patch_size: PatchSizeOpt = 2,
-    trim_backbone: TrimBackboneOpt = False,
-    depth: DepthOpt = None,
-    top: TopOpt = 5,
-    memory: MemoryOpt = False,
-    as_json: JsonOpt = False,
-    debug: DebugOpt = False,
-) -> None:
-    """Count a model's parameters, multiply-adds and FLOPs, and what never reaches the logits."""
-    configs = [
-        SummaryConfig(
-            model=ModelConfig(
-                name=name,
-                classes=classes,
-                img_size=img_size,
-                backbone=backbone,
-                patch_size=patch_size,
-                trim_backbone=trim_backbone,
-                weights="none",
-            ),
-            batch=batch,
-            depth=ONE_MODEL_DEPTH if depth is None else depth,
-            top=top,
-        )
-        for name in _expand(models)
-    ]
-    from cifar_cli.core.counting.summary import summarize as count
-    from cifar_cli.render import summary_tables
-    from cifar_cli.render.console import print_json, show, stdout
 
-    summaries = [count(config) for config in configs]
-    if as_json:
-        print_json(summary_tables.document(summaries))
+@dataclass(frozen=True, kw_only=True)
+class CountOptions:
+    """What is counted and how much of it is shown."""
+
+    batch: Annotated[int, adapted(BATCH, panel="Counting")] = DEFAULT_BATCH
+    depth: Annotated[
+        int | None,
+        counting_option(
+            "--depth",
+            show_default=f"{ONE_MODEL_DEPTH} for one model, no layer table for several",
+            help="Show this many levels of the layer table.",
+        ),
+    ] = None
+    top: Annotated[int, counting_option("--top", help="Name this many of the largest layers.")] = 5
+    memory: Annotated[
+        bool, counting_option("--memory", help="Count the bytes of weights, gradients and Adam's state as well.")
+    ] = False
+
+
+@command(
+    examples=(
+        ("Count one model, with a table of its layers.", "cifar summarize --model hybrid --batch 128"),
+        ("Compare the three models.", "cifar summarize --model all --memory"),
+        ("Count a timm classifier, as JSON.", "cifar summarize --model timm:resnet50 --img-size 224 --json"),
+    )
+)
+def summarize(models: CountedModels, count: CountOptions, output: OutputOptions) -> None:
+    """Count the parameters, multiply-adds and FLOPs of a model, and find layers that never reach the logits."""
+    from cifar_cli.core.counting.config import SummaryConfig
+
+    depth = ONE_MODEL_DEPTH if count.depth is None else count.depth
+    configs = [SummaryConfig(model=model, batch=count.batch, depth=depth, top=count.top) for model in models.configs()]
+    from cifar_cli.core.counting.summary import summarize as run
+    from cifar_cli.render import console, summary_tables
+
+    summaries = [run(config) for config in configs]
+    if output.as_json:
+        console.print_json(summary_tables.document(summaries))
         return
-    tree = depth is not None or len(summaries) == 1
-    show(*summary_tables.report(summaries, layers=tree, memory=memory, width=stdout().width))
-
-
-def _expand(models: list[str]) -> list[str]:
-    """Names as asked for, `all` standing for every registered model; each one once."""
-    names = [name for asked in split_names(models) for name in (MODELS if asked == "all" else (asked,))]
-    return list(dict.fromkeys(names))
+    layers = count.depth is not None or len(summaries) == 1
+    width = console.stdout().width
+    console.show(*summary_tables.report(summaries, layers=layers, memory=count.memory, width=width))

@@ -3,276 +3,247 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cifar_cli.errors import ConfigError
+from cifar_cli import parsers
+from cifar_cli.command import command, typed
+from cifar_cli.commands.recipe_options import RecipeOptions
+from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.errors import UsageError
 from cifar_cli.options import (
-    AcceleratorOpt,
-    BackboneOpt,
-    DataDirOpt,
-    DatasetOpt,
-    DebugOpt,
-    JsonOpt,
-    ModelOpt,
-    PatchSizeOpt,
+    MEMORY_FORMAT,
+    PRECISION,
+    SEED,
+    ArchitectureOptions,
+    AugmentOpt,
+    DataOptions,
+    DeviceOptions,
+    OutputOptions,
     PipelineOpt,
-    SeedOpt,
     TrimBackboneOpt,
-    WeightsOpt,
-    given,
-    parse_count,
-    parse_duration,
-    parse_seeds,
+    adapted,
+    augmentation_option,
+    hardware_option,
+    model_option,
+    output_option,
 )
 
 if TYPE_CHECKING:
     from cifar_cli.core.training.config import ResumeConfig
     from cifar_cli.core.workflow.config import TrainRequest
 
+TAKEN_BESIDE_RESUME = frozenset({"resume", "data_dir", "max_epochs", "max_seconds", "as_json", "verbose", "debug"})
 
-def _recipe_option(*names: str, metavar: str, help: str, of_the_recipe: bool = True) -> Any:
-    """An option that overrides one part of the recipe."""
-    ending = " (default: the recipe's)." if of_the_recipe else "."
-    return typer.Option(*names, metavar=metavar, help=help + ending, rich_help_panel="Recipe")
+run_option = partial(typer.Option, rich_help_panel="Run")
 
 
-RecipeOpt = Annotated[
-    str,
-    _recipe_option(
-        "--recipe",
-        metavar="course|fast|best",
-        help="course: as the course defines it; fast: its accuracy in the least time; best: the most accuracy "
-        "in 20 minutes. Every flag of this group overrides it",
-        of_the_recipe=False,
-    ),
-]
-RateOpt = Annotated[
-    float | None,
-    _recipe_option(
-        "--lr",
-        "--learning-rate",
-        metavar="RATE",
-        help="Highest learning rate (default: the recipe's; with course, 1e-3 for null and 1e-4 otherwise)",
-        of_the_recipe=False,
-    ),
-]
-BatchOrAutoOpt = Annotated[
-    str | None,
-    _recipe_option(
-        "--batch",
-        "--batch-size",
-        "-b",
-        metavar="N|auto",
-        help="Images per step; auto looks for what this machine trains best with",
-    ),
-]
-EpochsOpt = Annotated[int | None, _recipe_option("--max-epochs", metavar="N", help="Stop after so many epochs")]
-TimeOpt = Annotated[
-    str | None,
-    _recipe_option("--max-time", metavar="HH:MM:SS", help="Stop in time, validation and test included"),
-]
-RecipeOptimizerOpt = Annotated[
-    str | None, _recipe_option("--optimizer", metavar="adam|adamw|sgd|muon", help="Optimizer")
-]
-ScheduleOpt = Annotated[
-    str | None,
-    _recipe_option("--schedule", metavar="constant|one-cycle|triangular", help="How the learning rate changes"),
-]
-WarmupOpt = Annotated[
-    float | None, _recipe_option("--warmup", metavar="SHARE", help="Share of the training in which it rises")
-]
-DecayOpt = Annotated[float | None, _recipe_option("--weight-decay", metavar="X", help="Of matrices and kernels")]
-ClipOpt = Annotated[
-    float | None,
-    _recipe_option("--clip-norm", metavar="X", help="L2 norm to clip the gradient to; 0 for no clipping"),
-]
-SmoothingOpt = Annotated[
-    float | None, _recipe_option("--label-smoothing", metavar="SHARE", help="Target spread over all classes")
-]
-AverageOpt = Annotated[
-    float | None,
-    _recipe_option(
-        "--ema-decay", metavar="SHARE", help="Average the weights, keeping this share at each step; 0 for no average"
-    ),
-]
-PolicyOpt = Annotated[
-    str | None,
-    _recipe_option("--policy", metavar="NAME", help="Augmentation: course, crop-flip, crop-flip-cutout, none"),
-]
-AugmentOpt = Annotated[
-    Path | None, typer.Option("--augment", metavar="FILE", help="A policy saved with albumentations' A.save.")
-]
-SizeOpt = Annotated[
-    int | None, typer.Option("--img-size", metavar="PIXELS", help="Resize images to this side (default: as stored).")
-]
-WorkersOpt = Annotated[int, typer.Option("--workers", metavar="N", help="Processes of the albumentations pipeline.")]
-SeedsOpt = Annotated[
-    str | None,
-    typer.Option("--seeds", metavar="0,1,2", help="Train once with each seed; report mean and standard deviation."),
-]
-TrainPrecisionOpt = Annotated[
-    str,
-    typer.Option(
-        "--precision", metavar="auto|32|bf16|16", help="auto takes what is fastest here and agrees with float32."
-    ),
-]
-FormatOpt = Annotated[
-    str,
-    typer.Option(
-        "--memory-format", metavar="auto|channels-last|contiguous|onednn", help="How images and kernels lie in memory."
-    ),
-]
-CompileOpt = Annotated[bool, typer.Option("--compile/--no-compile", help="Compile the model with torch.compile first.")]
-RunDirOpt = Annotated[
-    Path | None, typer.Option("--run-dir", metavar="DIR", help="Where the run goes (default: runs/<time>-<model>).")
-]
-ResumeOpt = Annotated[
-    Path | None,
-    typer.Option("--resume", metavar="RUN_DIR", help="Continue an interrupted run; needs nothing else."),
-]
-ProfileOpt = Annotated[
-    bool, typer.Option("--profile", help="Write a trace of ten steps, for TensorBoard and Perfetto.")
-]
-DevRunOpt = Annotated[
-    bool, typer.Option("--fast-dev-run", help="One batch of train, val and test each, for debugging.")
-]
-VerboseOpt = Annotated[bool, typer.Option("--verbose", "-v", help="Say what was measured and chosen.")]
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel(ArchitectureOptions):
+    """The model to train."""
 
-
-def train(
-    model: ModelOpt = "null",
-    learning_rate: RateOpt = None,
-    batch: BatchOrAutoOpt = None,
-    max_epochs: EpochsOpt = None,
-    max_time: TimeOpt = None,
-    dataset: DatasetOpt = "cifar10",
-    data_dir: DataDirOpt = Path("data"),
-    recipe: RecipeOpt = "course",
-    optimizer: RecipeOptimizerOpt = None,
-    schedule: ScheduleOpt = None,
-    warmup: WarmupOpt = None,
-    weight_decay: DecayOpt = None,
-    clip_norm: ClipOpt = None,
-    label_smoothing: SmoothingOpt = None,
-    ema_decay: AverageOpt = None,
-    policy: PolicyOpt = None,
-    augment: AugmentOpt = None,
-    weights: WeightsOpt = None,
-    backbone: BackboneOpt = "efficientnet_b0",
-    trim_backbone: TrimBackboneOpt = True,
-    patch_size: PatchSizeOpt = 2,
-    img_size: SizeOpt = None,
-    pipeline: PipelineOpt = None,
-    workers: WorkersOpt = 2,
-    seed: SeedOpt = 42,
-    seeds: SeedsOpt = None,
-    accelerator: AcceleratorOpt = "auto",
-    precision: TrainPrecisionOpt = "auto",
-    memory_format: FormatOpt = "auto",
-    compile: CompileOpt = False,
-    run_dir: RunDirOpt = None,
-    resume: ResumeOpt = None,
-    profile: ProfileOpt = False,
-    fast_dev_run: DevRunOpt = False,
-    verbose: VerboseOpt = False,
-    as_json: JsonOpt = False,
-    debug: DebugOpt = False,
-) -> None:
-    """Train a classifier, keep its best weights, score them on the test split."""
-    began = time.monotonic()
-    from cifar_cli.core.data.config import DataConfig
-    from cifar_cli.core.models.config import ModelConfig
-    from cifar_cli.core.training.config import ResumeConfig, TrainConfig
-    from cifar_cli.core.training.recipe import recipe_of
-    from cifar_cli.core.workflow.config import TrainRequest
-
-    if resume is not None:
-        _refuse(
-            lr=learning_rate,
-            batch=batch,
-            max_epochs=max_epochs,
-            max_time=max_time,
-            optimizer=optimizer,
-            schedule=schedule,
-            warmup=warmup,
-            weight_decay=weight_decay,
-            clip_norm=clip_norm,
-            label_smoothing=label_smoothing,
-            ema_decay=ema_decay,
-            policy=policy,
-            augment=augment,
-            img_size=img_size,
-            weights=weights,
-            seeds=seeds,
-            run_dir=run_dir,
-        )
-        _train(ResumeConfig(run_dir=resume), began=began, as_json=as_json, verbose=verbose)
-        return
-    overrides = given(
-        learning_rate=learning_rate,
-        batch=None if batch in (None, "auto") else parse_count("--batch", batch, example=128),
-        max_epochs=max_epochs,
-        max_seconds=None if max_time is None else parse_duration("--max-time", max_time),
-        optimizer=optimizer,
-        schedule=schedule,
-        warmup=warmup,
-        weight_decay=weight_decay,
-        label_smoothing=label_smoothing,
-        policy=policy,
-    )
-    for name, value in (("ema_decay", ema_decay), ("clip_norm", clip_norm)):
-        if value is not None:
-            overrides[name] = value or None  # 0 switches it off
-    config = TrainConfig(
-        model=ModelConfig(
-            name=model,
-            img_size=32 if img_size is None else img_size,
-            backbone=backbone,
-            weights=weights,
-            trim_backbone=trim_backbone,
-            patch_size=patch_size,
+    model: Annotated[
+        str,
+        model_option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="Train this model: null, cnn, hybrid, or any timm classifier as timm:NAME.",
         ),
-        data=DataConfig(dataset=dataset, data_dir=data_dir),
-        recipe=replace(recipe_of(recipe), **overrides),
-        img_size=img_size,
-        seed=seed,
-        pipeline=pipeline or ("batched" if augment is None else "albumentations"),  # type: ignore[arg-type]
-        augment_file=augment,
-        workers=workers,
-        device=accelerator.replace("gpu", "cuda"),  # type: ignore[arg-type]
-        precision=precision,  # type: ignore[arg-type]
-        memory_format=memory_format,  # type: ignore[arg-type]
-        compile=compile,
-        profile=profile,
-        fast_dev_run=fast_dev_run,
-        run_dir=run_dir,
-    )
-    request = TrainRequest(
-        config=config,
-        batch_auto=batch == "auto",
-        keep_steps=max_epochs is None,
-        seeds=() if seeds is None else parse_seeds("--seeds", seeds),
-    )
-    _train(request, began=began, as_json=as_json, verbose=verbose)
+    ] = "null"
+    weights: Annotated[
+        str | None,
+        model_option(
+            "--weights",
+            metavar="NAME|PATH",
+            show_default="imagenet; none for null",
+            help="Start from these weights: imagenet, none (random weights), bundled (an installed package, for cnn) "
+            "or the path of a checkpoint.",
+        ),
+    ] = None
+    trim_backbone: TrimBackboneOpt = True
+    img_size: Annotated[
+        int | None,
+        model_option(
+            "--img-size",
+            metavar="PIXELS",
+            show_default="the dataset's",
+            help="Resize the images to squares with this many pixels a side.",
+        ),
+    ] = None
 
-
-def _refuse(**options: Any) -> None:
-    """Raises ConfigError for the first option that was given beside --resume."""
-    for name in given(**options):
-        raise ConfigError(
-            f"--resume goes on as the run was begun and can't change --{name.replace('_', '-')}",
-            remedy="leave it out, or start a new run",
+    def config(self) -> ModelConfig:
+        """The model before its dataset is known. Raises ModelError and ConfigError."""
+        return ModelConfig(
+            name=self.model,
+            img_size=32 if self.img_size is None else self.img_size,
+            backbone=self.backbone,
+            weights=self.weights,
+            trim_backbone=self.trim_backbone,
+            patch_size=self.patch_size,
         )
 
 
-def _train(request: TrainRequest | ResumeConfig, *, began: float, as_json: bool, verbose: bool) -> None:
-    """Begin a run, or continue the one in a directory, and show what it gave."""
-    from cifar_cli.core.training.listeners import Listeners
+@dataclass(frozen=True, kw_only=True)
+class AugmentationOptions:
+    """How training images are augmented."""
+
+    augment: AugmentOpt = None
+    pipeline: PipelineOpt = None
+    workers: Annotated[
+        int, augmentation_option("--workers", help="Run the albumentations pipeline in this many processes.")
+    ] = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumericsOptions:
+    """How numbers are computed and stored on the device."""
+
+    precision: Annotated[
+        PrecisionChoice, adapted(PRECISION, default="auto, the fastest whose loss agrees with float32")
+    ] = "auto"
+    memory_format: Annotated[
+        MemoryFormatChoice, adapted(MEMORY_FORMAT, default="auto, the fastest on this machine")
+    ] = "auto"
+    compile: Annotated[
+        bool, hardware_option("--compile/--no-compile", help="Compile the model with torch.compile.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The run: its directory, its seeds, what it writes."""
+
+    run_dir: Annotated[
+        Path | None,
+        run_option("--run-dir", metavar="DIR", show_default="runs/TIME-MODEL", help="Write the run to this directory."),
+    ] = None
+    resume: Annotated[
+        Path | None,
+        run_option(
+            "--resume",
+            metavar="RUN_DIR",
+            help="Continue an interrupted run with its own settings. Only --data-dir, --max-epochs, --max-time and the "
+            "output options can be passed beside it.",
+        ),
+    ] = None
+    seed: Annotated[int, adapted(SEED, panel="Run")] = 42
+    seeds: Annotated[
+        tuple[int, ...] | None,
+        run_option(
+            "--seeds",
+            metavar="0,1,2",
+            parser=parsers.seeds,
+            help="Train once with each of these seeds and report mean and standard deviation.",
+        ),
+    ] = None
+    profile: Annotated[
+        bool, run_option("--profile", help="Write a trace of ten steps for TensorBoard and Perfetto.")
+    ] = False
+    fast_dev_run: Annotated[
+        bool,
+        run_option("--fast-dev-run", help="Run one batch each of training, validation and test, to try a command."),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOutput(OutputOptions):
+    """What is printed."""
+
+    verbose: Annotated[
+        bool, output_option("--verbose", "-v", help="Show the measured speed of each precision and memory format.")
+    ] = False
+
+
+@command(
+    examples=(
+        ("Train the baseline by the recipe course.", "cifar train --model null"),
+        ("Fine-tune EfficientNet-B0 for at most five epochs.", "cifar train --model cnn --max-epochs 5"),
+        ("Train for the highest accuracy, once with each of three seeds.", "cifar train --recipe best --seeds 0,1,2"),
+        ("Continue a run that was interrupted.", "cifar train --resume runs/20261124-093000-null"),
+    )
+)
+def train(
+    ctx: typer.Context,
+    model: TrainedModel,
+    recipe: RecipeOptions,
+    augmentation: AugmentationOptions,
+    data: DataOptions,
+    device: DeviceOptions,
+    numerics: NumericsOptions,
+    run: RunOptions,
+    output: TrainOutput,
+) -> None:
+    """Train a classifier, keep the weights with the best validation accuracy, and score them on the test split."""
+    began = time.monotonic()
+    if run.resume is None:
+        request: TrainRequest | ResumeConfig = _request(model, recipe, augmentation, data, device, numerics, run)
+    else:
+        request = _resume_config(run.resume, recipe, data, typed(ctx))
+    _train(request, began=began, output=output)
+
+
+def _request(
+    model: TrainedModel,
+    recipe: RecipeOptions,
+    augmentation: AugmentationOptions,
+    data: DataOptions,
+    device: DeviceOptions,
+    numerics: NumericsOptions,
+    run: RunOptions,
+) -> TrainRequest:
+    """The run to begin. Raises ConfigError for a value that is out of range."""
+    from cifar_cli.core.training.config import TrainConfig
     from cifar_cli.core.workflow.config import TrainRequest
+
+    config = TrainConfig(
+        model=model.config(),
+        data=data.config(),
+        recipe=recipe.chosen(),
+        img_size=model.img_size,
+        seed=run.seed,
+        pipeline=augmentation.pipeline or ("batched" if augmentation.augment is None else "albumentations"),
+        augment_file=augmentation.augment,
+        workers=augmentation.workers,
+        device=device.chosen_device(),
+        precision=numerics.precision,
+        memory_format=numerics.memory_format,
+        compile=numerics.compile,
+        profile=run.profile,
+        fast_dev_run=run.fast_dev_run,
+        run_dir=run.run_dir,
+    )
+    keep_steps = recipe.max_epochs is None
+    return TrainRequest(config=config, batch_auto=recipe.batch == "auto", keep_steps=keep_steps, seeds=run.seeds or ())
+
+
+def _resume_config(run_dir: Path, recipe: RecipeOptions, data: DataOptions, typed: dict[str, str]) -> ResumeConfig:
+    """The run to continue. Raises UsageError for an option that can't change it. typed: what the user passed."""
+    from cifar_cli.core.training.config import ResumeConfig
+
+    for name, flag in typed.items():
+        if name not in TAKEN_BESIDE_RESUME:
+            raise UsageError(
+                f"--resume continues a run with its own settings and can't change {flag}",
+                remedy="leave it out, or start a new run",
+            )
+    return ResumeConfig(
+        run_dir=run_dir,
+        data_dir=data.data_dir if "data_dir" in typed else None,
+        max_epochs=recipe.max_epochs,
+        max_seconds=recipe.max_seconds,
+    )
+
+
+def _train(request: TrainRequest | ResumeConfig, *, began: float, output: TrainOutput) -> None:
+    """Train, show progress on the way, and print the report."""
+    from cifar_cli.core.training.config import ResumeConfig
+    from cifar_cli.core.training.listeners import Listeners
     from cifar_cli.core.workflow.run import resume_and_report, train_and_report
     from cifar_cli.render import console, training_tables
     from cifar_cli.render.training_view import training_shown
@@ -283,14 +254,14 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, as_json: bool,
             on_progress=view.on_progress,
             on_step=view.on_step,
             on_epoch=lambda epoch: view.on_note(training_tables.epoch_line(epoch)),
-            on_numerics=lambda numerics: training_tables.say_numerics(numerics, verbose=verbose),
+            on_numerics=lambda numerics: training_tables.say_numerics(numerics, verbose=output.verbose),
             began=began,
         )
-        if isinstance(request, TrainRequest):
-            report = train_and_report(request, listeners)
-        else:
+        if isinstance(request, ResumeConfig):
             report = resume_and_report(request, listeners)
-    if as_json:
+        else:
+            report = train_and_report(request, listeners)
+    if output.as_json:
         console.print_json(report.to_dict())
         return
     console.show(*training_tables.training(report))

@@ -10,7 +10,6 @@ from cifar_cli.errors import ConfigError
 OptimizerName = Literal["adam", "adamw", "sgd", "muon"]
 ScheduleName = Literal["constant", "one-cycle", "triangular"]
 PipelineName = Literal["batched", "albumentations"]
-DeviceName = Literal["cpu", "cuda", "mps"]
 DeviceChoice = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["32", "bf16", "16"]
 """float32, or autocast to bfloat16 or float16 over float32 weights."""

@@ -1,29 +1,39 @@
-"""The steps of an augmentation as a table."""
+"""Table of the steps of an augmentation policy."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
-from cifar_cli.core.augment.config import StepResult
-from cifar_cli.core.augment.preview import PreviewResult
+from cifar_cli.core.augment.results import PreviewResult, StepResult
 
 
-def steps(result: PreviewResult) -> Table:
-    """One row for each step of the policy, in its order."""
-    sample = result.steps[0].sample_images if result.steps else 0
+def steps(result: PreviewResult) -> RenderableType:
+    """One row for each step of the policy, in its order; one sentence for a policy without steps."""
+    title = f"policy {result.policy}, {result.pipeline} pipeline"
+    if not result.steps:
+        return Text(f"{title}: no steps, images are only normalised")
+    caption = (
+        f"measured on {result.steps[0].sample_images:,} images; change: mean absolute change of a pixel level (0-255) "
+        "where the step fired"
+    )
     table = Table(
-        title=f"policy {result.policy}, carried out by the {result.pipeline} pipeline",
-        caption=f"counted on {sample:,} images; change: mean of the pixel levels (0-255) where the step fired"
-        if result.steps
-        else "the policy has no steps: images are normalised only",
+        title=title,
+        caption=caption,
         title_justify="left",
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
     )
     table.add_column("", justify="right", no_wrap=True)
-    table.add_column("step", overflow="fold", min_width=14)
+    table.add_column("step", no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
     table.add_column("parameters", overflow="fold")
     table.add_column("fired", justify="right", no_wrap=True)
@@ -34,17 +44,8 @@ def steps(result: PreviewResult) -> Table:
 
 
 def document(result: PreviewResult, picture: Path, dataset: str) -> dict[str, Any]:
-    """The same as one JSON document, with the picture's labels."""
-    return {
-        "dataset": dataset,
-        "policy": result.policy,
-        "pipeline": result.pipeline,
-        "seed": result.seed,
-        "picture": str(picture),
-        "rows": list(result.row_names),
-        "columns": list(result.column_names),
-        "steps": [step.to_dict() for step in result.steps],
-    }
+    """The result as one JSON document."""
+    return {"dataset": dataset, "picture": str(picture), **result.to_dict()}
 
 
 def parameters(step: StepResult) -> str:
@@ -61,7 +62,7 @@ def _value(value: Any) -> str:
 
 
 def _fired(step: StepResult) -> str:
-    return f"{step.fired:,} ({step.fired / step.sample_images:.0%})"
+    return f"{step.fired:,} ({step.fired_fraction:.0%})"
 
 
 def _change(step: StepResult) -> str:

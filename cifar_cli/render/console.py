@@ -1,4 +1,4 @@
-"""Where words go: results to stdout, everything else to stderr; one JSON document when asked."""
+"""Printing: results go to stdout, everything else to stderr. With --json, stdout is one JSON document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 
 
 def stdout() -> Console:
-    """A console on the current stdout (looked up late, so that tests and pipes see their own)."""
+    """A console on the current stdout. It is looked up at each call, because tests replace it."""
     return Console(file=sys.stdout, highlight=False)
 
 
@@ -27,9 +27,9 @@ def show(*renderables: RenderableType) -> None:
         console.print(renderable)
 
 
-def note(message: str) -> None:
-    """Print a remark on stderr; it is not part of the result."""
-    stderr().print(message, markup=False, style="dim", soft_wrap=True)
+def note(message: str, console: Console | None = None) -> None:
+    """Print a remark, which is not part of the result, on stderr or another console."""
+    (console or stderr()).print(message, markup=False, style="dim", soft_wrap=True)
 
 
 def warn(message: str) -> None:
@@ -44,7 +44,7 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 
 def error(what: str, remedy: str | None) -> None:
-    """Print an error and its remedy on stderr, one line each, never wrapped so that commands can be copied."""
+    """Print an error and its remedy on stderr, one line each. Lines are not wrapped, so that commands can be copied."""
     console = stderr()
     console.print(f"error: {what}", markup=False, style="bold red", soft_wrap=True)
     if remedy:

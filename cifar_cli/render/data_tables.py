@@ -1,4 +1,4 @@
-"""Datasets on disk as tables."""
+"""Tables of datasets on disk."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ from rich.table import Table
 
 from cifar_cli.core.data.results import DatasetCheck, DatasetSummary, DownloadResult
 
-NAMED_CLASSES = 12  # in one row; more are only counted
+MAX_LISTED_CLASSES = 12  # more are counted, not listed
 
 
 def downloaded(result: DownloadResult) -> Table:
-    """What a download or import gave, or what was there."""
+    """The dataset after a download or import."""
     return _facts(result.dataset)
 
 
 def remarks(result: DownloadResult) -> list[str]:
-    """What was changed or left out on the way."""
+    """One sentence each about resized and about skipped images."""
     provenance, size = result.dataset.provenance, result.dataset.img_size
-    said = []
+    remarks = []
     if provenance.resized_images:
-        said.append(f"{_images(provenance.resized_images)} of another size scaled and cropped to {size}×{size} pixels")
+        remarks.append(
+            f"{_images(provenance.resized_images)} of another size scaled and cropped to {size}×{size} pixels"
+        )
     if provenance.skipped_images:
-        said.append(f"{_images(provenance.skipped_images)} left out as unreadable (--skip-bad)")
-    return said
+        remarks.append(f"{_images(provenance.skipped_images)} left out as unreadable (--skip-bad)")
+    return remarks
 
 
 def checked(result: DatasetCheck) -> Group:
-    """What is on disk, and how many images each class has; the last row sums them up."""
+    """The dataset, whether it is intact, and the images of each class with their sums in the last row."""
     facts = _facts(result.dataset)
     if result.archive is not None:
         facts.add_row("archive", escape(str(result.archive)))
-    facts.add_row("whole", "[green]yes, every byte was read[/green]" if result.whole else "[bold red]no[/bold red]")
+    facts.add_row("intact", "[green]yes, every byte was read[/green]" if result.whole else "[bold red]no[/bold red]")
     counts = Table(box=box.SIMPLE_HEAD, show_footer=True, title="Images per class", title_justify="left")
     counts.add_column("class", footer=f"{len(result.per_class)} classes", overflow="fold")
     counts.add_column("train", justify="right", footer=f"{sum(c.train_images for c in result.per_class):,}")
@@ -45,27 +47,27 @@ def checked(result: DatasetCheck) -> Group:
 
 def _facts(dataset: DatasetSummary) -> Table:
     synthetic = " (synthetic)" if dataset.provenance.synthetic else ""
-    table = Table(
-        box=box.SIMPLE,
-        show_header=False,
-        title=f"{escape(dataset.name)}{synthetic}",
-        title_justify="left",
-        min_width=40,
-    )
+    title = f"{escape(dataset.name)}{synthetic}"
+    table = Table(box=box.SIMPLE, show_header=False, title=title, title_justify="left", min_width=40)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    names = ", ".join(dataset.classes) if len(dataset.classes) <= NAMED_CLASSES else ""
+    classes = str(len(dataset.classes))
+    if len(dataset.classes) <= MAX_LISTED_CLASSES:
+        classes += f": {', '.join(dataset.classes)}"
     size = f"{dataset.img_size}×{dataset.img_size}"
     table.add_row("images", f"{dataset.train_images:,} train, {dataset.test_images:,} test, {size} RGB")
-    table.add_row("classes", escape(f"{len(dataset.classes)}: {names}" if names else str(len(dataset.classes))))
+    table.add_row("classes", escape(classes))
     table.add_row("source", escape(dataset.provenance.source))
-    table.add_row("checksum", dataset.provenance.checksum)
+    algorithm, _, checksum = dataset.provenance.checksum.partition(":")
+    table.add_row(algorithm.upper(), checksum)  # as the label, so that a SHA-256 fits into 80 columns
     table.add_row("imported", f"{dataset.provenance.imported_at} by cifar {dataset.provenance.tool_version}")
     if dataset.provenance.resized_images:
         table.add_row("resized", _images(dataset.provenance.resized_images))
     if dataset.provenance.skipped_images:
         table.add_row("left out", f"{_images(dataset.provenance.skipped_images)}, unreadable")
-    table.add_row("store", f"{escape(str(dataset.path))} ({dataset.size_bytes / 1e6:,.1f} MB)")
+    megabytes = dataset.size_bytes / 1e6
+    store_size = f"{megabytes:,.1f} MB" if megabytes >= 1 else f"{megabytes * 1000:,.1f} kB"
+    table.add_row("store", f"{escape(str(dataset.path))} ({store_size})")
     return table
 
 

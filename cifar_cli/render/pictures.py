@@ -1,4 +1,4 @@
-"""Pictures of results: as a PNG file, and in the terminal as half blocks."""
+"""Pictures of a preview, as a PNG file or with half-block characters in the terminal."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from rich.style import Style
 from rich.text import Text
 from torch.nn import functional as F
 
-from cifar_cli.core.augment.preview import PreviewResult
+from cifar_cli.core.augment.results import PreviewResult
 from cifar_cli.errors import ResourceError
 
 DPI = 100
-CELL, GAP = 96, 12  # pixels of the PNG: an image's side at least, and the white around it
-TOP, BOTTOM = 96, 12  # room for the title and the columns' names; for the last row's remarks
-NARROWEST_PICTURE = 560  # the title needs this much
-LONGEST_NAME = 24  # of a class; longer ones are cut
-NARROWEST = 16  # columns of the terminal that an image needs to be recognised
+CELL, GAP = 96, 12  # pixels of the PNG: about the side of an image, and the space between two
+TOP, BOTTOM = 96, 12  # space for the title and the column names; for the notes below the last row
+MIN_WIDTH = 560  # pixels; the title needs this width
+MAX_NAME = 24  # characters of a class name; longer ones are cut
+MIN_COLUMNS = 16  # of the terminal, for each image
 
 
 def save_preview(result: PreviewResult, path: Path) -> None:
-    """Write the grid as a PNG, every pixel of an image as a square of equal size.
+    """Write the grid as a PNG; every pixel of an image becomes a square.
 
     Raises ResourceError when the file can't be written.
     """
     rows, columns, side = result.grid_RCHWC.shape[:3]
     side *= (scale := max(1, round(CELL / side)))
-    names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in result.row_names]
+    names = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…" for name in result.row_names]
     left = 24 + 8 * max(len(name) for name in names)
-    width = max(NARROWEST_PICTURE, left + columns * (side + GAP))
+    width = max(MIN_WIDTH, left + columns * (side + GAP))
     height = TOP + rows * (side + GAP) + BOTTOM
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     FigureCanvasAgg(figure)
@@ -48,7 +48,7 @@ def save_preview(result: PreviewResult, path: Path) -> None:
         x, y = left + column * (side + GAP), TOP + row * (side + GAP)
         canvas[y : y + side, x : x + side] = enlarged[row, column]
         if row == 0:
-            heading = _broken(result.column_names[column])
+            heading = _wrapped(result.column_names[column])
             axes.text(x + side / 2, y - 8, heading, ha="center", va="bottom", fontsize=9, linespacing=1.0)
         if column == 0:
             axes.text(x - 10, y + side / 2, names[row], ha="right", va="center", fontsize=10)
@@ -64,26 +64,29 @@ def save_preview(result: PreviewResult, path: Path) -> None:
         ) from error
 
 
-def _broken(name: str) -> str:
-    """A column's name in short lines: "3 RandomBrightnessContrast" has one for each of its four words."""
+def _wrapped(name: str) -> str:
+    """A column name on several lines: the number and each word of "3 RandomBrightnessContrast" have their own."""
     first, _, rest = name.partition(" ")
-    if len(rest) > LONGEST_NAME // 2 + 2:
+    if len(rest) > MAX_NAME // 2 + 2:
         rest = re.sub(r"(?<=[a-z])(?=[A-Z])", "\n", rest)
     return f"{first}\n{rest}" if rest else first
 
 
 def show_preview(result: PreviewResult, screen: Console) -> None:
-    """Draw the grid in a terminal: each character holds two pixels, one above the other.
+    """Draw the grid in a terminal; each character shows two pixels, one above the other.
 
-    As many columns as fit are drawn, the images reduced to no less than NARROWEST characters. Colours are sent as they
-    are, because few remote shells pass on that the terminal knows them all.
+    Images are scaled down to no less than MIN_COLUMNS characters, and columns that don't fit are left out. Colours are
+    always sent in 24 bits, because few remote shells report that the terminal supports them.
     """
     console = Console(file=screen.file, width=screen.width, color_system="truecolor", force_terminal=True)
     columns = len(result.column_names)
-    side = min(result.grid_RCHWC.shape[2], max(NARROWEST, console.width // columns - 1)) // 2 * 2
+    side = min(result.grid_RCHWC.shape[2], max(MIN_COLUMNS, console.width // columns - 1)) // 2 * 2
     fitting = max(1, min(columns, (console.width + 1) // (side + 1)))
     if fitting < columns:
-        console.print(f"{fitting} of {columns} columns fit into this terminal; the picture file has all", style="dim")
+        console.print(
+            f"{fitting} of {columns} columns fit this terminal; the picture file has all",
+            style="dim",
+        )
     heads = Text(" ").join(Text(f"{name[:side]:<{side}}") for name in result.column_names[:fitting])
     for name, images_CHWC in zip(result.row_names, result.grid_RCHWC[:, :fitting], strict=True):
         small = F.interpolate(images_CHWC.permute(0, 3, 1, 2).float(), size=(side, side), mode="area")

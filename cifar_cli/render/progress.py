@@ -1,13 +1,13 @@
-"""Progress as a person sees it: a bar on a terminal, a line every few seconds elsewhere."""
+"""Progress of a task: a bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
@@ -20,11 +20,14 @@ PLAIN_LINE_SECONDS = 5.0
 
 
 @contextmanager
-def progress_shown() -> Iterator[OnProgress]:
-    """Give a listener for the core's progress; bars vanish at the end, lines stay."""
-    console = stderr()
+def progress_shown(console: Console | None = None, now: Callable[[], float] = time.monotonic) -> Iterator[OnProgress]:
+    """Give a listener for the core's progress. Bars are erased at the end, lines stay.
+
+    console: where to print; None is stderr. now: the clock, in seconds.
+    """
+    console = stderr() if console is None else console
     if not console.is_terminal:
-        yield _plain_listener()
+        yield _plain_listener(console, now)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -55,7 +58,7 @@ def progress_shown() -> Iterator[OnProgress]:
 
 
 class _AmountColumn(ProgressColumn):
-    """How much of how much, and for bytes how quickly."""
+    """The amount done, the total, and for bytes the speed."""
 
     def render(self, task: Task) -> RenderableType:
         speed = task.finished_speed or task.speed
@@ -63,7 +66,7 @@ class _AmountColumn(ProgressColumn):
 
 
 def amount(done: float, total: float | None, unit: str, per_second: float | None = None) -> str:
-    """ "12/40 images", or "1.5/170.5 MB, 0.3 MB/s" for bytes; the total and the speed may be unknown."""
+    """Format as "12/40 images", or as "1.5/170.5 MB, 0.30 MB/s" for bytes. Total and speed may be unknown (None)."""
     if unit != "bytes":
         of = "" if total is None else f"/{total:,.0f}"
         return f"{done:,.0f}{of} {unit}".rstrip()
@@ -73,22 +76,22 @@ def amount(done: float, total: float | None, unit: str, per_second: float | None
 
 
 def clock(seconds: float) -> str:
-    """ "0:51" or "1:02:03"."""
+    """Format seconds as "0:51" or "1:02:03"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def time_left(seconds: float) -> str:
-    """ "0:51 left" or "1:02:03 left"."""
+    """Format seconds as "0:51 left" or "1:02:03 left"."""
     return f"{clock(seconds)} left"
 
 
 class _PlainTask:
-    """What the last line of a task said, and how quickly it went on since."""
+    """The last line printed for a task, and the speed since then."""
 
     def __init__(self, progress: Progress, now: float) -> None:
-        self.said_at = -math.inf
+        self.printed_at = -math.inf
         self.detail = ""
         self.finished = False
         self._from = (now, progress.done)
@@ -105,19 +108,19 @@ class _PlainTask:
         return ", ".join([*parts, progress.detail] if progress.detail else parts)
 
 
-def _plain_listener() -> OnProgress:
-    """A line when a task begins, ends or goes on from another mirror, and every few seconds between."""
+def _plain_listener(console: Console, time_now: Callable[[], float]) -> OnProgress:
+    """Print a line when a task begins, ends or switches to another mirror, and every few seconds in between."""
     tasks: dict[str, _PlainTask] = {}
 
     def listen(progress: Progress) -> None:
-        now = time.monotonic()
+        now = time_now()
         task = tasks.setdefault(progress.task, _PlainTask(progress, now))
         finished = progress.total is not None and progress.done >= progress.total
-        switched = progress.unit == "bytes" and progress.detail != task.detail  # to another mirror
+        switched = progress.unit == "bytes" and progress.detail != task.detail  # another mirror
         news = switched or (finished and not task.finished)
-        if not news and now - task.said_at < PLAIN_LINE_SECONDS:
+        if not news and now - task.printed_at < PLAIN_LINE_SECONDS:
             return
-        task.said_at, task.detail, task.finished = now, progress.detail, finished
-        note(task.line(progress, now))
+        task.printed_at, task.detail, task.finished = now, progress.detail, finished
+        note(task.line(progress, now), console)
 
     return listen

@@ -1,12 +1,12 @@
+"""The program as a whole: start-up, exit status, errors, completion."""
+
 from __future__ import annotations
 
 import subprocess
 import sys
 
 import pytest
-from typer.main import get_command
 
-from cifar_cli.app import app
 from cifar_cli.commands import COMMANDS
 
 HEAVY = ("torch", "torchvision", "lightning", "timm", "albumentations", "cv2", "numpy", "matplotlib", "pydantic")
@@ -24,13 +24,6 @@ def test_help_loads_nothing_heavy(command: str | None) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "Usage" in done.stdout
     assert done.stderr.strip() == "[]"
-
-
-def test_every_command_and_option_has_help() -> None:
-    group = get_command(app)
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        assert command.help, name
-        assert all(getattr(option, "help", None) for option in command.params), name
 
 
 def test_the_six_commands_are_there() -> None:
@@ -61,3 +54,17 @@ def test_version(cifar) -> None:  # type: ignore[no-untyped-def]
     from cifar_cli import __version__
 
     assert cifar("--version").stdout == f"cifar {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("cifar tr", "train"), ("cifar train --device ", "mps"), ("cifar train -m null -m cnn --optimizer s", "sgd")],
+)
+def test_a_shell_completes_commands_and_the_names_of_closed_sets(words: str, completed: str) -> None:
+    from typer.testing import CliRunner
+
+    from cifar_cli.app import app
+
+    env = {"_CIFAR_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    result = CliRunner().invoke(app, [], prog_name="cifar", env=env)
+    assert completed in result.output.split()

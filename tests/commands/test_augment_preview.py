@@ -1,7 +1,8 @@
-"""`cifar augment-preview`: the picture, the table, the JSON document, the messages."""
+"""`cifar augment-preview`: the picture, the JSON document, the messages."""
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from typer.testing import CliRunner
 from cifar_cli.app import app
 from cifar_cli.core.augment.config import PreviewConfig
 from cifar_cli.core.augment.preview import preview
-from cifar_cli.core.data.config import Provenance
-from cifar_cli.core.data.store import Part, write_store
-from cifar_cli.render import augment_tables, pictures
+from cifar_cli.core.data.results import Provenance
+from cifar_cli.core.data.sources.images import SourceImages
+from cifar_cli.core.data.store import write_store
+from cifar_cli.render import pictures
 
 IMAGES = torch.randint(0, 256, (60, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(60) % 3
@@ -24,9 +26,15 @@ CLASSES = ("ant", "bee", "an_unusually_long_class_name")
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "insects.safetensors"
-    part = Part(images_NHWC=IMAGES, labels_N=LABELS)
-    provenance = Provenance(source="a test", checksum="sha256:0", imported_at="2026-01-01", tool_version="0")
-    write_store(path, name="insects", classes=CLASSES, train=part, test=part, provenance=provenance)
+    images = SourceImages(
+        classes=CLASSES,
+        train_images=IMAGES.numpy(),
+        train_labels=LABELS.numpy(),
+        test_images=IMAGES.numpy(),
+        test_labels=LABELS.numpy(),
+        provenance=Provenance.now(source="a test", checksum="sha256:0"),
+    )
+    write_store(path, name="insects", images=images)
     return path
 
 
@@ -51,14 +59,21 @@ def test_it_writes_a_picture_and_prints_a_row_for_each_step(run, tmp_path):
 def test_json_is_one_document_on_stdout(run, options):
     done = run("--json", "--images", "2", "--variants", "3", *options)
     document = json.loads(done.stdout)
-    assert list(document) == ["dataset", "policy", "pipeline", "seed", "picture", "rows", "columns", "steps"]
+    assert list(document) == ["dataset", "picture", "policy", "pipeline", "seed", "rows", "columns", "steps"]
     assert document["rows"] == ["ant", "bee"]
     assert len(document["columns"]) == (5 if options == ["--steps"] else 4)
     assert [step["probability"] for step in document["steps"]] == [1.0, 0.5, 0.5, 0.3]
     assert {step["sample_images"] for step in document["steps"]} == {60}
 
 
-def test_outside_a_terminal_show_says_where_the_picture_is(run):
+def test_the_documented_json_keys_are_those_of_the_document(run):
+    page = (Path(__file__).parents[2] / "docs/augmentation.md").read_text(encoding="utf-8")
+    paragraph = page.partition("augment-preview --json")[2].partition("\n\n")[0]
+    document = json.loads(run("--json", "--images", "2", "--variants", "1").stdout)
+    assert set(re.findall(r"`(\w+)`", paragraph)) == {*document, *document["steps"][0]}
+
+
+def test_show_outside_a_terminal_is_a_note_that_names_the_file(run):
     done = run("--show", "--images", "1")
     assert done.exit_code == 0
     assert "in a terminal only" in done.stderr
@@ -70,8 +85,6 @@ def test_outside_a_terminal_show_says_where_the_picture_is(run):
     [
         (["--images", "0"], "--images 0 is not between 1 and 64"),
         (["--variants", "0"], "--variants 0 is not between 1 and 64"),
-        (["--policy", "corse"], "did you mean course?"),
-        (["--pipeline", "batch"], "did you mean batched?"),
         (["--augment", "no.yaml"], "the augmentation policy no.yaml can't be read (No such file or directory)"),
         (["--augment", "no.yaml", "--pipeline", "batched"], "try: add --pipeline albumentations"),
         (["--out", "no/x.png"], "the folder no for --out does not exist"),
@@ -79,7 +92,7 @@ def test_outside_a_terminal_show_says_where_the_picture_is(run):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_gets_one_sentence_and_a_remedy(run, tmp_path, options, message):
+def test_bad_input_is_an_error_with_a_remedy(run, tmp_path, options, message):
     done = run(*options)
     assert done.exit_code == 1
     assert message in done.stderr
@@ -100,7 +113,7 @@ def look(**options):
     return preview(PreviewConfig(**options), IMAGES, LABELS, CLASSES)
 
 
-def test_every_pixel_of_every_image_stands_in_the_png(tmp_path):
+def test_the_png_shows_every_pixel_of_every_image(tmp_path):
     result = look(images=3, variants=2)
     path = tmp_path / "grid.png"
     pictures.save_preview(result, path)
@@ -108,7 +121,7 @@ def test_every_pixel_of_every_image_stands_in_the_png(tmp_path):
         drawn = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
         drawn = drawn.reshape(picture.height, picture.width, 3)
     side = 96
-    left = 24 + 8 * pictures.LONGEST_NAME
+    left = 24 + 8 * pictures.MAX_NAME
     for row in range(3):
         for column in range(3):
             y, x = pictures.TOP + row * (side + pictures.GAP), left + column * (side + pictures.GAP)
@@ -122,7 +135,7 @@ def drawn_in_terminal(result, width, tmp_path):
     return path.read_text(encoding="utf-8")
 
 
-def test_half_blocks_hold_two_pixels_each_in_their_true_colours(tmp_path):
+def test_each_half_block_shows_two_pixels_in_24_bit_colour(tmp_path):
     result = look(images=1, variants=1)
     lines = [line for line in drawn_in_terminal(result, 80, tmp_path).splitlines() if "▀" in line]
     assert len(lines) == 16
@@ -134,23 +147,8 @@ def test_half_blocks_hold_two_pixels_each_in_their_true_colours(tmp_path):
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
-def test_half_blocks_never_run_over_the_terminals_width(tmp_path, width):
+def test_half_blocks_fit_the_width_of_the_terminal(tmp_path, width):
     text = drawn_in_terminal(look(images=1, variants=8), width, tmp_path)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
     assert max(len(line) for line in plain) <= width
-    assert any("columns fit into this terminal" in line for line in plain) == (width < 9 * 17 - 1)
-
-
-@pytest.mark.parametrize("width", [80, 120])
-def test_the_table_fits_the_terminal_and_shows_how_often_each_step_fired(width):
-    result = look()
-    screen = Console(width=width)
-    with screen.capture() as captured:
-        screen.print(augment_tables.steps(result))
-    text = captured.get()
-    assert max(len(line) for line in text.splitlines()) <= width
-    for step in result.steps:
-        row = next(line for line in text.splitlines() if step.name in line)
-        assert f"{step.fired} ({step.fired / 60:.0%})" in row
-        assert f"{step.mean_change_levels:.1f}" in row
-    assert "…" not in text
+    assert any("columns fit this terminal" in line for line in plain) == (width < 9 * 17 - 1)

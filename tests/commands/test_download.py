@@ -1,4 +1,4 @@
-"""`cifar download` as a person and as a script see it."""
+"""`cifar download`: tables, JSON documents, messages and exit codes."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def imported(cifar, pets, data):
     return result
 
 
-def test_an_import_shows_what_came_from_where(imported, pets, data):
+def test_an_import_shows_content_and_provenance(imported, pets, data):
     text = imported.stdout
     assert "6 train, 2 test, 32×32 RGB" in text
     assert "2: cat, dog" in text
-    assert re.search(r"checksum +sha256:[0-9a-f]{64}", text)
+    assert re.search(r"SHA256 +[0-9a-f]{64}\b", text)
     flat = re.sub(r"\s+", "", text)
     assert str(pets) in flat
     assert str(data / "pets.safetensors") in flat
@@ -59,7 +59,7 @@ def test_json_is_one_document_with_stable_keys(cifar, pets, data):
     assert document["path"] == str(data / "pets.safetensors")
 
 
-def test_what_is_there_is_said_and_nothing_is_done(cifar, imported, pets, data):
+def test_an_existing_dataset_is_reported_and_kept(cifar, imported, pets, data):
     before = (data / "pets.safetensors").stat().st_mtime_ns
     again = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", data)
     assert again.exit_code == 0
@@ -69,7 +69,7 @@ def test_what_is_there_is_said_and_nothing_is_done(cifar, imported, pets, data):
     assert document["already_there"] is True
 
 
-def test_saying_that_it_is_there_loads_neither_torch_nor_the_transport(imported, data):
+def test_reporting_an_existing_dataset_loads_neither_torch_nor_httpx(imported, data):
     script = (
         "import sys\n"
         f"sys.argv = ['cifar', 'download', '--dataset', 'pets', '--data-dir', {str(data)!r}]\n"
@@ -84,7 +84,7 @@ def test_saying_that_it_is_there_loads_neither_torch_nor_the_transport(imported,
     assert "already there" in result.stderr
 
 
-def test_check_counts_every_class_and_sums_up(cifar, imported, data):
+def test_check_counts_every_class_and_shows_the_sums(cifar, imported, data):
     result = cifar("download", "--dataset", "pets", "--data-dir", data, "--check")
     assert result.exit_code == 0
     assert "yes, every byte was read" in result.stdout
@@ -94,7 +94,7 @@ def test_check_counts_every_class_and_sums_up(cifar, imported, data):
     assert ["2", "classes", "6", "2"] in rows
 
 
-def test_check_as_json_has_the_verdict_and_the_counts(cifar, imported, data):
+def test_check_as_json_has_the_outcome_and_the_counts(cifar, imported, data):
     document = json.loads(cifar("download", "--dataset", "pets", "--data-dir", data, "--check", "--json").stdout)
     assert document["whole"] is True
     assert document["problems"] == []
@@ -105,20 +105,32 @@ def test_check_as_json_has_the_verdict_and_the_counts(cifar, imported, data):
     ]
 
 
+def test_the_documented_json_keys_are_those_of_the_documents(cifar, imported, data):
+    page = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    table = page.partition("| key | content |")[2].partition("\n\n")[0]
+    rows = [row.strip("| ").partition(" | ") for row in table.splitlines()[2:]]
+    documented = {key for keys, _, _ in rows for key in re.findall(r"`(\w+)`", keys)}
+    words = ("download", "--dataset", "pets", "--data-dir", data, "--json")
+    documents = [json.loads(cifar(*words, *more).stdout) for more in ((), ("--check",))]
+    assert documented == {key for document in documents for key in document}
+    provenance = next(content for keys, _, content in rows if keys == "`provenance`")
+    assert set(re.findall(r"`(\w+)`", provenance)) == set(documents[0]["provenance"])
+
+
 @pytest.mark.parametrize("as_json", [False, True])
-def test_check_exits_1_and_says_why_when_a_byte_is_wrong(as_json, cifar, imported, data):
+def test_check_exits_1_with_the_reason_when_a_byte_is_wrong(as_json, cifar, imported, data):
     path = data / "pets.safetensors"
     content = bytearray(path.read_bytes())
     content[-500] ^= 1
     path.write_bytes(content)
     result = cifar("download", "--dataset", "pets", "--data-dir", data, "--check", *(["--json"] if as_json else []))
     assert result.exit_code == 1
-    assert "is not whole: images and labels hash to sha256:" in result.stderr
+    assert "is not intact: images and labels hash to sha256:" in result.stderr
     assert f"`cifar download --dataset pets --from {data.parent / 'pets'} --force`" in result.stderr
     if as_json:
         assert json.loads(result.stdout)["whole"] is False
     else:
-        assert re.search(r"whole +no", result.stdout)
+        assert re.search(r"intact +no", result.stdout)
 
 
 def test_check_of_a_truncated_store_exits_1(cifar, imported, data):
@@ -126,18 +138,18 @@ def test_check_of_a_truncated_store_exits_1(cifar, imported, data):
     path.write_bytes(path.read_bytes()[:-1])
     result = cifar("download", "--dataset", "pets", "--data-dir", data, "--check")
     assert result.exit_code == 1
-    assert "is broken: it has" in result.stderr
+    assert "is damaged: it has" in result.stderr
 
 
-def test_check_with_nothing_there_exits_1_with_the_command_to_run(cifar, data):
+def test_check_of_a_missing_dataset_exits_1_with_the_command_to_run(cifar, data):
     result = cifar("download", "--data-dir", data, "--check")
     assert result.exit_code == 1
     assert f"there is no dataset at {data / 'cifar10.safetensors'}" in result.stderr
-    assert "try: fetch it with `cifar download`" in result.stderr
+    assert "try: download it with `cifar download`" in result.stderr
     assert not data.exists()
 
 
-def test_skipped_and_resized_images_are_said(cifar, pets, data):
+def test_skipped_and_resized_images_are_reported(cifar, pets, data):
     (pets / "train/cat/1.png").write_bytes(b"no image")
     Image.new("RGB", (40, 50)).save(pets / "test/dog/large.jpg")
     result = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", data, "--skip-bad")
@@ -150,7 +162,7 @@ def test_skipped_and_resized_images_are_said(cifar, pets, data):
     assert document["provenance"]["skipped_images"] == 1
 
 
-def test_an_image_size_is_taken(cifar, pets, data):
+def test_images_are_stored_in_the_requested_size(cifar, pets, data):
     result = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", data, "--img-size", 16, "--json")
     assert json.loads(result.stdout)["img_size"] == 16
 
@@ -207,15 +219,15 @@ def empty_folder(pets: Path) -> Path:
     [
         (lambda pets: pets.parent / "nowhere", "nowhere does not exist", "check the spelling"),
         (text, "notes.txt is not a tar archive", "pass a .tar, .tar.gz"),
-        (zip_of, "pets.zip is a zip archive, which is not read", "unpack it and pass the folder"),
-        (truncated, "pets.tar.gz is damaged or cut short", "fetch or pack the archive again"),
+        (zip_of, "pets.zip is a zip archive, which is not supported", "extract it and pass the folder"),
+        (truncated, "pets.tar.gz is damaged or truncated", "download or pack the archive again"),
         (linked, "pets/train/cat/link.png is a link", "pack plain files only"),
         (climbing, "../train/cat/0.png is a path that leads outside the archive", "pack plain files only"),
         (empty_folder, "empty holds no images (.png, .jpg, .jpeg)", "lay the images out as train/CLASS/*.png"),
         (bad_image, "pets/test/dog/0.png is not a readable image", "--skip-bad"),
     ],
 )
-def test_each_bad_source_is_one_sentence_with_a_remedy_and_leaves_nothing(source, message, remedy, cifar, pets, data):
+def test_each_bad_source_is_one_error_with_a_remedy_and_leaves_no_file(source, message, remedy, cifar, pets, data):
     result = cifar("download", "--dataset", "pets", "--from", source(pets), "--data-dir", data)
     assert result.exit_code == 1
     first, second = [line for line in result.stderr.splitlines() if line.startswith(("error:", "  try:"))]
@@ -233,31 +245,31 @@ def test_each_bad_source_is_one_sentence_with_a_remedy_and_leaves_nothing(source
         (("--dataset", "a/b"), "--dataset 'a/b' is neither a name nor the path", "--dataset NAME --from PATH"),
         (("--dataset", "shapes", "--from", "x"), "shapes is drawn by cifar, not imported", "another --dataset NAME"),
         (("--dataset", "x.safetensors"), "x.safetensors is a store file, not a name", "pass --dataset NAME"),
-        (("--img-size", "0"), "--img-size 0 is not a picture", "pass 1 or more"),
-        (("--from", "a", "--from", "b"), "--from can name several mirrors of one archive", "pass one path"),
+        (("--img-size", "0"), "--img-size 0 is less than 1 pixel", "pass 1 or more"),
+        (("--from", "a", "--from", "b"), "--from takes one path, or several URLs of the same archive", "pass one path"),
     ],
 )
-def test_each_bad_value_is_one_sentence_with_a_remedy(words, message, remedy, cifar, data):
+def test_each_bad_value_is_one_error_with_a_remedy(words, message, remedy, cifar, data):
     result = cifar("download", *words, "--data-dir", data)
     assert result.exit_code == 1
     assert message in result.stderr
     assert remedy in result.stderr
 
 
-def test_a_data_dir_that_is_a_file_is_one_sentence(cifar, pets, tmp_path):
+def test_a_data_dir_that_is_a_file_is_an_error(cifar, pets, tmp_path):
     (tmp_path / "file").write_text("")
     result = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", tmp_path / "file")
     assert result.exit_code == 1
     assert f"--data-dir {tmp_path / 'file'} is a file, not a folder" in result.stderr
 
 
-def test_an_imported_dataset_is_found_by_its_name_in_an_error(cifar, imported, data):
+def test_an_unknown_name_is_an_error_that_suggests_an_imported_dataset(cifar, imported, data):
     result = cifar("download", "--dataset", "pet", "--data-dir", data)
     assert result.exit_code == 1
     assert "did you mean pets?" in result.stderr
 
 
-def test_forcing_without_a_source_says_that_one_is_needed(cifar, imported, data):
+def test_force_without_a_source_is_an_error_that_asks_for_one(cifar, imported, data):
     before = (data / "pets.safetensors").read_bytes()
     result = cifar("download", "--dataset", "pets", "--data-dir", data, "--force")
     assert result.exit_code == 1

@@ -117,7 +117,6 @@ def test_memory_is_counted_when_asked_and_points_to_profile_memory() -> None:
         (["-m", "null", "--batch", "0"], "--batch 0 holds no image", "--batch 128"),
         (["-m", "null", "--classes", "0"], "--classes 0 is too small", "pass 1 or more"),
         (["-m", "null", "--img-size", "2"], "null can't read 2-pixel images", "--img-size 4, the smallest that works"),
-        (["-m", "hybrid", "--patch-size", "3"], "--patch-size 3 is not offered", "choose one of 2, 4"),
     ],
 )
 def test_bad_input_is_one_error_line_and_one_remedy(args: list[str], error: str, remedy: str) -> None:

@@ -1,4 +1,4 @@
-"""A real HTTP server whose faults the tests switch on, and what fetches from it."""
+"""A real HTTP server with faults that tests switch on, and fixtures that download from it."""
 
 from __future__ import annotations
 
@@ -25,28 +25,31 @@ SLICE_BYTES = 4096
 
 @dataclass
 class Route:
-    """What the server does with one path.
-
-    cuts: after how many body bytes each request's connection is cut, in turn; then no more. statuses: sent
-    instead of the body, in turn; the last one for ever if `always`. stall_after: bytes after which the server
-    falls silent. bytes_per_second: None for as fast as it goes; slow_after: bytes that come at full speed
-    before. length: whether Content-Length is sent.
-    """
+    """How the server answers requests for one path."""
 
     body: bytes
     cuts: list[int] = field(default_factory=list)
+    """Body bytes after which the connection is cut, one entry for each request; later requests are not cut."""
     statuses: list[int] = field(default_factory=list)
+    """Statuses sent instead of the body, one for each request."""
     always: int | None = None
+    """The status of every request after those in `statuses`."""
     stall_after: int | None = None
+    """Bytes after which the server stops sending without closing the connection."""
     bytes_per_second: float | None = None
+    """None for no limit."""
     slow_after: int = 0
+    """Bytes sent at full speed before the limit applies."""
     content_type: str = "application/x-gzip"
     ranges: bool = True
     length: bool = True
+    """Whether Content-Length is sent."""
     etag: str | None = None
     redirect: str | None = None
-    starts: list[int] = field(default_factory=list)  # first byte of each request
-    sent_bytes: list[int] = field(default_factory=list)  # of each request
+    starts: list[int] = field(default_factory=list)
+    """First byte of each request so far."""
+    sent_bytes: list[int] = field(default_factory=list)
+    """Bytes sent for each request so far."""
 
 
 class FaultServer(ThreadingHTTPServer):
@@ -61,7 +64,7 @@ class FaultServer(ThreadingHTTPServer):
         return self.url(path)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hung up is what these tests are about."""
+        """Ignore clients that close the connection, as these tests make them do."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -176,10 +179,11 @@ def fetch(tmp_path: Path, tiny_cifar10: Any) -> Fetch:
 
     def run(*mirrors: str, events: list[Progress] | None = None, **options: Any) -> DownloadResult:
         transport = options.pop("transport", QUICK)
+        archive = options.pop("archive", tiny_cifar10.archive)
         return import_dataset(
             ImportConfig(data=DataConfig(data_dir=tmp_path / "data"), **options),
             transport=transport,
-            archives={"cifar10": replace(tiny_cifar10.archive, mirrors=mirrors)},
+            archives={"cifar10": replace(archive, mirrors=mirrors)},
             on_progress=events.append if events is not None else lambda progress: None,
         )
 
@@ -187,8 +191,8 @@ def fetch(tmp_path: Path, tiny_cifar10: Any) -> Fetch:
 
 
 @pytest.fixture
-def assert_whole(tiny_cifar10: Any) -> Callable[[Path], None]:
-    """The store holds the archive's images, the archive is byte-identical, and nothing else lies around."""
+def assert_complete(tiny_cifar10: Any) -> Callable[[Path], None]:
+    """The store has the archive's images, the archive is byte-identical, and no partial file is left."""
 
     def check(data_dir: Path) -> None:
         config = DataConfig(data_dir=data_dir)

@@ -1,4 +1,4 @@
-"""What an earlier download left, another one beside it, a kill: against a real server the file ends whole."""
+"""Partial files, concurrent downloads and kills, against a real server: the file ends up complete."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from cifar_cli.core.data.results import DownloadResult
 from cifar_cli.core.data.sources.http_stream import Transport
 from cifar_cli.errors import CifarError, ResourceError
 
-# The command line with a small archive of the official format in CIFAR-10's place.
+# The command line with a small archive of the official format in place of CIFAR-10.
 CLI = """
 import json, sys
 from dataclasses import replace
@@ -37,34 +38,36 @@ main()
 """
 
 
-def test_a_part_that_is_not_the_file_is_thrown_away(server, route, fetch, body, tmp_path, tiny_cifar10, assert_whole):
+def test_a_part_with_wrong_bytes_is_discarded(server, route, fetch, body, tmp_path, tiny_cifar10, assert_complete):
     part = tmp_path / "data" / f"{tiny_cifar10.archive.filename}.part"
     part.parent.mkdir()
     part.write_bytes(bytes(10_000))
     fetch(server.add("/a", route(body=body)))
-    assert_whole(tmp_path / "data")
+    assert_complete(tmp_path / "data")
 
 
-def test_a_part_longer_than_the_file_is_thrown_away(server, route, fetch, body, tmp_path, tiny_cifar10, assert_whole):
+def test_a_part_longer_than_the_file_is_discarded(server, route, fetch, body, tmp_path, tiny_cifar10, assert_complete):
     part = tmp_path / "data" / f"{tiny_cifar10.archive.filename}.part"
     part.parent.mkdir()
     part.write_bytes(body + b"more")
     fetch(server.add("/a", route(body=body)))
-    assert_whole(tmp_path / "data")
+    assert_complete(tmp_path / "data")
 
 
-def test_a_whole_part_is_verified_without_any_request(server, route, fetch, body, tmp_path, tiny_cifar10, assert_whole):
+def test_a_complete_part_is_verified_without_any_request(
+    server, route, fetch, body, tmp_path, tiny_cifar10, assert_complete
+):
     part = tmp_path / "data" / f"{tiny_cifar10.archive.filename}.part"
     part.parent.mkdir()
     part.write_bytes(body)
     idle = route(body=body)
     fetch(server.add("/a", idle))
     assert idle.starts == []
-    assert_whole(tmp_path / "data")
+    assert_complete(tmp_path / "data")
 
 
-def test_a_verified_archive_on_disk_is_not_fetched_again(
-    server, route, fetch, body, tmp_path, tiny_cifar10, assert_whole
+def test_a_verified_archive_on_disk_is_not_downloaded_again(
+    server, route, fetch, body, tmp_path, tiny_cifar10, assert_complete
 ):
     folder = tmp_path / "data"
     folder.mkdir()
@@ -72,25 +75,25 @@ def test_a_verified_archive_on_disk_is_not_fetched_again(
     idle = route(body=body)
     fetch(server.add("/a", idle))
     assert idle.starts == []
-    assert_whole(folder)
+    assert_complete(folder)
 
 
-def test_missing_space_is_found_before_the_first_byte(server, route, fetch, body, monkeypatch):
+def test_missing_space_is_detected_before_the_first_request(server, route, fetch, body, tiny_cifar10):
     idle = route(body=body)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 100_000))
-    with pytest.raises(ResourceError, match=r"has 0 MB free where \d+ MB are needed"):
-        fetch(server.add("/a", idle))
+    huge = replace(tiny_cifar10.archive, size_bytes=10**18)
+    with pytest.raises(ResourceError, match=r"has [\d,]+ MB free but [\d,]{10,} MB are needed"):
+        fetch(server.add("/a", idle), archive=huge)
     assert idle.starts == []
 
 
-def test_from_adds_a_mirror_beside_the_known_ones(server, route, fetch, body, tmp_path, assert_whole):
+def test_from_adds_a_mirror_to_the_known_ones(server, route, fetch, body, tmp_path, assert_complete):
     gone = server.add("/gone", route(body=b"", always=404))
     result = fetch(gone, sources=(server.add("/mine", route(body=body)),))
     assert result.dataset.provenance.source == server.url("/mine")
-    assert_whole(tmp_path / "data")
+    assert_complete(tmp_path / "data")
 
 
-def test_a_password_or_token_in_a_url_is_not_kept(server, route, fetch, body):
+def test_a_password_or_token_in_a_url_is_not_stored(server, route, fetch, body):
     url = server.add("/a?token=secret", route(body=body)).replace("http://", "http://me:secret@")
     result = fetch(sources=(url,))
     assert result.dataset.provenance.source == server.url("/a")
@@ -112,13 +115,13 @@ def wait_for_part(part: Path, least_bytes: int, process: subprocess.Popen[str]) 
     deadline = time.monotonic() + 30
     while not (part.is_file() and part.stat().st_size >= least_bytes):
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "the download never got so far"
+        assert time.monotonic() < deadline, "the download did not get that far"
         time.sleep(0.01)
 
 
 @pytest.mark.parametrize(("ending", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
-def test_a_killed_download_goes_on_where_it_stopped(
-    ending, status, server, route, body, tmp_path, tiny_cifar10, assert_whole
+def test_a_killed_download_continues_where_it_stopped(
+    ending, status, server, route, body, tmp_path, tiny_cifar10, assert_complete
 ):
     slow = route(body=body, bytes_per_second=150_000)
     url = server.add("/a", slow)
@@ -138,7 +141,7 @@ def test_a_killed_download_goes_on_where_it_stopped(
     assert process.returncode == status, errors
     reached = part.stat().st_size
     assert len(body) // 3 <= reached < len(body)
-    assert sorted(path.name for path in data_dir.glob("[!.]*")) == [part.name], "something partial has a final name"
+    assert sorted(path.name for path in data_dir.glob("[!.]*")) == [part.name], "a partial file has its final name"
     if ending == signal.SIGINT:
         assert "interrupted; 0." in errors
         assert "run the same command again" in errors
@@ -146,10 +149,10 @@ def test_a_killed_download_goes_on_where_it_stopped(
     again = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
     assert slow.starts == [0, reached]
-    assert_whole(data_dir)
+    assert_complete(data_dir)
 
 
-def test_two_downloads_into_one_folder_fetch_once(server, route, body, tmp_path, tiny_cifar10, assert_whole):
+def test_two_downloads_into_one_folder_download_once(server, route, body, tmp_path, tiny_cifar10, assert_complete):
     shared = route(body=body, bytes_per_second=200_000)
     words = command(tiny_cifar10, server.add("/a", shared), tmp_path / "data", "--json")
     with contextlib.ExitStack() as stack:
@@ -160,10 +163,12 @@ def test_two_downloads_into_one_folder_fetch_once(server, route, body, tmp_path,
     assert shared.starts == [0]
     assert sorted(json.loads(output)["already_there"] for output, _ in outputs) == [False, True]
     assert any("wait for another cifar" in errors for _, errors in outputs)
-    assert_whole(tmp_path / "data")
+    assert_complete(tmp_path / "data")
 
 
-def test_without_a_terminal_progress_is_plain_lines_with_the_mirror(server, route, body, tmp_path, tiny_cifar10, quick):
+def test_without_a_terminal_progress_is_plain_lines_that_name_the_mirror(
+    server, route, body, tmp_path, tiny_cifar10, quick
+):
     words = command(tiny_cifar10, server.add("/a", route(body=body)), tmp_path / "data")
     result = subprocess.run(words, capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "80"})
     assert result.returncode == 0, result.stderr
@@ -200,7 +205,7 @@ def fetch_pets(tmp_path: Path, quick: Transport) -> Callable[..., DownloadResult
     return run
 
 
-def test_an_archive_of_images_is_fetched_from_its_url(fetch_pets, server, route, images_archive, tmp_path):
+def test_an_archive_of_images_is_downloaded_from_its_url(fetch_pets, server, route, images_archive, tmp_path):
     cut = route(body=images_archive, cuts=[20_000, 30_000], etag='"v1"')
     result = fetch_pets(server.add("/pets.tar.gz", cut))
     assert cut.starts == [0, 20_000, 50_000]
@@ -209,7 +214,7 @@ def test_an_archive_of_images_is_fetched_from_its_url(fetch_pets, server, route,
     assert not list((tmp_path / "data").glob("*.part*"))
 
 
-def test_an_archive_without_checksum_is_continued_only_while_it_is_the_same(
+def test_an_archive_without_checksum_is_continued_only_if_it_is_unchanged(
     fetch_pets, server, route, images_archive, tmp_path
 ):
     url = server.add("/pets.tar.gz", route(body=images_archive, cuts=[20_000] + [0] * 20, etag='"v1"'))

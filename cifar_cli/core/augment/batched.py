@@ -1,7 +1,7 @@
-"""A policy carried out on whole batches, on the device the images lie on.
+"""The batched pipeline: applies a policy to complete batches, on the device that holds the images.
 
-Every image gets its own random parameters. They are drawn on the CPU from the seed alone, so they are the
-same on every device; what is done with them follows albumentations' rules for uint8 images.
+Every image gets its own random parameters (see `draws`). They are applied by albumentations' rules for uint8
+images.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cifar_cli.core.augment.colour import jittered
-from cifar_cli.core.augment.draws import Draw, Place, draw, draw_places
+from cifar_cli.core.augment.draws import Draw, draw
+from cifar_cli.core.augment.opencv import mirrored
 from cifar_cli.core.augment.policy import CoarseDropout, ColorJitter, HorizontalFlip, PadCrop, Policy, Step
-from cifar_cli.core.augment.tall import mirrored
+from cifar_cli.core.transform import BatchSlice
 
 
 def pad_crop(images_BHWC: Tensor, step: PadCrop, drawn: Draw) -> Tensor:
-    """Shift each image by its own offsets, filling with zeros."""
+    """Shift each image by its own offsets, filling with zeros; uint8 [B, H, W, C] to the same."""
     count, size, _, channels = images_BHWC.shape
     room = step.padded - size
     before = room // 2
     top, left = (torch.where(drawn.fires_B, drawn.values[side], before) for side in ("top", "left"))
     padded = F.pad(images_BHWC, (0, 0, before, room - before, before, room - before))
-    # Every window of every image as one overlapping view: to pick from it copies memory instead of pixels.
+    # All windows of all images as one overlapping view: selecting from it copies long runs of memory.
     side, row = step.padded, step.padded * channels
     starts = ((count - 1) * side + room) * side + room + 1 if count else 0
     windows = padded.as_strided((starts, size, size * channels), (channels, row, 1))
@@ -34,23 +35,23 @@ def pad_crop(images_BHWC: Tensor, step: PadCrop, drawn: Draw) -> Tensor:
 
 
 def horizontal_flip(images_BHWC: Tensor, step: HorizontalFlip, drawn: Draw) -> Tensor:
-    """Mirror the images that fire."""
+    """Mirror the images that the step fires on."""
     return _replaced(images_BHWC, drawn.firing, mirrored(_picked(images_BHWC, drawn.firing)))
 
 
 def color_jitter(images_BHWC: Tensor, step: ColorJitter, drawn: Draw) -> Tensor:
-    """Jitter the images that fire, each with its own factors in its own order."""
+    """Jitter the images that the step fires on, each with its own factors in its own order."""
     return _replaced(images_BHWC, drawn.firing, jittered(images_BHWC, drawn))
 
 
 def coarse_dropout(images_BHWC: Tensor, step: CoarseDropout, drawn: Draw) -> Tensor:
-    """Fill each firing image's rectangle."""
+    """Fill one rectangle of each image that the step fires on."""
     size, channels, device = images_BHWC.shape[1], images_BHWC.shape[3], images_BHWC.device
     top, left, height, width = (drawn.values[name][drawn.firing, None] for name in ("top", "left", "height", "width"))
     side = torch.arange(size)
     outside_rows = (side < top) | (side >= top + height)
     outside_columns = ((side < left) | (side >= left + width)).repeat_interleave(channels, dim=1)
-    # Bytes of all ones where a pixel is kept, because bytes are combined many at a time.
+    # Masks of 0xFF bytes where a pixel is kept, because bitwise operations on bytes are vectorised.
     rows, columns = ((-each.to(torch.uint8)).to(device) for each in (outside_rows, outside_columns))
     kept = rows[:, :, None] | columns[:, None, :]
     holed = _picked(images_BHWC, drawn.firing).flatten(2).bitwise_and_(kept)
@@ -64,14 +65,14 @@ def _picked(images_BHWC: Tensor, rows: Tensor) -> Tensor:
 
 
 def _replaced(images_BHWC: Tensor, rows: Tensor, new_BHWC: Tensor) -> Tensor:
-    """A copy of the images with some of them replaced: picked from both, because picking copies memory."""
+    """A copy of the images in which `rows` are replaced; one index_select over both is the fastest way."""
     source = torch.arange(len(images_BHWC))
     source[rows] = torch.arange(len(images_BHWC), len(images_BHWC) + len(rows))
     return _picked(torch.cat([images_BHWC, new_BHWC]), source)
 
 
 def apply(images_BHWC: Tensor, steps: Sequence[Step], draws: Sequence[Draw]) -> Tensor:
-    """Carry the steps out with given parameters; uint8 [B, H, W, 3] to the same."""
+    """Apply the steps with the drawn parameters; uint8 [B, H, W, 3] to the same."""
     for step, drawn in zip(steps, draws, strict=True):
         match step:
             case PadCrop():
@@ -86,71 +87,65 @@ def apply(images_BHWC: Tensor, steps: Sequence[Step], draws: Sequence[Draw]) -> 
 
 
 class EvalTransform:
-    """Normalise, after resizing (bilinear) where the images have another size. Never random.
+    """Resize (bilinear) where the images have another size, then normalise. Never random.
 
-    mean, std: per channel, of values scaled to 0..1. Gives float32 [B, 3, S, S], channels last in memory.
+    mean, std: per channel, of values scaled to 0..1. Returns float32 [B, 3, S, S], channels last in memory.
     """
+
+    images_per_call = 1
 
     def __init__(self, img_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
         self.img_size = img_size
-        # One row of an image, not one pixel, because adding three numbers at a time keeps a processor's lanes idle.
+        # One image row instead of one pixel, because a vector of three numbers leaves SIMD lanes unused.
         self._scale_W3 = (1 / (255 * torch.tensor(std, dtype=torch.float32))).repeat(img_size)
         self._shift_W3 = -255 * torch.tensor(mean, dtype=torch.float32).repeat(img_size) * self._scale_W3
 
-    def __call__(self, images_BHWC: Tensor, *, seed: int = 0, first: int = 0, of: int | None = None) -> Tensor:
+    def __call__(self, images_BHWC: Tensor, slices: Sequence[BatchSlice] = ()) -> Tensor:
         device = images_BHWC.device
         resized = self.resize(images_BHWC)
-        # Not one fused operation: that rounds once or twice as a pixel's place in memory has it.
+        # Two operations instead of a fused one, which rounds once or twice depending on a pixel's memory address.
         rows = resized.flatten(2).to(torch.float32)
         rows = rows.mul_(self._scale_W3.to(device)).add_(self._shift_W3.to(device))
         return rows.view(resized.shape).permute(0, 3, 1, 2)
 
     def resize(self, images_BHWC: Tensor) -> Tensor:
         """uint8 [B, H, W, 3] to uint8 [B, S, S, 3]."""
-        if images_BHWC.shape[1:3] == (self.img_size, self.img_size):
-            return images_BHWC
         size = (self.img_size, self.img_size)
+        if images_BHWC.shape[1:3] == size:
+            return images_BHWC
         resized = F.interpolate(images_BHWC.permute(0, 3, 1, 2).float(), size=size, mode="bilinear", antialias=True)
         return resized.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-_PIXELS_TOGETHER = 1 << 20  # 1,024 images of 32x32 pixels, 12 MB when normalised
+_PIXELS_PER_CALL = 1 << 20  # 1,024 images of 32x32 pixels, 12 MB when normalised
 
 
 class BatchedPipeline:
-    """A policy, then normalisation, on whole batches.
+    """A `Transform` that applies a policy, then normalises, to complete batches.
 
-    Called with uint8 images [B, H, W, 3] and a seed; gives float32 [B, 3, S, S], channels last in memory.
-    first, of: the images are positions first..first+B-1 of a batch of `of`.
+    Returns float32 [B, 3, S, S], channels last in memory.
     """
 
     def __init__(self, policy: Policy, img_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
         self.policy = policy
         self.steps = policy.scaled(img_size)
         self.normalise = EvalTransform(img_size, mean, std)
-        self.most_together = _PIXELS_TOGETHER // img_size**2 if self.steps else 1
-        """How many images to make at a time: as many as save time and take little memory."""
+        # Large calls take less time per image; without steps there is nothing to save.
+        self.images_per_call = _PIXELS_PER_CALL // img_size**2 if self.steps else 1
 
-    def __call__(self, images_BHWC: Tensor, *, seed: int, first: int = 0, of: int | None = None) -> Tensor:
-        count = len(images_BHWC)
-        return self.together(images_BHWC, [(seed, first, count, count if of is None else of)])
-
-    def together(self, images_BHWC: Tensor, places: Sequence[tuple[int, int, int, int]]) -> Tensor:
-        """Several batches, one after another, as each would be made alone: large ones take less time per image.
-
-        places: of each batch (seed, first, count, of), as in a call, and the number of its images given here.
-        """
-        draws = draw_places(self.steps, [Place(*place) for place in places], self.normalise.img_size)
+    def __call__(self, images_BHWC: Tensor, slices: Sequence[BatchSlice]) -> Tensor:
+        draws = draw(self.steps, slices, self.normalise.img_size)
         return self.normalise(apply(self.normalise.resize(images_BHWC), self.steps, draws))
 
     def trace(self, images_BHWC: Tensor, *, seed: int) -> list[tuple[Tensor, Tensor]]:
-        """What a call does, step by step: after each one the uint8 images, and which of them it fired on.
+        """Apply the policy step by step to one batch.
 
-        Gives one (uint8 [B, S, S, 3], bool [B]) for each step of the policy.
+        Returns, for each step, the images after it (uint8 [B, S, S, 3]) and which images it fired on (bool [B]).
         """
         images = self.normalise.resize(images_BHWC)
+        batch = [BatchSlice.complete(seed=seed, count=len(images))]
         traced = []
-        for step, drawn in zip(self.steps, draw(self.steps, len(images), images.shape[1], seed), strict=True):
+        for step, drawn in zip(self.steps, draw(self.steps, batch, images.shape[1]), strict=True):
             images = apply(images, [step], [drawn])
             traced.append((images, drawn.fires_B))
         return traced

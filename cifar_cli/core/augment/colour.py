@@ -1,9 +1,9 @@
-"""Colour jitter of whole batches, to the level as albumentations does it with uint8 images.
+"""Colour jitter of complete batches, with the levels that albumentations gives for uint8 images.
 
-Brightness, contrast and saturation blend a level with another one (0, the image's mean grey, the pixel's own grey), so
-one piece of arithmetic changes a batch whose images are at different ones of the three. Hue is another matter, and
-slow. Therefore the images are sorted by how many of the three come before their hue: the three are done on the first
-so many images, then hue on all of them, then the three on the others.
+Brightness, contrast and saturation each blend a level with another one (0, the image's mean grey, the pixel's own
+grey), so one formula changes a batch in which each image is at a different one of the three. Hue needs a formula of
+its own, which is slow. The images are therefore sorted by how many of the three changes precede their hue. Those
+changes are applied first, then hue on all images at once, then the changes that follow it.
 """
 
 from __future__ import annotations
@@ -13,38 +13,41 @@ import torch
 from torch import Tensor
 
 from cifar_cli.core.augment.draws import CONTRAST, HUE, LINEAR, SATURATION, Draw
-from cifar_cli.core.augment.tall import opencv_reaches, tall
+from cifar_cli.core.augment.opencv import as_tall_image, opencv_can_read
 
-_HUES = 180  # steps to the colour circle in OpenCV's uint8 images
+_HUES = 180  # steps of the colour circle in OpenCV's uint8 images
 
 
-def jittered(images_BHWC: Tensor, drawn: Draw) -> Tensor:
-    """The images that fire, in the order of `drawn.firing`, each changed with its own factors in its own order.
+def jittered(images_BHWC: Tensor, drawn: Draw, *, with_opencv: bool | None = None) -> Tensor:
+    """The images that the step fires on, in the order of `drawn.firing`, each with its own factors in its own order.
 
-    images_BHWC: uint8, all images; gives uint8 [n, H, W, 3].
+    images_BHWC: uint8, all images; returns uint8 [n, H, W, 3].
+    with_opencv: whether to use OpenCV where it is faster; by default where it can read the images.
     """
+    if with_opencv is None:
+        with_opencv = opencv_can_read(images_BHWC)
     firing, device = drawn.firing, images_BHWC.device
     order = drawn.values["order"][firing]
-    turn_of_hue = (order == HUE).long().argmax(dim=1)
-    by_turn = turn_of_hue.argsort(descending=True)
-    ends = [int((turn_of_hue > turn).sum()) for turn in range(3)]  # how many images have this turn before their hue
-    rows = firing[by_turn]
-    kinds = order[by_turn][order[by_turn] != HUE].view(-1, 3)
+    before_hue = (order == HUE).long().argmax(dim=1)
+    by_hue = before_hue.argsort(descending=True)
+    ends = [int((before_hue > change).sum()) for change in range(3)]  # images that get this change before their hue
+    rows = firing[by_hue]
+    kinds = order[by_hue][order[by_hue] != HUE].view(-1, 3)
     factors = torch.stack([drawn.values[name][rows] for name in LINEAR], dim=1).gather(1, kinds)
-    turns = _blends(kinds.t().to(device), factors.t().to(device))
+    changes = _blends(kinds.t().to(device), factors.t().to(device))
     images = images_BHWC.index_select(0, rows.to(device))
-    scratch = torch.empty(2, *images.flatten(1).shape, device=device)  # once, because fresh memory is slow memory
-    for blend, end in zip(turns, ends, strict=True):
-        change(images[:end], scratch, *(each[:end] for each in blend))
-    turn_hue = turn_hue_by_opencv if opencv_reaches(images) else turn_hue_by_tensors
-    images = turn_hue(images, torch.floor(_HUES * drawn.values["hue"][rows]).long())
-    for blend, end in zip(turns, ends, strict=True):
-        change(images[end:], scratch, *(each[end:] for each in blend))
-    return images.index_select(0, by_turn.argsort().to(device))
+    scratch = torch.empty(2, *images.flatten(1).shape, device=device)  # one allocation for all changes
+    for blend, end in zip(changes, ends, strict=True):
+        change(images[:end], scratch, *(each[:end] for each in blend), with_opencv=with_opencv)
+    shift_hue = shift_hue_by_opencv if with_opencv else shift_hue_by_tensors
+    images = shift_hue(images, torch.floor(_HUES * drawn.values["hue"][rows]).long())
+    for blend, end in zip(changes, ends, strict=True):
+        change(images[end:], scratch, *(each[end:] for each in blend), with_opencv=with_opencv)
+    return images.index_select(0, by_hue.argsort().to(device))
 
 
 def _blends(kinds_TB: Tensor, factors_TB: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """What `change` is to be given for each turn."""
+    """The four weights that `change` takes, for each of the T = 3 changes."""
     saturates = kinds_TB == SATURATION
     of_other = 1 - factors_TB
     of_mean = of_other * (kinds_TB == CONTRAST)
@@ -53,48 +56,57 @@ def _blends(kinds_TB: Tensor, factors_TB: Tensor) -> list[tuple[Tensor, Tensor, 
 
 
 def change(
-    images_BHWC: Tensor, scratch: Tensor, kept_B: Tensor, of_grey_B: Tensor, of_mean_B: Tensor, added_B: Tensor
+    images_BHWC: Tensor,
+    scratch: Tensor,
+    kept_B: Tensor,
+    of_grey_B: Tensor,
+    of_mean_B: Tensor,
+    added_B: Tensor,
+    *,
+    with_opencv: bool,
 ) -> None:
     """Set each level, in place, to kept * level + of_grey * its grey + of_mean * the image's mean grey + added.
 
-    Levels are cut off to whole ones. albumentations does so too, but rounds after a change of saturation, which is
-    what `added` is for. It multiplies the mean in 64 bits, the rest in 32. scratch: float32 [2, B or more, H * W * 3].
+    Levels are truncated to integers, as albumentations does, except that it rounds after a change of saturation:
+    `added` is 0.5 there. albumentations multiplies the mean in float64 and the rest in float32.
+    scratch: float32 [2, B or more, H * W * 3].
     """
     if not len(images_BHWC):
         return
-    grey = grey_of(images_BHWC)
+    grey = grey_of(images_BHWC, with_opencv=with_opencv)
     mean_B = grey.sum(dim=1, dtype=torch.int32) / torch.tensor(grey.shape[1], dtype=torch.float64)
     added_B = (mean_B * of_mean_B).float().add_(added_B)
     levels, changed = scratch[:, : len(images_BHWC)]
-    write_three_times(grey.float().mul_(of_grey_B[:, None]).add_(added_B[:, None]), changed)
+    grey_part = grey.float().mul_(of_grey_B[:, None]).add_(added_B[:, None])
+    write_three_times(grey_part, changed, with_opencv=with_opencv)
     flat = images_BHWC.flatten(1)
     changed.addcmul_(levels.copy_(flat), kept_B[:, None]).clamp_(0, 255)
-    flat.copy_(changed.to(torch.int16))  # on the way to bytes because the direct one is six times as long
+    flat.copy_(changed.to(torch.int16))  # via int16, because the direct conversion to bytes takes six times as long
 
 
-def grey_of(images_BHWC: Tensor) -> Tensor:
-    """uint8 [B, H, W, 3] to uint8 [B, H * W]: ITU-R BT.601, in OpenCV's whole numbers, 2**15 parts, rounded."""
-    if opencv_reaches(images_BHWC):
-        grey = cv2.cvtColor(tall(images_BHWC), cv2.COLOR_RGB2GRAY)
+def grey_of(images_BHWC: Tensor, *, with_opencv: bool) -> Tensor:
+    """uint8 [B, H, W, 3] to uint8 [B, H * W]: ITU-R BT.601 in OpenCV's fixed-point weights of 2**-15, rounded."""
+    if with_opencv:
+        grey = cv2.cvtColor(as_tall_image(images_BHWC), cv2.COLOR_RGB2GRAY)
         return torch.from_numpy(grey).view(len(images_BHWC), -1)
     red, green, blue = images_BHWC.to(torch.int32).unbind(3)
     return ((9798 * red + 19235 * green + 3735 * blue + (1 << 14)) >> 15).to(torch.uint8).flatten(1)
 
 
-def write_three_times(grey: Tensor, out: Tensor) -> None:
-    """float32 [B, H * W] to float32 [B, H * W * 3], every number three times."""
+def write_three_times(grey: Tensor, out: Tensor, *, with_opencv: bool) -> None:
+    """Write every number of float32 [B, H * W] three times into float32 [B, H * W * 3]."""
     pixels = out.view(len(out), -1, 3)
-    if opencv_reaches(grey):
+    if with_opencv:
         cv2.cvtColor(grey.numpy(), cv2.COLOR_GRAY2RGB, dst=pixels.numpy())
     else:
         pixels.copy_(grey[:, :, None])
 
 
-def turn_hue_by_opencv(images_BHWC: Tensor, steps_B: Tensor) -> Tensor:
-    """Turn each image's hue by so many steps, 180 to the circle. On a CPU. uint8 [B, H, W, 3] to the same."""
+def shift_hue_by_opencv(images_BHWC: Tensor, steps_B: Tensor) -> Tensor:
+    """Shift each image's hue by so many steps, 180 to the circle; uint8 [B, H, W, 3] to the same, on a CPU."""
     if not len(images_BHWC):
         return images_BHWC
-    hsv = cv2.cvtColor(tall(images_BHWC), cv2.COLOR_RGB2HSV)
+    hsv = cv2.cvtColor(as_tall_image(images_BHWC), cv2.COLOR_RGB2HSV)
     rows = torch.from_numpy(hsv).view(*images_BHWC.shape[:2], -1)  # [B, H, W * 3]
 
     def on_hues(value_B: Tensor | int) -> Tensor:
@@ -104,15 +116,15 @@ def turn_hue_by_opencv(images_BHWC: Tensor, steps_B: Tensor) -> Tensor:
 
     steps_B = steps_B.remainder(_HUES)
     rows.add_(on_hues(steps_B + 256 - _HUES))  # bytes wrap, so this is hue + steps - 180
-    fallen = rows >= on_hues(steps_B)  # below 0, and so came out between steps + 76 and 255
-    rows.sub_(fallen.view(torch.uint8).mul_(on_hues(256 - _HUES)))
+    negative = rows >= on_hues(steps_B)  # a negative result wraps to steps + 76 .. 255
+    rows.sub_(negative.view(torch.uint8).mul_(on_hues(256 - _HUES)))
     return torch.from_numpy(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)).view(images_BHWC.shape)
 
 
-def turn_hue_by_tensors(images_BHWC: Tensor, steps_B: Tensor) -> Tensor:
-    """What `turn_hue_by_opencv` does, on any device, in the whole numbers that OpenCV calculates uint8 images in.
+def shift_hue_by_tensors(images_BHWC: Tensor, steps_B: Tensor) -> Tensor:
+    """The same as `shift_hue_by_opencv` on any device, in the integers that OpenCV uses for uint8 images.
 
-    One step of hue moves a pixel by up to 8 levels, so a result near albumentations' has to round where it rounds.
+    One step of hue moves a pixel by up to 8 levels, so this has to round where albumentations rounds.
     """
     images = images_BHWC.float()
     red, green, blue = images.unbind(3)
@@ -127,7 +139,7 @@ def turn_hue_by_tensors(images_BHWC: Tensor, steps_B: Tensor) -> Tensor:
     hue = sextants.mul_(per_level).add_(2048).mul_(1 / 4096).floor_()
     hue = hue.add_(steps_B.to(hue.device)[:, None, None]).remainder_(_HUES)
     part = hue * (6 / 180)
-    part = part.sub_(part.floor())  # of the way through the sextant
+    part = part.sub_(part.floor())  # position within the sextant, 0..1
     saturation = (255 * 4096 / value.clamp_min(1)).round_().mul_(chroma).add_(2048).mul_(1 / 4096).floor_()
     saturation, value = saturation.mul_(1 / 255), value.mul_(1 / 255)  # OpenCV turns back in floats of 0..1
     channels = []

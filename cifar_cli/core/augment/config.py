@@ -1,45 +1,44 @@
-"""What a preview is asked to show, and what it found."""
+"""What `cifar augment-preview` is asked to show."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cifar_cli.core.augment.policy import policy_of
-from cifar_cli.core.suggest import nearest
+from cifar_cli.core.choices import PipelineName, require_choice
 from cifar_cli.errors import ConfigError
 
-PIPELINES = ("batched", "albumentations")
-MOST = 64  # images or variants in one picture; more can't be told apart
+MAX_IMAGES = 64  # rows or columns of a picture; more would be too small to see
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreviewConfig:
-    """A picture of an augmentation at work.
-
-    images: rows. variants: augmented columns. steps: one column for each step of the policy instead. policy: a
-    declared one; augment_file: one that `A.save` wrote, instead. pipeline: None is batched, or albumentations where
-    a file asks for it. Raises ConfigError for a value that is not offered.
-    """
+    """A picture and a table of what an augmentation policy does. Raises ConfigError for an invalid value."""
 
     images: int = 8
+    """Rows of the picture."""
     variants: int = 8
+    """Columns with augmented variants."""
     steps: bool = False
+    """Show one column for each step of the policy instead of variants."""
     pipeline: str | None = None
+    """A `PipelineName`; None is batched, or albumentations if `augment_file` is given."""
     policy: str = "course"
+    """Name of a built-in policy."""
     augment_file: Path | None = None
+    """A policy file written by albumentations' `A.save`, used instead of `policy`."""
     seed: int = 42
 
     def __post_init__(self) -> None:
         for flag, count in (("--images", self.images), ("--variants", self.variants)):
-            if not 1 <= count <= MOST:
-                raise ConfigError(f"{flag} {count} is not between 1 and {MOST}", remedy=f"pass {flag} 8")
-        if self.pipeline is not None and self.pipeline not in PIPELINES:
-            raise ConfigError(f"--pipeline {self.pipeline} is not offered", remedy=nearest(self.pipeline, PIPELINES))
+            if not 1 <= count <= MAX_IMAGES:
+                raise ConfigError(f"{flag} {count} is not between 1 and {MAX_IMAGES}", remedy=f"pass {flag} 8")
+        if self.pipeline is not None:
+            require_choice("--pipeline", self.pipeline, PipelineName)
         if self.augment_file is not None and self.pipeline == "batched":
             raise ConfigError(
-                "--augment names an albumentations policy, which the batched pipeline can't carry out",
+                "--augment takes an albumentations policy, which the batched pipeline can't apply",
                 remedy="add --pipeline albumentations",
             )
         if self.seed < 0:
@@ -47,31 +46,11 @@ class PreviewConfig:
         policy_of(self.policy)
 
     @property
-    def carried_out_by(self) -> str:
+    def pipeline_name(self) -> str:
         """The pipeline, with its default filled in."""
         return self.pipeline or ("albumentations" if self.augment_file else "batched")
 
     @property
     def policy_name(self) -> str:
-        """What the policy is called: its own name, or its file's."""
+        """Name of the built-in policy, or of the policy file."""
         return self.augment_file.name if self.augment_file else self.policy
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepResult:
-    """One step of a policy, as seen in a sample of images.
-
-    probability: as declared, 0..1. parameters: by name, as declared, lengths in pixels of the images at hand.
-    fired, sample_images: on how many of how many images the step was done. mean_change_levels: mean absolute change
-    of a pixel's value (0..255) on those images, None where there were none.
-    """
-
-    name: str
-    probability: float
-    parameters: dict[str, Any]
-    fired: int
-    sample_images: int
-    mean_change_levels: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)

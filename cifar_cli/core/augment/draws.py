@@ -1,4 +1,4 @@
-"""What the batched pipeline draws for each image: on the CPU and from the seed alone, so the same on every device."""
+"""Random parameters of the batched pipeline, drawn on the CPU from the seed alone: the same for every device."""
 
 from __future__ import annotations
 
@@ -9,59 +9,48 @@ import torch
 from torch import Tensor
 
 from cifar_cli.core.augment.policy import CoarseDropout, ColorJitter, PadCrop, Step
+from cifar_cli.core.transform import BatchSlice
 
-PARTS = 512
-"""Factors of a colour jitter are whole parts of this: then 32-bit floats multiply a level without rounding."""
+FACTOR_STEPS = 512
+"""Factors of a colour jitter are multiples of 1/512, so that a 32-bit float multiplies a level without rounding."""
 LINEAR = ("brightness", "contrast", "saturation")
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # the numbers that a jitter's order knows its changes by
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)  # the changes of a colour jitter, as numbered in its order
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Draw:
-    """What was drawn for one step, one row per image.
-
-    fires_B: bool, whether the step is done. values: what the step needs, by name.
-    """
+    """The parameters drawn for one step, one row per image."""
 
     fires_B: Tensor
+    """bool: whether the step is applied to the image."""
     values: dict[str, Tensor]
+    """The step's parameters by name."""
 
     @property
     def firing(self) -> Tensor:
-        """The positions of the images that the step is done on, int64."""
+        """Positions of the images that the step is applied to, int64."""
         return self.fires_B.nonzero().squeeze(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Which images of a batch are made: positions first..first+count-1 of `of`, the whole drawn from `seed`."""
-
-    seed: int
-    first: int
-    count: int
-    of: int
 
 
 _COLUMNS = {PadCrop: 2, ColorJitter: 8, CoarseDropout: 4}  # uniform numbers a step needs, besides one for firing
 
 
-def draw(steps: Sequence[Step], count: int, img_size: int, seed: int) -> list[Draw]:
-    """Draw the parameters of every step for a whole batch; a function of the arguments alone."""
-    return draw_places(steps, [Place(seed, 0, count, count)], img_size)
+def draw(steps: Sequence[Step], slices: Sequence[BatchSlice], img_size: int) -> list[Draw]:
+    """Draw the parameters of every step for the images of the slices, one slice after another.
 
-
-def draw_places(steps: Sequence[Step], places: Sequence[Place], img_size: int) -> list[Draw]:
-    """Draw for (slices of) several batches, one after another, as each would be drawn alone."""
+    A slice's draws are a function of the slice, the steps and the image size alone.
+    """
     columns = sum(1 + _COLUMNS.get(type(step), 0) for step in steps)
-    uniform = torch.cat([_uniform(place, columns) for place in places])
+    uniform = torch.cat([_uniform(part, columns) for part in slices])
     take = iter(uniform.unbind(1))
     return [Draw(fires_B=next(take) < step.p, values=_values(step, img_size, take)) for step in steps]
 
 
-def _uniform(place: Place, columns: int) -> Tensor:
-    generator = torch.Generator().manual_seed(place.seed)
-    whole = torch.rand(place.of, columns, generator=generator, dtype=torch.float64)
-    return whole[place.first : place.first + place.count]
+def _uniform(part: BatchSlice, columns: int) -> Tensor:
+    """Uniform numbers of the slice's images, float64 [count, columns]; drawn for the complete batch, then cut."""
+    generator = torch.Generator().manual_seed(part.seed)
+    batch = torch.rand(part.total, columns, generator=generator, dtype=torch.float64)
+    return batch[part.first : part.first + part.count]
 
 
 def _values(step: Step, img_size: int, uniform: Iterator[Tensor]) -> dict[str, Tensor]:
@@ -87,11 +76,11 @@ def _integers(u_B: Tensor, low: int, high: Tensor | int) -> Tensor:
 
 
 def _factors(u_B: Tensor, reach: float) -> Tensor:
-    """Uniform in 1 ± reach, but never below 0: the odd ones of the whole parts.
+    """Uniform in 1 ± reach and at least 0, in odd multiples of 1 / FACTOR_STEPS.
 
-    An odd number of parts never puts a blend of two levels half-way between whole ones, where libraries and processors
-    differ in which way they round.
+    With an odd multiple a blend of two levels never lies half-way between two integers, where libraries and
+    processors round differently.
     """
-    half = int(min(reach, 1.0) * PARTS + 1) // 2
+    half = int(min(reach, 1.0) * FACTOR_STEPS + 1) // 2
     odd = 2 * _integers(u_B, 0, 2 * half - 1) - (2 * half - 1)
-    return 1 + odd.double() / PARTS if half else torch.ones_like(u_B)
+    return 1 + odd.double() / FACTOR_STEPS if half else torch.ones_like(u_B)

@@ -1,7 +1,7 @@
-"""A policy carried out image by image with albumentations: the reference, and the way to a policy of one's own.
+"""The albumentations pipeline: applies a policy image by image. It is the reference, and runs users' own policies.
 
-Made for the worker processes of a loader. All random draws of an image come from two generators that are set
-anew for it, so they depend on the seed and the image's position alone, whichever process makes it.
+It runs in the worker processes of a loader. All random draws of an image come from two generators that are
+reseeded for it, so they depend on the seed and the image's position in the batch, not on the process.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cifar_cli.core.augment.batched import EvalTransform
+from cifar_cli.core.augment.offline import A
 from cifar_cli.core.augment.policy import CoarseDropout, ColorJitter, HorizontalFlip, PadCrop, Policy, Step
 from cifar_cli.core.augment.policy_file import load_policy
-from cifar_cli.core.augment.quiet import A
+from cifar_cli.core.transform import BatchSlice
 from cifar_cli.errors import ConfigError
 
 __all__ = ["PerImagePipeline", "compose", "load_policy", "transform_of"]
 
 Pixels = NDArray[np.uint8]
-_TRIALS = 16  # images that a policy from a file is tried on before anything relies on it
+_TRIAL_IMAGES = 16  # a policy from a file is applied to this many images when the pipeline is made
 
 
 def transform_of(step: Step, img_size: int) -> A.BasicTransform | A.BaseCompose:
-    """The albumentations transform that does what `step` (already scaled to `img_size`) says."""
+    """The albumentations transform of a step that is already scaled to `img_size`."""
     match step:
         case PadCrop(padded=padded, p=p):
             pad = A.PadIfNeeded(
@@ -48,59 +49,62 @@ def transform_of(step: Step, img_size: int) -> A.BasicTransform | A.BaseCompose:
 
 
 def compose(policy: Policy, img_size: int) -> A.Compose:
-    """One transform for each step of the policy, in its order, for images of `img_size`."""
+    """The policy for images of `img_size`: one transform for each step, in order."""
     return A.Compose([transform_of(step, img_size) for step in policy.scaled(img_size)], is_check_shapes=False)
 
 
 class PerImagePipeline:
-    """A policy, then normalisation, image by image on the CPU.
+    """A `Transform` that applies a policy, then normalises, image by image on the CPU.
 
-    policy: a declared one, or what `load_policy` gave. Called with uint8 images [B, H, W, 3] and a seed;
-    gives float32 [B, 3, S, S], channels last in memory. first: the first image's position in its batch.
-    Raises ConfigError for a policy that can't be carried out on uint8 RGB images, or changes their size.
+    policy: a declared one, or the result of `load_policy`. Returns float32 [B, 3, S, S], channels last in memory.
+    Raises ConfigError for a policy that fails on uint8 RGB images or changes their size.
     """
+
+    images_per_call = 1
 
     def __init__(self, policy: Policy | A.Compose, img_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
         self.policy = policy
         self.normalise = EvalTransform(img_size, mean, std)
         self.compose = compose(policy, img_size) if isinstance(policy, Policy) else policy
         # One pair of generators for all transforms. `set_random_seed` would give each transform its own pair with
-        # one and the same seed, and a flip would fire exactly when a colour jitter of equal probability does.
+        # the same seed, and a flip would fire exactly when a colour jitter of equal probability does.
         self._bits = np.random.Philox(key=0)
-        self._fresh = self._bits.state
+        self._state = self._bits.state
         self._numpy, self._python = np.random.Generator(self._bits), random.Random()
         self.compose.set_random_state(self._numpy, self._python)
         if not isinstance(policy, Policy):
-            self(torch.full((_TRIALS, img_size, img_size, 3), 128, dtype=torch.uint8), seed=0)
+            trial = torch.full((_TRIAL_IMAGES, img_size, img_size, 3), 128, dtype=torch.uint8)
+            self(trial, [BatchSlice.complete(seed=0, count=_TRIAL_IMAGES)])
 
-    def __call__(self, images_BHWC: Tensor, *, seed: int, first: int = 0, of: int | None = None) -> Tensor:
+    def __call__(self, images_BHWC: Tensor, slices: Sequence[BatchSlice]) -> Tensor:
         resized = self.normalise.resize(images_BHWC).numpy()
-        made = [self._one(image, seed, first + position) for position, image in enumerate(resized)]
+        places = [(part.seed, part.first + offset) for part in slices for offset in range(part.count)]
+        made = [self._one(image, seed, position) for image, (seed, position) in zip(resized, places, strict=True)]
         return self.normalise(torch.from_numpy(np.stack(made)) if made else torch.from_numpy(resized))
 
     def trace(self, images_BHWC: Tensor, *, seed: int) -> list[tuple[Tensor, Tensor]]:
-        """What a call does, step by step: after each one the uint8 images, and which of them it fired on.
+        """Apply the policy step by step to one batch.
 
-        Gives one (uint8 [B, S, S, 3], bool [B]) for each transform of the policy. Images that have another size or
-        type between two steps of a user's policy are brought to this form, to be looked at.
+        Returns, for each transform, the images after it (uint8 [B, S, S, 3]) and which images it fired on (bool [B]).
+        A user's policy may change size or dtype between two transforms; such images are converted for display.
         """
         steps = self.compose.transforms
         images = list(self.normalise.resize(images_BHWC).numpy())
         shown: list[list[Pixels]] = [[] for _ in steps]
         fired = torch.zeros(len(steps), len(images), dtype=torch.bool)
         for position, image in enumerate(images):
-            self._set_generators(seed, position)
-            self._python.random()  # the one that Compose draws for its own probability, which is 1
+            self._reseed(seed, position)
+            self._python.random()  # Compose draws one number for its own probability, which is 1
             for number, step in enumerate(steps):
-                _forget(step)
+                _clear_params(step)
                 image = step(image=image)["image"]
-                shown[number].append(_to_look_at(image, self.normalise.img_size))
+                shown[number].append(_for_display(image, self.normalise.img_size))
                 fired[number, position] = _fired(step)
             self._checked(image)
         return [(torch.from_numpy(np.stack(after)), fired[number]) for number, after in enumerate(shown)]
 
     def _one(self, image: Pixels, seed: int, position: int) -> Pixels:
-        self._set_generators(seed, position)
+        self._reseed(seed, position)
         try:
             made = self.compose(image=image)["image"]
         except Exception as error:  # a user's transforms may fail in any way
@@ -108,7 +112,7 @@ class PerImagePipeline:
                 raise
             raise ConfigError(
                 f"the augmentation policy fails on an RGB image of {self.normalise.img_size} pixels ({_brief(error)})",
-                remedy="leave out the transforms that need masks, boxes or other inputs than one image",
+                remedy="leave out transforms that need masks, boxes or other inputs besides the image",
             ) from error
         return self._checked(made)
 
@@ -117,16 +121,16 @@ class PerImagePipeline:
         if image.shape != (size, size, 3) or image.dtype != np.uint8:
             kind = "×".join(str(length) for length in image.shape)
             raise ConfigError(
-                f"the augmentation policy makes a {kind} {image.dtype} image of a {size}×{size}×3 uint8 one",
-                remedy=f"end it with Resize(height={size}, width={size}), and leave conversions of type and "
-                "normalisation out: they are done afterwards",
+                f"the augmentation policy turns a {size}×{size}×3 uint8 image into a {kind} {image.dtype} image",
+                remedy=f"end it with Resize(height={size}, width={size}), and leave out dtype conversions and "
+                "normalisation: every policy is followed by them",
             )
         return image
 
-    def _set_generators(self, seed: int, position: int) -> None:
-        """Philox is made for this: every key (here seed and position) is a stream of its own."""
-        self._fresh["state"]["key"][:] = seed, position
-        self._bits.state = self._fresh
+    def _reseed(self, seed: int, position: int) -> None:
+        """Philox gives every key, here (seed, position), an independent stream."""
+        self._state["state"]["key"][:] = seed, position
+        self._bits.state = self._state
         self._python.seed(int(self._numpy.integers(1 << 63)))
 
 
@@ -134,8 +138,8 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
-def _to_look_at(image: NDArray[Any], size: int) -> Pixels:
-    """An image between two steps as uint8 [S, S, 3]; floats are taken as 0..1."""
+def _for_display(image: NDArray[Any], size: int) -> Pixels:
+    """An image between two steps as uint8 [S, S, 3]; floats are read as 0..1."""
     if image.dtype != np.uint8:
         image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     if image.shape[:2] != (size, size):
@@ -143,16 +147,16 @@ def _to_look_at(image: NDArray[Any], size: int) -> Pixels:
     return np.ascontiguousarray(np.broadcast_to(image.reshape(size, size, -1), (size, size, 3)))
 
 
-def _forget(transform: A.BasicTransform | A.BaseCompose) -> None:
+def _clear_params(transform: A.BasicTransform | A.BaseCompose) -> None:
     if isinstance(transform, A.BaseCompose):
         for inner in transform.transforms:
-            _forget(inner)
+            _clear_params(inner)
     else:
         transform.params = {}
 
 
 def _fired(transform: A.BasicTransform | A.BaseCompose) -> bool:
-    """Whether the last call did anything; transforms keep the parameters of a call that did."""
+    """Whether the last call changed the image; only then does a transform keep parameters."""
     if isinstance(transform, A.BaseCompose):
         return any(_fired(inner) for inner in transform.transforms)
     return bool(transform.params)

@@ -1,4 +1,4 @@
-"""What is done to a training image, as data. The pipelines `batched` and `per_image` carry it out."""
+"""Augmentation policies as data. The pipelines in `batched` and `per_image` apply them."""
 
 from __future__ import annotations
 
@@ -7,46 +7,48 @@ from dataclasses import dataclass, replace
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
 
-REFERENCE_SIZE = 32  # the side, in pixels, that a policy's lengths are written for
+REFERENCE_SIZE = 32  # image side in pixels that a policy's lengths refer to
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PadCrop:
-    """Pad with zeros to a square of side `padded`, then cut the image's own size out at a random place."""
+    """Pad with zeros to a square, then crop the original size at a random position."""
 
     padded: int = 36
+    """Side of the padded square, in pixels."""
     p: float = 1.0
+    """Probability, here and in every step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HorizontalFlip:
-    """Mirror left and right."""
+    """Exchange left and right."""
 
     p: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ColorJitter:
-    """Change brightness, contrast, saturation and hue, the four in random order.
-
-    brightness, contrast, saturation: the factor is uniform in 1 ± value. hue: the turn is uniform in ± value,
-    in whole turns of the colour circle.
-    """
+    """Change brightness, contrast, saturation and hue, in random order."""
 
     brightness: float = 0.2
+    """The factor is uniform in 1 ± this; the same for contrast and saturation."""
     contrast: float = 0.2
     saturation: float = 0.2
     hue: float = 0.1
+    """The shift is uniform in ± this, as a fraction of the colour circle."""
     p: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CoarseDropout:
-    """Fill one rectangle, its sides uniform in smallest..largest pixels, anywhere inside the image."""
+    """Fill one rectangle at a random position inside the image."""
 
     smallest: int = 4
+    """Smallest length of a side, in pixels; sides are uniform in smallest..largest."""
     largest: int = 8
     fill: int = 0
+    """The level (0..255) of all three channels."""
     p: float = 0.3
 
 
@@ -55,14 +57,14 @@ Step = PadCrop | HorizontalFlip | ColorJitter | CoarseDropout
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """Steps in order; normalisation always follows them. Lengths are for images of REFERENCE_SIZE pixels."""
+    """Steps in order; normalisation always follows. Lengths refer to images of REFERENCE_SIZE pixels."""
 
     name: str
     summary: str
     steps: tuple[Step, ...]
 
     def scaled(self, img_size: int) -> tuple[Step, ...]:
-        """The steps with their lengths in proportion to `img_size`, rounded to whole pixels."""
+        """The steps with their lengths in proportion to `img_size`, rounded to integers."""
 
         def scale(length: int) -> int:
             return max(1, round(length * img_size / REFERENCE_SIZE))

@@ -1,7 +1,7 @@
-"""A policy of the user's own, as albumentations' `A.save` writes it: read as data, checked, then built.
+"""Policy files written by albumentations' `A.save`: parsed as data, checked, then built.
 
-Such a file can only name transforms that albumentations registers as serialisable, and give them plain values; a
-Lambda, which would need code, is refused.
+A file can only name transforms that albumentations registers as serialisable, with plain values as arguments. A
+Lambda, which would need code, is rejected.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any
 
 import yaml
 
-from cifar_cli.core.augment.quiet import A
+from cifar_cli.core.augment.offline import A
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
 
 _CLASS = "__class_fullname__"
 _REMEDY = "write one with albumentations: A.save(A.Compose([...]), 'policy.yaml', data_format='yaml')"
-_OURS = ("Normalize", "ToTensorV2", "ToFloat")  # what is done to every image after any policy
+_REDUNDANT = ("Normalize", "ToTensorV2", "ToFloat")  # every policy is followed by these steps anyway
 
 
 def load_policy(path: Path) -> Any:
     """Read a policy file, YAML or JSON, into an `A.Compose` whose transforms are its steps.
 
     Normalize, ToFloat and ToTensorV2 at its end are left out, because normalisation follows every policy.
-    Raises ConfigError when there is no such file, or it isn't a policy that can be carried out on images alone.
+    Raises ConfigError when the file is missing or is not a valid policy.
     """
     document = _parse(path)
     tree = document.get("transform") if isinstance(document, dict) else None
@@ -36,14 +36,14 @@ def load_policy(path: Path) -> Any:
     checked = _checked(tree, path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # it only warns where it takes a default for a bad value
+            warnings.simplefilter("error", UserWarning)  # albumentations warns when it replaces an invalid value
             built = A.from_dict({"transform": checked})
     except (TypeError, ValueError, KeyError, AttributeError, UserWarning) as error:
         raise ConfigError(f"{path} can't be built into a policy ({_brief(error)})", remedy=_REMEDY) from error
     if type(built) is not A.Compose or built.p != 1:
         return A.Compose([built], is_check_shapes=False)
     steps = list(built.transforms)
-    while steps and type(steps[-1]).__name__ in _OURS:
+    while steps and type(steps[-1]).__name__ in _REDUNDANT:
         steps.pop()
     return A.Compose(steps, is_check_shapes=False)
 
@@ -65,15 +65,15 @@ def _parse(path: Path) -> Any:
 
 
 def _checked(tree: Any, path: Path) -> dict[str, Any]:
-    """The tree with its names checked, and without the arguments that `A.save` writes but no constructor takes."""
+    """The tree after a check of all names, without arguments that `A.save` writes but no constructor takes."""
     if not isinstance(tree, dict) or not isinstance(tree.get(_CLASS), str):
         raise ConfigError(f"{path} is not an augmentation policy: a transform lacks {_CLASS}", remedy=_REMEDY)
     name = tree[_CLASS].rsplit(".", 1)[-1]
     registry = _registry()
     if name == "Lambda":
         raise ConfigError(
-            f"{path} holds a Lambda, which would need code from outside the file",
-            remedy="use transforms that A.save can write whole",
+            f"{path} contains a Lambda, which would need code from outside the file",
+            remedy="use transforms that A.save can write completely",
         )
     if name not in registry:
         raise ConfigError(f"{path} names an unknown transform {tree[_CLASS]}", remedy=nearest(name, registry))
@@ -82,7 +82,7 @@ def _checked(tree: Any, path: Path) -> dict[str, Any]:
     for argument, value in tree.items():
         if argument == "transforms":
             if not isinstance(value, list):
-                raise ConfigError(f"{path} gives {name} no list of transforms", remedy=_REMEDY)
+                raise ConfigError(f"{path}: the transforms of {name} are not a list", remedy=_REMEDY)
             checked[argument] = [_checked(inner, path) for inner in value]
         elif argument in known:
             checked[argument] = value
@@ -92,7 +92,7 @@ def _checked(tree: Any, path: Path) -> dict[str, Any]:
 
 
 def _registry() -> dict[str, Any]:
-    """Serialisable transforms by name; ToTensorV2 is among them once albumentations.pytorch is imported."""
+    """Serialisable transforms by name, including ToTensorV2, which albumentations registers separately."""
     from albumentations.core.serialization import SERIALIZABLE_REGISTRY, register_additional_transforms
 
     register_additional_transforms()
@@ -100,7 +100,7 @@ def _registry() -> dict[str, Any]:
 
 
 def _arguments(transform: Any) -> tuple[set[str], set[str]]:
-    """What a transform's constructor takes, and what its ancestors' take: `A.save` writes both."""
+    """Arguments of a transform's constructor, and of its base classes': `A.save` writes both."""
     known = set(inspect.signature(transform.__init__).parameters) - {"self"}
     inherited = {
         name

@@ -1,11 +1,10 @@
-"""Which data, as data."""
+"""Which dataset to use, and what to download or import."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cifar_cli.errors import ConfigError
 
@@ -24,26 +23,23 @@ CIFAR100_CLASSES = (
     "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger",
     "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm",
 )  # fmt: skip
-# Per-channel mean and standard deviation of CIFAR-10's training images, of values scaled to 0..1.
+# Per-channel mean and standard deviation of CIFAR-10's training images, with values scaled to 0..1.
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
-BUILT_IN = ("cifar10", "cifar100", "shapes")  # what needs no --from
+SPLITS = ("train", "test")  # as published; the validation images are taken from "train"
+BUILT_IN = ("cifar10", "cifar100", "shapes")  # datasets that need no --from
 STORE_SUFFIX = ".safetensors"
-
-
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """A dataset by name (cifar10, cifar100, shapes, one that was imported) or the path of a store file.
-
-    data_dir: folder of the store files.
-    Raises ConfigError for a name that is neither.
-    """
+    """Which dataset to use. Raises ConfigError for a value that is neither a name nor the path of a store file."""
 
     dataset: str = "cifar10"
+    """cifar10, cifar100, shapes, the name of an imported dataset, or the path of a store file."""
     data_dir: Path = Path("data")
+    """Folder of the store files."""
 
     def __post_init__(self) -> None:
         if not self.dataset.endswith(STORE_SUFFIX) and not DATASET_NAME.fullmatch(self.dataset):
@@ -54,7 +50,7 @@ class DataConfig:
 
     @property
     def store_path(self) -> Path:
-        """Where the dataset's store file is, or will be once it was fetched."""
+        """Path of the dataset's store file, whether it exists or not."""
         if self.dataset.endswith(STORE_SUFFIX):
             return Path(self.dataset)
         return self.data_dir / f"{self.dataset}{STORE_SUFFIX}"
@@ -62,25 +58,24 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportConfig:
-    """What to fetch or import, and how.
-
-    sources: URLs (mirrors of the official archive, or of an archive of images) or one path; empty means the
-    known mirrors. img_size: side of the stored images in pixels, None for the size most images have.
-    skip_bad: leave unreadable images out. force: import even though the dataset is there.
-    """
+    """What to download or import, and how. Raises ConfigError for values that contradict each other."""
 
     data: DataConfig = DataConfig()
     sources: tuple[str, ...] = ()
+    """One path, or URLs of mirrors of one archive; empty for the known mirrors of the official archive."""
     img_size: int | None = None
+    """Side of the stored images in pixels; None takes the most common size."""
     skip_bad: bool = False
+    """Leave unreadable images out instead of failing."""
     force: bool = False
+    """Import even if the dataset exists."""
 
     def __post_init__(self) -> None:
         if self.img_size is not None and self.img_size < 1:
-            raise ConfigError(f"--img-size {self.img_size} is not a picture", remedy="pass 1 or more, usually 32")
+            raise ConfigError(f"--img-size {self.img_size} is less than 1 pixel", remedy="pass 1 or more, usually 32")
         if len(self.paths) > 1 or (self.paths and self.urls):
             raise ConfigError(
-                "--from can name several mirrors of one archive, or one path, not a mixture",
+                "--from takes one path, or several URLs of the same archive, but not both",
                 remedy="pass one path, or URLs only",
             )
 
@@ -95,24 +90,3 @@ class ImportConfig:
 
 def _is_url(source: str) -> bool:
     return source.startswith(("http://", "https://"))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Provenance:
-    """Where a store's images come from.
-
-    source: URL, path, or "drawn by cifar" for synthetic images. checksum: "md5:…" or "sha256:…" of the
-    archive, or of the images where there was none. imported_at: ISO 8601, UTC. tool_version: cifar-cli's.
-    resized_images, skipped_images: how many were changed to the store's size, and left out as unreadable.
-    """
-
-    source: str
-    checksum: str
-    imported_at: str
-    tool_version: str
-    synthetic: bool = False
-    resized_images: int = 0
-    skipped_images: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)

@@ -1,35 +1,33 @@
-"""Deterministic batches: what a batch holds is a function of (seed, epoch, batch index) alone.
+"""Deterministic batches: the content of a batch is a function of (seed, epoch, batch index) alone.
 
-Not of the number of workers, nor of the number of devices, nor of where a run was stopped and resumed.
+It does not depend on the number of workers, the number of devices, or where a run was stopped and resumed.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-Transform = Callable[..., Tensor]
-"""`transform(images_BHWC: uint8, *, seed: int) -> float [B, 3, H, W]`, its random draws a function of `seed`.
+from cifar_cli.core.transform import BatchSlice, Transform
 
-Across several devices each one gets a slice of the batch, and the transform is also given `first` (the
-slice's first position in the batch) and `of` (the whole batch's length), so that the slices' draws add up
-to those of the whole batch. A transform may have `most_together`, a number of images, and `together(images_BHWC,
-places)`, which makes several batches at once: one (seed, first, count, of) for each.
-"""
+__all__ = ["Batch", "BatchLoader", "Transform", "WorkerLoader", "derive_seed"]
+
 Batch = tuple[Tensor, Tensor]
 
 _MASK = (1 << 64) - 1
-_MOST_TOGETHER = 16  # batches: no longer than the windows that training takes its speed from
-_ORDER, _AUGMENT = 0, 1  # what a derived seed is for, so that no two uses share one
+_MAX_GROUP = 16  # batches; training measures its throughput over windows that are at least as long
+_ORDER, _AUGMENT = 0, 1  # purposes of a derived seed, so that no two uses share one
 
 
 def derive_seed(*words: int) -> int:
-    """Mix integers into one seed of 63 bits; a change of any word changes all bits alike.
+    """Mix integers into one seed of 63 bits; changing any word changes each bit with probability 1/2.
 
     Source: the finaliser of SplitMix64 (Steele, Lea & Flood 2014).
     """
@@ -42,120 +40,54 @@ def derive_seed(*words: int) -> int:
     return state >> 1
 
 
-class _Batches:
-    """Makes any one batch from its (epoch, batch index)."""
-
-    def __init__(
-        self,
-        images_NHWC: Tensor,
-        labels_N: Tensor,
-        indices: Tensor,
-        *,
-        batch: int,
-        transform: Transform,
-        seed: int,
-        shuffle: bool,
-        drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        assert batch >= 1, batch
-        assert 0 <= rank < world_size, (rank, world_size)
-        self.images_NHWC = images_NHWC
-        self.labels_N = labels_N.to(images_NHWC.device)
-        self.indices = indices.to(images_NHWC.device)
-        self.batch = batch
-        self.transform = transform
-        self.seed = seed
-        self.shuffle = shuffle
-        self.rank = rank
-        self.world_size = world_size
-        full, rest = divmod(len(indices), batch)
-        self.count = full + int(rest > 0 and not drop_last)
-        self._order: tuple[int, Tensor] | None = None
-
-    def make(self, epoch: int, index: int) -> Batch:
-        return self.make_group(epoch, range(index, index + 1))[0]
-
-    def make_group(self, epoch: int, indices: range) -> list[Batch]:
-        """Consecutive batches, each the same as made alone."""
-        order = self._rows(epoch)
-        rows, places = [], []
-        for index in indices:
-            whole = order[index * self.batch : (index + 1) * self.batch]
-            of = len(whole)
-            first, end = of * self.rank // self.world_size, of * (self.rank + 1) // self.world_size
-            if first == end:  # the batch's first image in place of none, because many models refuse an empty batch
-                first, end = 0, 1
-            rows.append(whole[first:end])
-            places.append((derive_seed(self.seed, _AUGMENT, epoch, index), first, end - first, of))
-        chosen, counts = torch.cat(rows), [len(each) for each in rows]
-        images = self._transformed(self.images_NHWC.index_select(0, chosen), places)
-        labels = self.labels_N.index_select(0, chosen)
-        return list(zip(torch.split(images, counts), torch.split(labels, counts), strict=True))
-
-    def _transformed(self, images_BHWC: Tensor, places: list[tuple[int, int, int, int]]) -> Tensor:
-        if len(places) > 1:
-            made: Tensor = self.transform.together(images_BHWC, places)  # type: ignore[attr-defined]
-            return made
-        ((seed, first, _, of),) = places
-        slice_of = {"first": first, "of": of} if self.world_size > 1 else {}
-        return self.transform(images_BHWC, seed=seed, **slice_of)
-
-    @property
-    def most_together(self) -> int:
-        """How many batches to make at once."""
-        images: int = getattr(self.transform, "most_together", 1)
-        return min(max(1, images * self.world_size // self.batch), _MOST_TOGETHER)
-
-    def _rows(self, epoch: int) -> Tensor:
-        """The epoch's order of the images; drawn on the CPU, so that every device sees the same."""
-        if not self.shuffle:
-            return self.indices
-        if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, _ORDER, epoch))
-            order = torch.randperm(len(self.indices), generator=generator)
-            self._order = epoch, self.indices[order.to(self.indices.device)]
-        return self._order[1]
-
-
+@dataclass(eq=False, repr=False)
 class BatchLoader:
-    """Batches from a uint8 store that lies in memory or on the device, made where it lies.
+    """Batches of a uint8 store in host or device memory, transformed on the device that holds the images.
 
-    images_NHWC: uint8 [N, H, W, 3]; labels_N: int64 [N]; indices: int64, the rows to use.
-    batch: images per step over all devices together; this one (`rank` of `world_size`) gets its slice.
-    Further options, by keyword: transform, seed, shuffle, and drop_last (False), rank (0), world_size (1).
-    Yields (float images [B, 3, H, W], int64 labels [B]). Every full pass is one epoch; `set_epoch` chooses
-    which. `state_dict` and `load_state_dict` save and restore the place within an epoch: Lightning calls
-    all three.
+    Yields (float images [B, 3, S, S], int64 labels [B]). One pass is one epoch; `set_epoch` chooses which.
+    `state_dict` and `load_state_dict` save and restore the position within an epoch.
     """
 
-    def __init__(
-        self,
-        images_NHWC: Tensor,
-        labels_N: Tensor,
-        indices: Tensor,
-        **options: Any,
-    ) -> None:
-        self._batches = _Batches(images_NHWC, labels_N, indices, **options)
-        self.epoch = 0
-        self.seconds = 0.0  # waited for batches, over all passes
-        self._start = 0  # where the next pass begins: not 0 only after load_state_dict
-        self._next = 0  # the batch that would come next
+    images_NHWC: Tensor
+    """uint8 [N, H, W, 3]."""
+    labels_N: Tensor
+    """int64 [N]."""
+    indices: Tensor
+    """int64: the rows to use."""
+    _: KW_ONLY
+    batch: int
+    """Images per step over all devices together; this process (`rank` of `world_size`) gets its slice."""
+    transform: Transform
+    seed: int
+    shuffle: bool
+    drop_last: bool = False
+    """Leave out a last batch that has fewer images."""
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = field(default=0, init=False)
+    """The epoch of the next pass."""
+    seconds: float = field(default=0.0, init=False)
+    """Time spent waiting for batches, summed over all passes."""
+    _start: int = field(default=0, init=False)
+    """First batch of the next pass: not 0 only after load_state_dict."""
+    _next: int = field(default=0, init=False)
+    """The batch after the one that was yielded last."""
+    _order: tuple[int, Tensor] | None = field(default=None, init=False)
+    """An epoch and the order that was drawn for it."""
 
-    batch_sampler = None  # Lightning asks every loader for one
-
-    @property
-    def sampler(self) -> BatchLoader:
-        """Itself: Lightning looks for `set_epoch` on a loader's sampler."""
-        return self
+    def __post_init__(self) -> None:
+        assert self.batch >= 1, self.batch
+        assert 0 <= self.rank < self.world_size, (self.rank, self.world_size)
+        self.labels_N = self.labels_N.to(self.images_NHWC.device)
+        self.indices = self.indices.to(self.images_NHWC.device)
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, also after a restart in its middle."""
-        return self._batches.count
+        """Batches in a complete epoch, also after a restart in the middle of one."""
+        full, rest = divmod(len(self.indices), self.batch)
+        return full + int(rest > 0 and not self.drop_last)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next pass; a restored place stays if it lies in this epoch."""
+        """Choose the epoch of the next pass; a restored position is kept if it belongs to this epoch."""
         if epoch != self.epoch:
             self.epoch, self._start, self._next = epoch, 0, 0
 
@@ -170,7 +102,7 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, start, self._start = self.epoch, self._start, 0
-        batches = self._make(epoch, range(start, len(self)))
+        batches = self._pass(epoch, range(start, len(self)))
         for index in range(start, len(self)):
             began = time.perf_counter()
             made = next(batches)
@@ -180,42 +112,56 @@ class BatchLoader:
         self.set_epoch(epoch + 1)
 
     def make(self, epoch: int, indices: range) -> list[Batch]:
-        """Consecutive batches of an epoch, each the same as made alone."""
-        return self._batches.make_group(epoch, indices)
+        """Consecutive batches of an epoch, each with the same bits as if it were made by itself."""
+        order = self._epoch_order(epoch)
+        rows, slices = [], []
+        for index in indices:
+            batch_rows = order[index * self.batch : (index + 1) * self.batch]
+            total = len(batch_rows)
+            first, end = total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
+            if first == end:
+                # Fewer images than devices. Many models can't process none, so this one gets the batch's first image,
+                # which training gives the weight 0.
+                first, end = 0, 1
+            seed = derive_seed(self.seed, _AUGMENT, epoch, index)
+            rows.append(batch_rows[first:end])
+            slices.append(BatchSlice(seed=seed, first=first, count=end - first, total=total))
+        chosen, counts = torch.cat(rows), [part.count for part in slices]
+        images = self.transform(self.images_NHWC.index_select(0, chosen), slices)
+        labels = self.labels_N.index_select(0, chosen)
+        return list(zip(torch.split(images, counts), torch.split(labels, counts), strict=True))
 
-    def _make(self, epoch: int, wanted: range) -> Iterator[Batch]:
-        """Makes one batch, then two, then four…: the first is not to be waited for."""
-        size = 1
-        while wanted:
-            yield from self._batches.make_group(epoch, wanted[:size])
-            wanted, size = wanted[size:], min(2 * size, self._batches.most_together)
+    def _pass(self, epoch: int, indices: range) -> Iterator[Batch]:
+        """Make one batch, then two, then four, …, so that the first one is ready soon."""
+        size, limit = 1, min(max(1, self.transform.images_per_call * self.world_size // self.batch), _MAX_GROUP)
+        while indices:
+            yield from self.make(epoch, indices[:size])
+            indices, size = indices[size:], min(2 * size, limit)
+
+    def _epoch_order(self, epoch: int) -> Tensor:
+        """The epoch's order of the images; drawn on the CPU, so that it is the same for every device."""
+        if not self.shuffle:
+            return self.indices
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, _ORDER, epoch))
+            order = torch.randperm(len(self.indices), generator=generator)
+            self._order = epoch, self.indices[order.to(self.indices.device)]
+        return self._order[1]
 
 
 class _KeyedBatches(Dataset[Batch]):
-    """A dataset whose items are whole batches, asked for by (epoch, batch index)."""
+    """A dataset whose items are batches, indexed by (epoch, batch index)."""
 
-    def __init__(self, batches: _Batches) -> None:
-        self.batches = batches
+    def __init__(self, loader: BatchLoader) -> None:
+        self.loader = loader
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
-        return self.batches.make(*key)
-
-
-class _Keys:
-    """The keys of the pass to come; the loader rewrites them, because a DataLoader keeps its sampler."""
-
-    def __init__(self) -> None:
-        self.keys: list[tuple[int, int]] = []
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(self.keys)
-
-    def __len__(self) -> int:
-        return len(self.keys)
+        epoch, index = key
+        return self.loader.make(epoch, range(index, index + 1))[0]
 
 
 def _one_thread(worker: int) -> None:
-    """Keep a worker to its own core: OpenCV would start a pool of threads in each."""
+    """Limit a worker to one core; OpenCV would start a thread pool in each."""
     torch.set_num_threads(1)
     try:
         import cv2
@@ -224,25 +170,29 @@ def _one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
+@dataclass(eq=False, repr=False)
 class WorkerLoader(BatchLoader):
-    """The same batches as `BatchLoader`, made by `workers` processes: for transforms that run per image.
+    """The batches of `BatchLoader`, made by `workers` processes: for transforms that run image by image.
 
-    A batch is made whole by one worker from its (epoch, batch index), so that their number changes nothing.
+    Each batch is made by one worker from its (epoch, batch index), so the number of workers changes no batch.
     """
 
-    def __init__(self, *args: Any, workers: int, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._keys = _Keys()
+    workers: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # The keys of the next pass. Replaced in place, because a DataLoader keeps its sampler.
+        self._keys: list[tuple[int, int]] = []
         self._loader = DataLoader(
-            _KeyedBatches(self._batches),
+            _KeyedBatches(copy(self)),  # a copy, because the dataset of a DataLoader must not refer to the DataLoader
             batch_size=None,
             sampler=self._keys,
-            num_workers=workers,
+            num_workers=self.workers,
             worker_init_fn=_one_thread,
-            persistent_workers=workers > 0,
+            persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _make(self, epoch: int, wanted: range) -> Iterator[Batch]:
-        self._keys.keys = [(epoch, index) for index in wanted]
+    def _pass(self, epoch: int, indices: range) -> Iterator[Batch]:
+        self._keys[:] = [(epoch, index) for index in indices]
         return iter(self._loader)

@@ -1,34 +1,65 @@
-"""What can be said about a dataset on disk."""
+"""A dataset on disk: its origin, its content, and the outcome of a download or a check."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cifar_cli.core.data.config import BUILT_IN, Provenance
+from cifar_cli import __version__
+from cifar_cli.core.data.config import BUILT_IN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Where a store's images come from."""
+
+    source: str
+    """URL, path, or "drawn by cifar" for synthetic images."""
+    checksum: str
+    """"md5:…" or "sha256:…" of the archive, or of all images and labels if there was no archive."""
+    imported_at: str
+    """ISO 8601, UTC."""
+    tool_version: str
+    """Version of cifar-cli that wrote the store."""
+    synthetic: bool = False
+    resized_images: int = 0
+    """Images that were scaled to the store's image size."""
+    skipped_images: int = 0
+    """Unreadable images that were left out."""
+
+    @classmethod
+    def now(cls, *, source: str, checksum: str, **counts: Any) -> Provenance:
+        """The provenance of an import that happens now; `counts` are the fields with defaults."""
+        imported_at = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(source=source, checksum=checksum, imported_at=imported_at, tool_version=__version__, **counts)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetSummary:
-    """A store as its header describes it.
-
-    content: "sha256:…" of all images and labels. img_size: side of the square images, pixels.
-    """
+    """The content of a store, as its header describes it."""
 
     name: str
     path: Path
     size_bytes: int
+    """Size of the store file."""
     classes: tuple[str, ...]
+    """Class names, in the order of the labels."""
     img_size: int
+    """Side of the square images, in pixels."""
     train_images: int
     test_images: int
     provenance: Provenance
     content: str
+    """"sha256:…" of all images and labels, in the order they have in the file."""
 
     @property
     def command_again(self) -> str:
-        """The command that fetches, draws or imports it anew."""
+        """The command that downloads, draws or imports the dataset again."""
         source = "" if self.name in BUILT_IN else f" --from {self.provenance.source}"
         return f"cifar download --dataset {self.name}{source} --force"
 
@@ -50,10 +81,11 @@ class DatasetSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DownloadResult:
-    """What `cifar download` did. already_there: the dataset was whole, nothing was fetched or imported."""
+    """The outcome of `cifar download`."""
 
     dataset: DatasetSummary
     already_there: bool
+    """The dataset existed and was intact, so nothing was downloaded or imported."""
 
     def to_dict(self) -> dict[str, Any]:
         return {**self.dataset.to_dict(), "already_there": self.already_there}
@@ -67,22 +99,24 @@ class ClassCount:
     train_images: int
     test_images: int
 
+    def to_dict(self) -> dict[str, Any]:
+        return {"class": self.name, "train_images": self.train_images, "test_images": self.test_images}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetCheck:
-    """A store read to its last byte.
-
-    problems: one sentence each; empty when the dataset is whole. archive: the downloaded archive beside the
-    store, None when there is none.
-    """
+    """The outcome of reading a complete store."""
 
     dataset: DatasetSummary
     per_class: tuple[ClassCount, ...]
     archive: Path | None
+    """The downloaded archive beside the store, if it is still there."""
     problems: tuple[str, ...]
+    """One sentence for each problem; empty if the dataset is intact."""
 
     @property
     def whole(self) -> bool:
+        """Whether the dataset is intact."""
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,8 +125,5 @@ class DatasetCheck:
             "whole": self.whole,
             "problems": list(self.problems),
             "archive": None if self.archive is None else str(self.archive),
-            "per_class": [
-                {"class": count.name, "train_images": count.train_images, "test_images": count.test_images}
-                for count in self.per_class
-            ],
+            "per_class": [count.to_dict() for count in self.per_class],
         }

@@ -1,4 +1,4 @@
-"""Which training images are held out for validation."""
+"""Holds out part of the training images for validation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPLIT_SEED = 42
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Split:
-    """Rows of the training images: int64, sorted, disjoint, together all of them."""
+    """Two disjoint sets of rows that together are all training images: int64, sorted."""
 
     train_indices: Tensor
     val_indices: Tensor
@@ -29,7 +29,7 @@ def stratified_split(labels_N: Tensor, *, fraction: float = VAL_FRACTION, seed: 
     """
     if not 0.0 < fraction < 1.0:
         raise ConfigError(
-            f"a validation fraction of {fraction:g} leaves nothing on one side",
+            f"a validation fraction of {fraction:g} leaves no images for training or for validation",
             remedy="choose one between 0 and 1, usually 0.1",
         )
     labels_N = labels_N.cpu()
@@ -39,11 +39,11 @@ def stratified_split(labels_N: Tensor, *, fraction: float = VAL_FRACTION, seed: 
     for label in range(len(counts_K)):
         count = int(counts_K[label])
         if count == 0:
-            continue  # a class that only the test images have
+            continue  # a class with test images only
         if count < 2:
             raise DataError(
-                f"class number {label} has a single training image, which can't be on both sides of the split",
-                remedy="add images of that class, or leave the class out",
+                f"class number {label} has only one training image, which can't be split",
+                remedy="add images of that class, or remove the class",
             )
         rows = (labels_N == label).nonzero().squeeze(1)
         wanted = min(max(round(fraction * count), 1), count - 1)

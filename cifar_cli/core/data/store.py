@@ -1,34 +1,53 @@
-"""The one file a dataset becomes: uint8 images and labels, mapped into memory instead of read.
+"""The one file that a dataset becomes: uint8 images and int64 labels, mapped into memory when it is opened.
 
-The format is safetensors: raw tensors behind a JSON header, so opening a store executes nothing.
+The format is safetensors: eight bytes with the length of a JSON header, the header, then raw tensors. Opening a
+store executes no code. Writing one and reading its header need neither torch nor safetensors, so that
+`cifar download` answers within milliseconds when the dataset exists.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from cifar_cli.core.data.config import SPLITS
+from cifar_cli.core.data.results import DatasetSummary, Provenance
+from cifar_cli.core.progress import OnProgress, Progress, silent
+from cifar_cli.errors import DataError, ResourceError
 
-from cifar_cli.core.data.config import Provenance
-from cifar_cli.core.data.store_file import FORCE_REMEDY, SIDES, checksum_of_arrays, read_header, write_store_file
-from cifar_cli.errors import DataError
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from cifar_cli.core.data.sources.images import SourceImages
+
+FORMAT = "cifar-store-1"
+TENSORS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels"))
+ALIGNMENT = 8
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
+CHUNK_BYTES = 4 << 20
+FORCE_REMEDY = "download or import it again with `cifar download --force`"
+MISSING_REMEDY = "download it with `cifar download`, or import images with `cifar download --from PATH`"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Part:
-    """The images of one side of the official split.
-
-    images_NHWC: uint8 [N, H, W, 3], RGB; rows of pixels lie together, so `.permute(0, 3, 1, 2)` is a free
-    channels-last view. labels_N: int64 [N], values 0..K-1.
-    """
+    """The training or the test images of a dataset."""
 
     images_NHWC: Tensor
+    """uint8 [N, H, W, 3], RGB; `.permute(0, 3, 1, 2)` is a channels-last view without a copy."""
     labels_N: Tensor
+    """int64 [N], values 0..K-1."""
 
     def __post_init__(self) -> None:
+        import torch
+
         images, labels = self.images_NHWC, self.labels_N
         assert images.dtype == torch.uint8, images.dtype
         assert images.ndim == 4, images.shape
@@ -42,11 +61,12 @@ class Part:
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class Store:
-    """An opened dataset. `train` still holds the validation images: `splits` tells which they are."""
+    """An opened dataset."""
 
     name: str
     classes: tuple[str, ...]
     train: Part
+    """Includes the validation images; `splits` tells which they are."""
     test: Part
     provenance: Provenance
     path: Path
@@ -61,37 +81,168 @@ class Store:
         return self.provenance.synthetic
 
 
-def write_store(
-    path: Path, *, name: str, classes: tuple[str, ...], train: Part, test: Part, provenance: Provenance
-) -> None:
-    """Write a store; the final name appears only when the file is whole.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreHeader:
+    """The header of a store file."""
 
-    Raises ResourceError when it can't be written (no space, no permission); what was there before stays.
+    summary: DatasetSummary
+    offsets: dict[str, tuple[int, int]]
+    """First byte and one past the last byte of each tensor in the file."""
+
+
+def write_store(path: Path, *, name: str, images: SourceImages) -> DatasetSummary:
+    """Write a store. The file gets its final name only when it is complete and flushed to disk.
+
+    Raises ResourceError when it can't be written (no space, no permission); an earlier file stays unchanged.
     """
-    arrays = {
-        "train_images": train.images_NHWC.contiguous().numpy(),
-        "train_labels": train.labels_N.contiguous().numpy(),
-        "test_images": test.images_NHWC.contiguous().numpy(),
-        "test_labels": test.labels_N.contiguous().numpy(),
+    arrays = images.arrays()
+    content = _checksum_of_arrays(arrays)
+    provenance = replace(images.provenance, checksum=images.provenance.checksum or content)
+    metadata = {
+        "format": FORMAT,
+        "name": name,
+        "classes": json.dumps(images.classes),
+        "provenance": json.dumps(provenance.to_dict()),
+        "content": content,
     }
-    content = checksum_of_arrays(arrays)
-    write_store_file(path, name=name, classes=classes, arrays=arrays, content=content, provenance=provenance)
+    header = _header_bytes(metadata, arrays)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(header)
+            for key in TENSORS:
+                file.write(arrays[key].data.cast("B"))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ResourceError(
+            f"the store {path} can't be written ({error.strerror or error})",
+            remedy="free some space, or pass --data-dir for a folder you may write to",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # the folder is missing or not writable, as the ResourceError says
+            temporary.unlink(missing_ok=True)
+    size_bytes = len(header) + sum(array.nbytes for array in arrays.values())
+    shapes = {key: array.shape for key, array in arrays.items()}
+    return _summary(path, size_bytes, metadata, shapes)
 
 
 def open_store(path: Path) -> Store:
     """Map a store into memory; pixels are read from disk when they are first used.
 
-    Raises DataError when there is none at `path`, the file is not a store, or it is cut short.
+    Raises DataError when there is no file at `path`, or it is not a store, or it is truncated.
     """
-    header = read_header(path)
+    from safetensors import SafetensorError, safe_open
+
+    summary = read_header(path).summary
     try:
         with safe_open(path, framework="pt") as file:
             train, test = (
-                Part(images_NHWC=file.get_tensor(f"{side}_images"), labels_N=file.get_tensor(f"{side}_labels"))
-                for side in SIDES
+                Part(images_NHWC=file.get_tensor(f"{split}_images"), labels_N=file.get_tensor(f"{split}_labels"))
+                for split in SPLITS
             )
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is broken ({error})", remedy=FORCE_REMEDY) from error
+        raise DataError(f"{path} is damaged ({error})", remedy=FORCE_REMEDY) from error
     return Store(
-        name=header.name, classes=header.classes, train=train, test=test, provenance=header.provenance, path=path
+        name=summary.name, classes=summary.classes, train=train, test=test, provenance=summary.provenance, path=path
     )
+
+
+def read_header(path: Path) -> StoreHeader:
+    """Read a store's header, and check it and the length of the file.
+
+    Raises DataError when there is no file at `path`, or it is not a store, or it is truncated.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no dataset at {path}", remedy=MISSING_REMEDY)
+    size = path.stat().st_size
+    foreign = DataError(f"{path} is not a dataset that `cifar download` wrote", remedy=MISSING_REMEDY)
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
+                raise foreign
+            header: dict[str, Any] = json.loads(file.read(length))
+        if header["__metadata__"]["format"] != FORMAT:
+            raise foreign
+        summary = _summary(path, size, header["__metadata__"], {key: header[key]["shape"] for key in TENSORS})
+        spans = {key: header[key]["data_offsets"] for key in TENSORS}
+        offsets = {key: (8 + length + start, 8 + length + end) for key, (start, end) in spans.items()}
+    except OSError as error:
+        raise DataError(f"{path} can't be read ({error.strerror})", remedy=FORCE_REMEDY) from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise foreign from error
+    expected = max(end for _, end in offsets.values())
+    if size != expected:
+        raise DataError(f"{path} is damaged: it has {size:,} bytes instead of {expected:,}", remedy=FORCE_REMEDY)
+    return StoreHeader(summary=summary, offsets=offsets)
+
+
+def checksum_of_content(header: StoreHeader, on_progress: OnProgress = silent) -> str:
+    """Hash all images and labels of a store on disk: "sha256:…". Raises DataError when it can't be read."""
+    path, task = header.summary.path, f"check {header.summary.name}"
+    digest = hashlib.sha256()
+    total, done = sum(end - start for start, end in header.offsets.values()), 0
+    try:
+        with path.open("rb") as file:
+            for start, end in (header.offsets[key] for key in TENSORS):
+                file.seek(start)
+                while start < end:
+                    block = file.read(min(CHUNK_BYTES, end - start))
+                    if not block:
+                        raise DataError(f"{path} is truncated", remedy=FORCE_REMEDY)
+                    digest.update(block)
+                    start += len(block)
+                    done += len(block)
+                    on_progress(Progress(task=task, done=done, total=total, unit="bytes"))
+    except OSError as error:
+        raise DataError(f"{path} can't be read ({error.strerror})", remedy=FORCE_REMEDY) from error
+    return f"sha256:{digest.hexdigest()}"
+
+
+def read_labels(header: StoreHeader, split: str) -> NDArray[np.int64]:
+    """The labels of one split (train, test), int64 [N]."""
+    import numpy as np
+
+    start, end = header.offsets[f"{split}_labels"]
+    with header.summary.path.open("rb") as file:
+        file.seek(start)
+        return np.frombuffer(file.read(end - start), dtype="<i8")
+
+
+def _summary(path: Path, size_bytes: int, metadata: dict[str, str], shapes: dict[str, Any]) -> DatasetSummary:
+    """metadata, shapes: of the tensors, as the header of the file has them."""
+    return DatasetSummary(
+        name=metadata["name"],
+        path=path,
+        size_bytes=size_bytes,
+        classes=tuple(json.loads(metadata["classes"])),
+        img_size=shapes["train_images"][1],
+        train_images=shapes["train_images"][0],
+        test_images=shapes["test_images"][0],
+        provenance=Provenance(**json.loads(metadata["provenance"])),
+        content=metadata["content"],
+    )
+
+
+def _checksum_of_arrays(arrays: dict[str, NDArray[np.generic]]) -> str:
+    digest = hashlib.sha256()
+    for key in TENSORS:
+        digest.update(arrays[key].data.cast("B"))
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _header_bytes(metadata: dict[str, str], arrays: dict[str, NDArray[np.generic]]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": metadata}
+    offset = 0
+    for key in TENSORS:
+        array = arrays[key]
+        end = offset + array.nbytes
+        dtype = "U8" if key.endswith("_images") else "I64"
+        header[key] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % ALIGNMENT)  # tensors start at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text

@@ -1,18 +1,19 @@
-"""PyTorch's CUDA caching allocator, without the memory.
+"""A model of PyTorch's CUDA caching allocator, which counts bytes and allocates none.
 
-The rules are those of pytorch's `c10/cuda/CUDACachingAllocator.cpp`, function by function, with default settings and
-one stream (`c10/core/AllocatorConfig.h`: expandable segments off, no rounding to powers of two, no garbage collection,
+It follows pytorch's `c10/cuda/CUDACachingAllocator.cpp`, function by function, with default settings and one stream
+(`c10/core/AllocatorConfig.h`: expandable segments off, no rounding to powers of two, no garbage collection,
 `max_split_size` without limit):
 
 - `round_size`: a request becomes a multiple of 512 bytes.
-- `get_pool`: up to 1 MiB the small pool serves it, above the large one.
+- `get_pool`: requests up to 1 MiB are served by the small pool, larger ones by the large pool.
 - `get_free_block`: the smallest free block that is large enough, the lowest address first. Oversized blocks are
   refused only below `max_split_size`, which has no limit by default.
-- `get_allocation_size`: else a segment of 2 MiB, of 20 MiB below 10 MiB, or the request rounded to 2 MiB.
-- `should_split`: a small block where 512 bytes remain, a large one where more than 1 MiB remains.
-- `free_block`, `try_merge_blocks`: a released block joins its free neighbours.
-- `alloc_block`, `release_cached_blocks`: when the device refuses, every segment that is wholly free goes back, then
-  one more try. `release_available_cached_blocks` comes before it and does nothing without a `max_split_size`.
+- `get_allocation_size`: without such a block, a new segment: 2 MiB for the small pool, 20 MiB for requests below
+  10 MiB, otherwise the request rounded up to 2 MiB.
+- `should_split`: a small block is split if 512 bytes remain, a large one if more than 1 MiB remains.
+- `free_block`, `try_merge_blocks`: a released block merges with its free neighbours.
+- `alloc_block`, `release_cached_blocks`: when the device is full, every unused segment is returned to it, and the
+  request is tried once more. `release_available_cached_blocks` runs before and does nothing without a `max_split_size`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ MIN_BLOCK = 512
 SMALL_SIZE = 1 << 20  # the largest request that the small pool serves
 SMALL_SEGMENT = 2 << 20
 LARGE_SEGMENT = 20 << 20
-MIN_LARGE_ALLOC = 10 << 20  # from here on a segment is cut to the request
+MIN_LARGE_ALLOC = 10 << 20  # from this size on, a segment is as large as the request
 ROUND_LARGE = 2 << 20
 
 
 class OutOfDeviceMemory(Exception):
-    """The request doesn't fit, even after every unused segment was given back."""
+    """The request doesn't fit, even after every unused segment was returned to the device."""
 
 
 class Block:
@@ -46,9 +47,9 @@ class Block:
 
 
 class CachingAllocator:
-    """Replays requests and counts bytes.
+    """Serves requests and counts bytes.
 
-    capacity_bytes: what the device can give, None for no end.
+    capacity_bytes: memory of the device, None for no limit.
     allocated_bytes: in blocks that are in use, rounding included. reserved_bytes: in segments.
     """
 
@@ -83,7 +84,7 @@ class CachingAllocator:
         return block
 
     def release(self, block: Block) -> None:
-        """Take a block back and join it with free neighbours of its segment."""
+        """Free a block and merge it with free neighbours of its segment."""
         assert not block.free, "released twice"
         self.allocated_bytes -= block.size
         block.free = True
@@ -94,7 +95,7 @@ class CachingAllocator:
         insort(self._free[block.small], (block.size, block.address))
 
     def empty_cache(self) -> None:
-        """Give every segment that is wholly unused back to the device."""
+        """Return every unused segment to the device."""
         for pool in self._free:
             kept = []
             for size, address in pool:
@@ -115,7 +116,7 @@ class CachingAllocator:
             self.retries += 1
             self.empty_cache()
             if self._is_full(size):
-                raise OutOfDeviceMemory(f"{size} bytes asked for, {self.reserved_bytes} reserved")
+                raise OutOfDeviceMemory(f"{size} bytes requested, {self.reserved_bytes} reserved")
         block = Block(self._next_address, size, small=small)
         self._next_address += size + ROUND_LARGE  # a gap, so that segments never look like neighbours
         self._blocks[block.address] = block
@@ -127,7 +128,7 @@ class CachingAllocator:
         return self.capacity_bytes is not None and self.reserved_bytes + size > self.capacity_bytes
 
     def _split(self, block: Block, size: int) -> None:
-        """Keep the low end; the rest becomes a free block of its own."""
+        """Keep the low end; the rest becomes a free block."""
         rest = Block(block.address + size, block.size - size, small=block.small)
         rest.previous, rest.next = block, block.next
         if rest.next is not None:
@@ -153,7 +154,7 @@ def rounded(size: int) -> int:
 
 
 def segment_size(size: int) -> int:
-    """What is asked of the device when no cached block serves a rounded request."""
+    """The size of a new segment for a rounded request."""
     if size <= SMALL_SIZE:
         return SMALL_SEGMENT
     if size < MIN_LARGE_ALLOC:

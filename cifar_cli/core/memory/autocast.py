@@ -1,8 +1,8 @@
-"""Autocast and fused operators of a device, for tensors that live nowhere.
+"""Autocast for meta tensors, by the operator lists of CUDA or of the CPU.
 
-CPU autocast keeps other operators in float32 than CUDA's, and meta tensors have none at all. This mode casts by
-CUDA's lists (torch's `ATen/autocast_mode.h`), so that what is saved for backward has the size it has on a GPU, or
-by the CPU's (`ATen/autocast_mode.cpp`, AutocastCPU) for comparisons with this host.
+torch has no autocast for meta tensors. This mode casts by CUDA's lists (torch's `ATen/autocast_mode.h`), so that
+tensors saved for the backward pass have the size they have on a GPU, or by the CPU's (`ATen/autocast_mode.cpp`,
+AutocastCPU).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from cifar_cli.core.memory.config import Physics
+from cifar_cli.core.memory.config import Backend
 
 LOWER = frozenset(
     """
@@ -33,7 +33,13 @@ FLOAT32 = frozenset(
 )
 
 
-CPU_LOWER = LOWER - {"addmv", "addr", "mv", "einsum", "chain_matmul"}  # the last two call others that are cast
+CPU_LOWER = LOWER - {
+    "addmv",
+    "addr",
+    "mv",
+    "einsum",
+    "chain_matmul",
+}  # the last two call cast ones
 CPU_FLOAT32 = frozenset(
     """
     prod cdist binary_cross_entropy mse_loss nll_loss smooth_l1_loss cross_entropy cross_entropy_loss l1_loss
@@ -43,12 +49,15 @@ CPU_FLOAT32 = frozenset(
 
 
 class Autocast(TorchFunctionMode):
-    """Casts operands as autocast does on `physics`' device; with dtype None only replaces operators that differ."""
+    """Casts operands to `dtype` as autocast does on a backend, and runs dropout as that backend does.
 
-    def __init__(self, dtype: torch.dtype | None, *, physics: Physics) -> None:
+    dtype: None casts nothing.
+    """
+
+    def __init__(self, dtype: torch.dtype | None, *, backend: Backend) -> None:
         super().__init__()
         self.dtype = dtype
-        self.on_cuda = physics == "cuda"
+        self.on_cuda = backend == "cuda"
         self.lower, self.float32 = (LOWER, FLOAT32) if self.on_cuda else (CPU_LOWER, CPU_FLOAT32)
         self._casts: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -67,7 +76,7 @@ class Autocast(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def __exit__(self, *error: Any) -> None:
-        self._casts.clear()  # the cache of cast weights lives as long as the region
+        self._casts.clear()  # cast weights are cached only inside of the region
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def _map(self, args: tuple[Any, ...], cast: Callable[[Any], Any]) -> tuple[Any, ...]:
@@ -92,7 +101,7 @@ def _to_float32(value: Any) -> Any:
 def _dropout(
     func: Callable[..., Any], input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Any:
-    """CUDA's dropout keeps a mask of one byte a value, the CPU's one of the input's type."""
+    """CUDA's dropout, which saves a mask of one byte per value; the CPU's mask has the input's type."""
     if inplace or not training or not 0 < p < 1:
         return func(input, p, training, inplace) if func is torch.nn.functional.dropout else func(input, p, training)
     return torch.native_dropout(input, p, True)[0]

@@ -4,74 +4,82 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
-import torch
-
-from cifar_cli.core.choices import MemoryFormat
-from cifar_cli.core.memory.config import GIB, MemoryConfig, StepConfig
+from cifar_cli.core.choices import DeviceChoice
+from cifar_cli.core.memory.config import GIB, MemoryConfig
 from cifar_cli.core.memory.estimate import MOST, Tracer, require_weights_fit, what_would_help
-from cifar_cli.core.memory.host import available_bytes
-from cifar_cli.core.memory.measure import HOST_SHARE, gpu_and_memory, host_peaks, on_gpu
-from cifar_cli.core.memory.real_steps import try_steps
-from cifar_cli.core.memory.results import BatchChoice, Speed, knee_of
+from cifar_cli.core.memory.gpus import Gpu
+from cifar_cli.core.memory.measure import Machine, host_peaks, max_batch_on_gpu, this_machine
+from cifar_cli.core.memory.real_steps import RunSteps, try_steps
+from cifar_cli.core.memory.results import BatchChoice, BatchSpeed, knee_of
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.progress import OnProgress, Progress, silent
+from cifar_cli.core.training.config import StepConfig
 from cifar_cli.errors import ResourceError
 
 MARGIN = 0.05
 HOST_SIZES = (16, 32, 64, 128, 256, 512)
-USUAL = 128  # the course's
-HOST_SECONDS = 10.0  # no further size is timed that would likely end later than this
-_STEPS_A_SIZE = 3  # about what timing one size costs, the step that prepares kernels included
-_FLAT = 2  # so many sizes in a row that bring nothing more end the timing
+USUAL = 128  # the batch size of the recipe `course`
+HOST_SECONDS = 10.0  # a size is not timed if that would probably end later than this
+_STEPS_A_SIZE = 3  # timing one size takes about as long as this many steps, the first one included
+_FLAT = 2  # timing ends after so many sizes in a row that are no faster
 
 
 def choose_batch(
     model: ModelConfig,
     step: StepConfig,
     *,
-    device: str = "auto",
-    memory_format: MemoryFormat | None = None,
+    device: DeviceChoice = "auto",
     margin: float = MARGIN,
     most: int = MOST,
+    machine: Machine | None = None,
+    run_steps: RunSteps = try_steps,
     on_progress: OnProgress = silent,
 ) -> BatchChoice:
-    """Choose images per training step; the learning rate and the number of steps are the caller's.
+    """Choose the images per training step. The learning rate and the number of steps are left to the caller.
 
-    On a CUDA GPU: the largest batch, measured and proved, with `margin` of the memory left free. On the CPU, where
-    the largest one is no faster: the smallest of a few timed sizes within 5 % of the best images a second, in about
-    10 seconds. device: "cuda" or "gpu", "cpu", or "auto" for the GPU where there is one. memory_format: of the training
-    form that is timed on the CPU; None for the model as it is. most: no larger batch, as the number of training images.
+    On a CUDA GPU: the largest batch, measured and proved, with `margin` of the memory left free. On the CPU, where the
+    largest one is no faster: the smallest of a few timed sizes within 5 % of the best throughput, in about 10 seconds.
+    most: no larger batch, for example the number of training images. machine: None for this one. run_steps: times
+    steps on the CPU.
     On a GPU it starts processes, which import the caller's main module: that must be guarded with
-    `if __name__ == "__main__"`. Raises ResourceError when not one image fits.
+    `if __name__ == "__main__"`. Raises ResourceError when not one image fits, or without the GPU asked for.
     """
-    if device in ("cuda", "gpu") or (device == "auto" and torch.cuda.is_available()):
-        return _on_gpu(MemoryConfig(model=model, step=step), margin=margin, most=most, on_progress=on_progress)
-    on_host = MemoryConfig(model=model, step=replace(step, physics="cpu"))
-    return _on_host(on_host, memory_format, margin=margin, most=most, on_progress=on_progress)
-
-
-def _on_gpu(config: MemoryConfig, *, margin: float, most: int, on_progress: OnProgress) -> BatchChoice:
-    name, memory = gpu_and_memory()
-    tracer = Tracer(config, on_progress=on_progress)
-    require_weights_fit(tracer, memory)
-    _, seen = on_gpu(
-        tracer, name=name, memory_bytes=memory, margin=margin, most=most, with_speeds=False, on_progress=on_progress
-    )
-    if not seen.max_batch:
+    machine = machine or this_machine()
+    if device == "mps" or (device == "cuda" and machine.gpu is None):
         raise ResourceError(
-            f"not one image of {config.model.label} fits into {memory / GIB:.1f} GiB on {name}", remedy=seen.help
+            f"there is no {device.upper()} device whose memory can be measured", remedy="pass --device cpu, or auto"
         )
-    why = "all there are" if seen.max_batch == most else f"the largest that {name} ran with {margin:.0%} left free"
-    return BatchChoice(batch=seen.max_batch, reason=f"batch {seen.max_batch}: {why}", largest=seen)
+    if device != "cpu" and machine.gpu is not None:
+        config = MemoryConfig(model=model, step=step)
+        return _on_gpu(config, machine, machine.gpu, margin=margin, most=most, on_progress=on_progress)
+    config = MemoryConfig(model=model, step=step, backend="cpu")
+    return _on_host(config, machine, run_steps, margin=margin, most=most, on_progress=on_progress)
+
+
+def _on_gpu(
+    config: MemoryConfig, machine: Machine, gpu: Gpu, *, margin: float, most: int, on_progress: OnProgress
+) -> BatchChoice:
+    tracer = Tracer(config, on_progress=on_progress)
+    require_weights_fit(tracer, gpu.memory_bytes)
+    _, found = max_batch_on_gpu(
+        tracer, gpu, margin=margin, most=most, with_speeds=False, start=machine.start, on_progress=on_progress
+    )
+    if not found.max_batch:
+        raise ResourceError(
+            f"not one image of {config.model.label} fits into {gpu.memory_bytes / GIB:.1f} GiB on {gpu.name}",
+            remedy=found.help,
+        )
+    largest = f"the largest that ran on {gpu.name} with {margin:.0%} left free"
+    why = "all training images" if found.max_batch == most else largest
+    return BatchChoice(batch=found.max_batch, reason=f"batch {found.max_batch}: {why}", largest=found)
 
 
 def _on_host(
-    config: MemoryConfig, memory_format: MemoryFormat | None, *, margin: float, most: int, on_progress: OnProgress
+    config: MemoryConfig, machine: Machine, run_steps: RunSteps, *, margin: float, most: int, on_progress: OnProgress
 ) -> BatchChoice:
     tracer = Tracer(config, on_progress=on_progress)
-    usable = (1 - margin) * HOST_SHARE * available_bytes()
+    usable = (1 - margin) * machine.spare_host_bytes()
     require_weights_fit(tracer, int(usable))
     peak = host_peaks(tracer)
     sizes = [size for size in sorted({min(size, most) for size in HOST_SIZES}) if peak(size) <= usable]
@@ -83,13 +91,13 @@ def _on_host(
 
     def speed(batch: int) -> float:
         on_progress(Progress(task=f"timing {config.model.label}", detail=f"batch {batch}"))
-        return try_steps(config, batch, device="cpu", memory_format=memory_format)
+        return run_steps(config, batch, device="cpu")
 
     return _chosen(time_sizes(sizes, speed), sizes)
 
 
-def _chosen(speeds: list[Speed], sizes: list[int]) -> BatchChoice:
-    """The knee of the speeds; where steps are too slow to compare sizes, the usual batch as far as it fits."""
+def _chosen(speeds: list[BatchSpeed], sizes: list[int]) -> BatchChoice:
+    """The knee of the speeds; where steps are too slow to compare sizes, the usual batch or the largest that fits."""
     if len(speeds) < 2 <= len(sizes):
         usual = max(size for size in sizes if size <= max(USUAL, sizes[0]))
         return BatchChoice(
@@ -98,28 +106,28 @@ def _chosen(speeds: list[Speed], sizes: list[int]) -> BatchChoice:
         )
     chosen = knee_of(speeds)
     assert chosen is not None, "the first size is always timed"
-    reached = next(seen.images_per_second for seen in speeds if seen.batch == chosen)
-    best = max(seen.images_per_second for seen in speeds)
-    timed = ", ".join(str(seen.batch) for seen in speeds)
+    reached = next(timed.images_per_second for timed in speeds if timed.batch == chosen)
+    best = max(timed.images_per_second for timed in speeds)
+    tried = ", ".join(str(timed.batch) for timed in speeds)
     return BatchChoice(
         batch=chosen,
-        reason=f"batch {chosen}: {reached:,.0f} images/s on the CPU, and the best of {timed} is {best:,.0f}",
+        reason=f"batch {chosen}: {reached:,.0f} images/s on the CPU; the best of {tried} reaches {best:,.0f}",
         images_per_second=reached,
     )
 
 
 def time_sizes(
     sizes: list[int], speed: Callable[[int], float], *, clock: Callable[[], float] = time.monotonic
-) -> list[Speed]:
-    """Time sizes from the smallest on, until larger ones bring nothing or would take too long."""
+) -> list[BatchSpeed]:
+    """Time sizes in ascending order, until larger ones are no faster or would take too long."""
     start, flat = clock(), 0
-    found: list[Speed] = []
+    timed: list[BatchSpeed] = []
     for size in sizes:
-        best = max((seen.images_per_second for seen in found), default=0.0)
-        if found and clock() - start + _STEPS_A_SIZE * size / found[-1].images_per_second > HOST_SECONDS:
+        best = max((known.images_per_second for known in timed), default=0.0)
+        if timed and clock() - start + _STEPS_A_SIZE * size / timed[-1].images_per_second > HOST_SECONDS:
             break
-        found.append(Speed(batch=size, images_per_second=speed(size)))
-        flat = 0 if found[-1].images_per_second > best else flat + 1
+        timed.append(BatchSpeed(batch=size, images_per_second=speed(size)))
+        flat = 0 if timed[-1].images_per_second > best else flat + 1
         if flat == _FLAT:
             break
-    return found
+    return timed

@@ -1,27 +1,43 @@
-"""The largest batch that fits, never one that was not traced."""
+"""Predicted memory: from a trace to the device's peak, and to the largest batch that fits."""
 
 from __future__ import annotations
 
+from collections import Counter
+
+from cifar_cli.core.memory.allocator import Block, CachingAllocator, OutOfDeviceMemory
 from cifar_cli.core.memory.config import MIB, MemoryConfig
 from cifar_cli.core.memory.gpus import CONTEXT_BYTES
-from cifar_cli.core.memory.replay import WORKSPACE_BYTES, between, fits, peak_of, tensor_peak_bytes
-from cifar_cli.core.memory.results import MaxBatch, PeakMemory
+from cifar_cli.core.memory.real_steps import built
+from cifar_cli.core.memory.results import MaxBatch, MemoryTerms, ModuleMemory, PeakMemory
 from cifar_cli.core.memory.search import largest_that
-from cifar_cli.core.memory.trace import Trace, trace_steps
-from cifar_cli.core.models.build import build_untrained
+from cifar_cli.core.memory.trace import Category, Trace, TracedStep, trace_steps
 from cifar_cli.core.progress import OnProgress, Progress, silent
-from cifar_cli.errors import ConfigError, ResourceError
+from cifar_cli.errors import ResourceError
 
+# What cuBLAS requests from PyTorch's allocator while an operator runs: 2 x 4096 KiB + 8 x 16 KiB = 8,519,680 bytes on
+# cards before Hopper (seen in https://github.com/pytorch/pytorch/issues/95668). There is one at a time: since
+# https://github.com/pytorch/pytorch/pull/194311 workspaces aren't kept per thread any more.
+CUBLAS_WORKSPACE_BYTES = (2 * 4096 + 8 * 16) * 1024
+# Scratch memory of cuDNN's convolutions differs by algorithm; this is an assumption.
+CUDNN_WORKSPACE_BYTES = 64 * MIB
+WORKSPACE_BYTES = CUBLAS_WORKSPACE_BYTES + CUDNN_WORKSPACE_BYTES
+MODULES_SHOWN = 5
 FIRST_SIZES = (8, 32)  # batch normalisation needs more than one image where the features are 1x1
 MOST = 1 << 22  # no step takes more images than this
 
 
 class Tracer:
-    """Traces of one model by batch size, each made once."""
+    """Traces of one model by batch size; each size is traced once.
 
-    def __init__(self, config: MemoryConfig, *, on_progress: OnProgress = silent) -> None:
+    step_type: the step that is traced.
+    """
+
+    def __init__(
+        self, config: MemoryConfig, *, step_type: type[TracedStep] = TracedStep, on_progress: OnProgress = silent
+    ) -> None:
         self.config = config
-        self.model = build_untrained(config.model)
+        self.model = built(config.model)
+        self._step_type = step_type
         self._traces: dict[int, Trace] = {}
         self._on_progress = on_progress
 
@@ -31,26 +47,20 @@ class Tracer:
             self._on_progress(
                 Progress(task=f"tracing {self.config.model.label}", done=len(self._traces), detail=f"batch {batch}")
             )
-            self._traces[batch] = trace_steps(
-                self.model,
-                batch,
-                img_size=self.config.model.img_size,
-                classes=self.config.model.classes,
-                step=self.config.step,
-            )
+            self._traces[batch] = trace_steps(self.model, batch, self.config, step_type=self._step_type)
         return self._traces[batch]
 
-    def foreseen(self, batch: int) -> Trace | None:
-        """What the trace of a batch should be, from two small ones; None where they don't tell."""
+    def scaled(self, batch: int) -> Trace | None:
+        """The trace of a batch size as two small ones predict it; None where their events differ."""
         low, high = (self.at(size) for size in FIRST_SIZES)
-        return between(low, high, batch)
+        return scaled_trace(low, high, batch)
 
     def smallest_peak(self) -> PeakMemory:
-        """The peak of the smallest batch that is traced."""
+        """The peak of the smallest batch size that is traced."""
         return peak_of(self.at(FIRST_SIZES[0]), model=self.config.model.label)
 
     def line(self) -> tuple[float, float]:
-        """Bytes at batch 0 and bytes an image, through two small traces."""
+        """Bytes at batch 0 and bytes per image, through two small traces."""
         low, high = FIRST_SIZES
         at_low, at_high = (tensor_peak_bytes(self.at(size)) for size in FIRST_SIZES)
         slope = (at_high - at_low) / (high - low)
@@ -69,8 +79,7 @@ def find_max_batch(
 
     memory_bytes: the device's total, context included.
     """
-    if multiple_of < 1:
-        raise ConfigError(f"--multiple-of {multiple_of} leaves no batch size", remedy="pass 1 or more, often 8")
+    assert multiple_of >= 1, multiple_of
     usable = int(memory_bytes * (1 - margin))
     tested: list[int] = []
 
@@ -79,16 +88,15 @@ def find_max_batch(
         tested.append(batch)
         return fits(tracer.at(batch), usable)
 
-    fixed, slope = tracer.line()
-
     def should_run(multiples: int) -> bool:
-        foreseen = tracer.foreseen(multiples * multiple_of)
-        return runs(multiples) if foreseen is None else fits(foreseen, usable)
+        scaled = tracer.scaled(multiples * multiple_of)
+        return runs(multiples) if scaled is None else fits(scaled, usable)
 
+    fixed, slope = tracer.line()
     most = MOST // multiple_of
     guess = int((usable - CONTEXT_BYTES - WORKSPACE_BYTES - fixed) / max(slope, 1.0)) // multiple_of
-    foreseen = largest_that(should_run, guess=guess, most=most)
-    best = largest_that(runs, guess=foreseen, most=most) * multiple_of
+    predicted = largest_that(should_run, guess=guess, most=most)
+    best = largest_that(runs, guess=predicted, most=most) * multiple_of
     peak = peak_of(
         tracer.at(best or FIRST_SIZES[0]),
         model=tracer.config.model.label,
@@ -108,9 +116,9 @@ def find_max_batch(
 
 
 def require_weights_fit(tracer: Tracer, memory_bytes: int) -> None:
-    """Raises ResourceError when the weights alone, on a GPU with the CUDA context, don't fit."""
+    """Raise ResourceError when the weights alone, on a GPU with the CUDA context, don't fit."""
     weights = sum(p.numel() * p.element_size() for p in tracer.model.parameters())
-    on_gpu = tracer.config.step.physics == "cuda"
+    on_gpu = tracer.config.backend == "cuda"
     if weights + on_gpu * CONTEXT_BYTES > memory_bytes:
         context = f" and the CUDA context ({CONTEXT_BYTES / MIB:.0f} MiB)" if on_gpu else ""
         raise ResourceError(
@@ -131,3 +139,87 @@ def what_would_help(config: MemoryConfig) -> str:
         helps.append("--trim-backbone")
     helps.append("a smaller --img-size, or gradient accumulation over smaller batches")
     return "try " + ", ".join(helps)
+
+
+def scaled_trace(low: Trace, high: Trace, batch: int) -> Trace | None:
+    """The trace of another batch size, every tensor's size linear in the batch. None when the events differ."""
+    if low.events != high.events:
+        return None
+    span = high.batch - low.batch
+    sizes = [
+        max(1, a + (b - a) * (batch - low.batch) // span)
+        for a, b in zip(low.sizes_bytes, high.sizes_bytes, strict=True)
+    ]
+    return Trace(batch=batch, events=low.events, sizes_bytes=sizes, categories=low.categories, modules=low.modules)
+
+
+def fits(trace: Trace, memory_bytes: int) -> bool:
+    """Whether the traced steps run in `memory_bytes` of a device."""
+    try:
+        replay(trace, capacity_bytes=max(0, memory_bytes - CONTEXT_BYTES))
+    except OutOfDeviceMemory:
+        return False
+    return True
+
+
+def replay(trace: Trace, *, capacity_bytes: int | None = None) -> CachingAllocator:
+    """Serve the workspaces and then the trace from an allocator. Raises OutOfDeviceMemory."""
+    allocator = CachingAllocator(capacity_bytes)
+    allocator.allocate(WORKSPACE_BYTES)
+    blocks: dict[int, Block] = {}
+    for event in trace.events:
+        if event >= 0:
+            blocks[event] = allocator.allocate(trace.sizes_bytes[event])
+        else:
+            allocator.release(blocks.pop(~event))
+    return allocator
+
+
+def peak_of(trace: Trace, *, model: str, capacity_bytes: int | None = None) -> PeakMemory:
+    """Peak and terms of a trace. Raises OutOfDeviceMemory past `capacity_bytes` of reserved memory."""
+    allocator = replay(trace, capacity_bytes=capacity_bytes)
+    by_category = Counter[Category]()
+    by_module = Counter[str]()
+    for tensor in _live_at_peak(trace):
+        by_category[trace.categories[tensor]] += trace.sizes_bytes[tensor]
+        if trace.categories[tensor] is Category.ACTIVATIONS:
+            by_module[trace.modules[tensor]] += trace.sizes_bytes[tensor]
+    reserved = allocator.peak_reserved_bytes
+    return PeakMemory(
+        model=model,
+        batch=trace.batch,
+        method="estimate",
+        peak_allocated_bytes=allocator.peak_allocated_bytes,
+        peak_reserved_bytes=reserved,
+        device_bytes=reserved + CONTEXT_BYTES,
+        terms=MemoryTerms(
+            **{f"{category.replace(' ', '_')}_bytes": by_category[category] for category in Category},
+            workspace_bytes=WORKSPACE_BYTES,
+            allocator_overhead_bytes=reserved - WORKSPACE_BYTES - sum(by_category.values()),
+            context_bytes=CONTEXT_BYTES,
+        ),
+        largest_modules=tuple(
+            ModuleMemory(name=name or "(input, loss)", held_bytes=held)
+            for name, held in by_module.most_common(MODULES_SHOWN)
+        ),
+    )
+
+
+def tensor_peak_bytes(trace: Trace) -> int:
+    """The most bytes that tensors hold together, before any rounding."""
+    return sum(trace.sizes_bytes[tensor] for tensor in _live_at_peak(trace))
+
+
+def _live_at_peak(trace: Trace) -> set[int]:
+    current = peak = peak_at = 0
+    for at, event in enumerate(trace.events, start=1):
+        current += trace.sizes_bytes[event] if event >= 0 else -trace.sizes_bytes[~event]
+        if current > peak:
+            peak, peak_at = current, at
+    live: set[int] = set()
+    for event in trace.events[:peak_at]:
+        if event >= 0:
+            live.add(event)
+        else:
+            live.remove(~event)
+    return live

@@ -8,34 +8,36 @@ from cifar_cli.core.memory.config import GIB, MIB
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
 
-# What CUDA reports lies below what nvidia-smi reports: by 1.3 % on an L40S, 1.5 % on an A100 40GB, 1.6 % on a T4 (from
-# the figures below). For cards without a published figure of CUDA's own, taken as 1.25 %.
+# CUDA reports less memory than nvidia-smi: by 1.3 % on an L40S, 1.5 % on an A100 40GB, 1.6 % on a T4 (from the figures
+# below). Cards without a published figure of CUDA's own are assumed to lose 1.25 %.
 DRIVER_SHARE = 0.0125
-# Context with the loaded kernels of cuBLAS and cuDNN: an assumption, not measured.
+# The CUDA context with the loaded kernels of cuBLAS and cuDNN: an assumption, not measured.
 CONTEXT_BYTES = 500 * MIB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:
-    """One card. memory_bytes: what CUDA reports as total, the context not yet taken off. source: where that is from."""
+    """One card."""
 
     name: str
     memory_bytes: int
+    """The total that CUDA reports, the context included."""
     source: str
+    """Where that figure is from."""
 
 
 def _reported(source: str, **bytes_by_name: int) -> dict[str, Gpu]:
-    """Cards whose total, as CUDA reports it, was published."""
+    """Cards with a published total as CUDA reports it."""
     return {name: Gpu(name=name, memory_bytes=size, source=source) for name, size in bytes_by_name.items()}
 
 
 def _by_driver(source: str, **mib_by_name: int) -> dict[str, Gpu]:
-    """Cards of which the driver's figure is known (nvidia-smi's "Memory-Usage"), or only the data sheet's."""
+    """Cards with a figure from the driver (nvidia-smi's "Memory-Usage") or from the data sheet."""
     totals = {name: int(mib * MIB * (1 - DRIVER_SHARE)) for name, mib in mib_by_name.items()}
     return _reported(source, **totals)
 
 
-# With error correction on, the L4, A10, A40, L40S and T4 give up to 6 % of their memory to check bits.
+# With error correction on, the L4, A10, A40, L40S and T4 use up to 6 % of their memory for check bits.
 GPUS: dict[str, Gpu] = {
     **_reported("deviceQuery, https://chiemon.github.io/2024/12/25/", T4=15_843_721_216),
     **_reported(
@@ -67,7 +69,7 @@ TABLE_GPUS = ("RTX 3070", "RTX 3060", "T4", "RTX 3090", "A100 40GB", "H100 80GB"
 
 
 def gpu_of(name: str) -> Gpu:
-    """Look a card up, spelled with or without spaces. Raises ConfigError that names the nearest cards."""
+    """Look a card up, with or without spaces in its name. Raises ConfigError that names the nearest cards."""
     plain = {known.lower().replace(" ", ""): gpu for known, gpu in GPUS.items()}
     wanted = name.lower().replace(" ", "").replace("-", "").replace("_", "")
     if wanted not in plain:

@@ -1,4 +1,4 @@
-"""Memory of this host: what is there, what is taken, and what the CPU's kernels take inside an operator."""
+"""Memory of this host: how much is available, and what torch's CPU allocator and kernels allocate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MARK = "cifar: operator "
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor's metadata: what a kernel chooses its way by."""
+    """A tensor's metadata, by which a kernel chooses its algorithm."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
@@ -27,14 +27,15 @@ class Operand:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operator and its operands, tensors as Operand and lists as tuples, so that equal calls compare equal."""
+    """One operator and its operands; equal calls compare equal."""
 
     operator: Any
     args: tuple[Any, ...]
+    """Tensors as Operand, lists as tuples."""
 
 
-# Operators whose kernels were seen (torch's profiler) to take memory that they give back before they return. Others
-# take none, or so little that it never decides a peak.
+# Operators whose kernels allocate memory that they release before they return (seen with torch's profiler). Others
+# allocate none, or too little to decide a peak.
 _TAKES_SCRATCH = frozenset(
     {
         torch.ops.aten.convolution.default,
@@ -45,15 +46,15 @@ _TAKES_SCRATCH = frozenset(
 
 
 def call_of(operator: Any, args: tuple[Any, ...]) -> Call | None:
-    """The call, when its kernel may take memory of its own."""
+    """The call, if its kernel may use scratch memory; None otherwise."""
     return Call(operator, _described(args)) if operator in _TAKES_SCRATCH else None
 
 
 def scratch_bytes(calls: Sequence[Call]) -> list[int]:
-    """The most that each call holds beside its operands and results, on this processor with this many threads.
+    """The most that each call holds besides its operands and results, on this processor with this many threads.
 
-    oneDNN decides by shape, type, instruction set and threads in which layouts a convolution computes and what it
-    copies for that; there is no formula to follow, so each call is run once, alone, and the allocator watched.
+    oneDNN chooses the layouts of a convolution, and what it copies for them, by shape, type, instruction set and number
+    of threads. There is no formula to follow, so each call is run once, alone, while the allocator is watched.
     """
     if not calls:
         return []
@@ -68,12 +69,13 @@ def scratch_bytes(calls: Sequence[Call]) -> list[int]:
 
 @dataclass(slots=True)
 class Watched:
-    """What the profiler recorded, in order; filled when the watch ends."""
+    """The profiler's events."""
 
     events: list[Any] = field(default_factory=list)
+    """In order; filled when the watch ends."""
 
     def peak_bytes(self) -> int:
-        """The most that the CPU allocator had given out at once since the watch began."""
+        """The most bytes that the CPU allocator had allocated at once since the watch began."""
         now = peak = 0
         for event in self.events:
             if event.name() == "[memory]":
@@ -85,7 +87,7 @@ class Watched:
 @contextlib.contextmanager
 def watched_allocations() -> Iterator[Watched]:
     """Record every allocation and release of torch's CPU allocator."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes about itself to the terminal
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise the profiler logs to the terminal
     watched = Watched()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         yield watched
@@ -93,7 +95,7 @@ def watched_allocations() -> Iterator[Watched]:
 
 
 def available_bytes() -> int:
-    """Memory that new processes may take without swapping: the kernel's figure, or what a container leaves of it."""
+    """Memory that new processes may take without swapping, by the kernel or by the container's limit."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -106,8 +108,8 @@ def available_bytes() -> int:
 
 
 def limit_this_process() -> None:
-    """Let allocations beyond what the host has left fail here, before the kernel ends some other process for them."""
-    with contextlib.suppress(ImportError, OSError, ValueError):  # no such limits outside of Unix
+    """Make allocations beyond the available memory fail, before the kernel kills another process for them."""
+    with contextlib.suppress(ImportError, OSError, ValueError):  # these limits exist on Unix only
         import resource
 
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,6 +1,6 @@
-"""Operators on tensors without data, answered from memory where the same question was asked before.
+"""Operators on meta tensors, whose results are cached by the operands' metadata.
 
-torch's shape functions cost up to 6 ms a call, and a network asks the same questions for every block and step.
+torch's shape functions take up to 6 ms a call, and a network repeats the same calls in every block and step.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
 _SCALARS = (bool, int, float, complex)
+_OVER_LISTS = ("aten::_foreach_", "aten::_fused_")  # operators over lists of tensors, for the optimizers
 
 
 @dataclass(frozen=True, slots=True)
-class _Like:
-    """How to make a result again."""
+class _Metadata:
+    """The metadata of a result, enough to make it again."""
 
     shape: torch.Size
     stride: tuple[int, ...]
@@ -28,54 +29,54 @@ class _Like:
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
 
 
-class Shapes:
-    """Runs operators and remembers what came out, by operator and by the metadata of its operands.
+class MetaOperators:
+    """Runs operators and caches their results, by operator and by the metadata of the operands.
 
-    Remembered are operators whose results are new meta tensors, and those that write over their operands and leave
-    their metadata alone. Views, data on the CPU and everything else run every time.
+    Cached are operators whose results are new meta tensors, and those that only overwrite the data of their operands.
+    Views, operators on CPU data and everything else run every time.
     """
 
     def __init__(self) -> None:
-        self._answers: dict[Any, Callable[[tuple[Any, ...]], Any]] = {}
+        self._cached: dict[Any, Callable[[tuple[Any, ...]], Any]] = {}
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What `func(*args, **kwargs)` returns."""
         name = func._schema.name
-        if name.startswith("aten::_foreach_") and all(tensor.device.type == "meta" for tensor in args[0]):
+        if name.startswith(_OVER_LISTS) and all(tensor.device.type == "meta" for tensor in args[0]):
             if name.endswith("_"):
-                return None  # writes where its operands already are
+                return None  # overwrites its operands and allocates nothing
             if name == "aten::_foreach_sqrt":
                 return [torch.empty_like(tensor) for tensor in args[0]]
         try:
             key = (func, _key(args), _key(tuple(kwargs.items())))
-            answer = self._answers.get(key)
+            cached = self._cached.get(key)
         except TypeError:  # an argument that can't be hashed
             return _run(func, args, kwargs)
-        if answer is not None:
-            return answer(args)
+        if cached is not None:
+            return cached(args)
         out = _run(func, args, kwargs)
         written = [argument for argument in func._schema.arguments if argument.alias_info is not None]
         if not written:
             if _all_new(out, args, kwargs):
-                likes = _likes(out)
-                self._answers[key] = lambda _: _make(likes)
+                metadata = _metadata(out)
+                self._cached[key] = lambda _: _make(metadata)
         elif (
             all(argument.alias_info.is_write for argument in written)
             and _key(args) == key[1]
             and all(tensor.device.type == "meta" for tensor in _tensors((args, tuple(kwargs.values()))))
         ):
             if out is None:
-                self._answers[key] = lambda _: None
+                self._cached[key] = lambda _: None
             elif out is args[0]:
-                self._answers[key] = lambda again: again[0]
+                self._cached[key] = lambda again: again[0]
         return out
 
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     out = func(*args, **kwargs)
     if func is torch.ops.aten.convolution.default and any(map(_is_channels_last, args[:2])):
-        # A real convolution, cuDNN's as oneDNN's, answers in the layout of its operands; one without data can't know
-        # the device and always answers contiguous.
+        # cuDNN's and oneDNN's convolutions return the layout of their operands; the one on meta tensors always returns
+        # contiguous ones.
         return out.to(memory_format=torch.channels_last)
     return out
 
@@ -106,18 +107,18 @@ def _all_new(out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return False
     storages = [tensor.untyped_storage()._cdata for tensor in results]
     operands = {t.untyped_storage()._cdata for t in _tensors((args, tuple(kwargs.values())))}
-    whole = all(_Like(t.shape, t.stride(), t.dtype).make().untyped_storage().nbytes() ==
+    whole = all(_Metadata(t.shape, t.stride(), t.dtype).make().untyped_storage().nbytes() ==
                 t.untyped_storage().nbytes() for t in results)  # fmt: skip
     return whole and len(set(storages)) == len(storages) and operands.isdisjoint(storages)
 
 
-def _likes(out: Any) -> Any:
+def _metadata(out: Any) -> Any:
     if isinstance(out, Tensor):
-        return _Like(out.shape, out.stride(), out.dtype)
-    return type(out)(_likes(item) for item in out) if isinstance(out, (list, tuple)) else out
+        return _Metadata(out.shape, out.stride(), out.dtype)
+    return type(out)(_metadata(item) for item in out) if isinstance(out, (list, tuple)) else out
 
 
-def _make(likes: Any) -> Any:
-    if isinstance(likes, _Like):
-        return likes.make()
-    return type(likes)(_make(item) for item in likes) if isinstance(likes, (list, tuple)) else likes
+def _make(metadata: Any) -> Any:
+    if isinstance(metadata, _Metadata):
+        return metadata.make()
+    return type(metadata)(_make(item) for item in metadata) if isinstance(metadata, (list, tuple)) else metadata

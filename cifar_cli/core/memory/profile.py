@@ -1,138 +1,112 @@
-"""What `cifar profile-memory` asks: peaks of batch sizes, or the largest batch of several cards."""
+"""What `cifar profile-memory` does: peaks of batch sizes, or the largest batch on one or several cards."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
-import torch
-
-from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest, parse_bytes, parse_margin
-from cifar_cli.core.memory.estimate import Tracer, find_max_batch, require_weights_fit
-from cifar_cli.core.memory.gpus import GPUS, TABLE_GPUS, gpu_of
-from cifar_cli.core.memory.measure import gpu_and_memory, host_memory, on_gpu, on_host
-from cifar_cli.core.memory.measure_one import measure, require_gpu
-from cifar_cli.core.memory.replay import peak_of
-from cifar_cli.core.memory.results import MaxBatch, PeakMemory
+from cifar_cli.core.memory.config import GIB, MIB, MemoryConfig, MemoryRequest
+from cifar_cli.core.memory.estimate import Tracer, find_max_batch, peak_of, require_weights_fit
+from cifar_cli.core.memory.gpus import GPUS, TABLE_GPUS, Gpu, gpu_of
+from cifar_cli.core.memory.measure import Machine, host_memory, max_batch_on_gpu, max_batch_on_host, this_machine
+from cifar_cli.core.memory.real_steps import measure
+from cifar_cli.core.memory.results import MaxBatch, MemoryReport, PeakMemory
 from cifar_cli.core.progress import OnProgress, silent
+from cifar_cli.errors import ResourceError
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MemoryReport:
-    """Peaks by model and batch, and largest batches by model and card."""
+def profile(
+    request: MemoryRequest, *, machine: Machine | None = None, on_progress: OnProgress = silent
+) -> MemoryReport:
+    """Answer the request. machine: None for this one.
 
-    peaks: tuple[PeakMemory, ...] = ()
-    largest: tuple[MaxBatch, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The documented keys of `--json`."""
-        models = [
-            peak.to_dict() | {"max_batch": None, "memory_bytes": None, "largest_modules": _modules(peak)}
-            for peak in self.peaks
-        ]
-        for found in self.largest:
-            models.append(
-                found.peak.to_dict()
-                | {
-                    "gpu": found.gpu,
-                    "max_batch": found.max_batch,
-                    "memory_bytes": found.memory_bytes,
-                    "margin_left_bytes": found.margin_left_bytes,
-                    "tested_batches": list(found.tested),
-                    "help": found.help,
-                    "proved": found.proved,
-                    "stopped_by": found.stopped_by,
-                    "images_per_second": [asdict(speed) for speed in found.speeds],
-                    "knee_batch": found.knee_batch,
-                    "largest_modules": _modules(found.peak),
-                }
-            )
-        return {"models": models}
-
-
-def profile(request: MemoryRequest, *, on_progress: OnProgress = silent) -> MemoryReport:
-    """Answer the request. Raises CifarError children for what can't be had."""
-    if request.measure and request.device == "cuda":
-        require_gpu()
+    Raises ConfigError for an unknown card, ModelError for a model that can't be traced or doesn't train, ResourceError
+    without the device or the memory.
+    """
+    machine = machine or this_machine()
+    if request.measure and request.device != "cpu" and machine.gpu is None:
+        raise ResourceError(
+            "--measure needs a GPU, and this machine has none",
+            remedy="pass --estimate, or --measure --device cpu for the memory of this host",
+        )
     peaks: list[PeakMemory] = []
     largest: list[MaxBatch] = []
     for config in request.configs:
+        if request.measure and request.device == "cpu":
+            config = replace(config, backend="cpu")
         if request.find_max_batch:
-            largest.extend(_largest(request, config, on_progress))
+            largest.extend(_largest(request, config, machine, on_progress))
         else:
-            peaks.extend(_peaks(request, config, on_progress))
+            peaks.extend(_peaks(request, config, machine, on_progress))
     return MemoryReport(peaks=tuple(peaks), largest=tuple(largest))
 
 
-def memory_of_cards(request: MemoryRequest) -> dict[str, int]:
-    """Total memory by name of the cards to look at: the one asked for, this machine's, or several common ones."""
-    if request.memory is not None:
-        return {request.memory: parse_bytes(request.memory)}
+def cards_of(request: MemoryRequest, machine: Machine) -> list[Gpu]:
+    """The cards to estimate for: the one asked for, this machine's, or several common ones."""
+    if request.memory_bytes is not None:
+        size = request.memory_bytes
+        name = f"{size / GIB:g} GiB" if size >= GIB else f"{size / MIB:g} MiB"
+        return [Gpu(name=name, memory_bytes=size, source="asked for")]
     if request.gpu is not None:
-        gpu = gpu_of(request.gpu)
-        return {gpu.name: gpu.memory_bytes}
-    if torch.cuda.is_available():
-        name, memory = gpu_and_memory()
-        return {name: memory}
-    return {name: GPUS[name].memory_bytes for name in TABLE_GPUS}
+        return [gpu_of(request.gpu)]
+    return [machine.gpu] if machine.gpu is not None else [GPUS[name] for name in TABLE_GPUS]
 
 
-def measures_on_gpu(request: MemoryRequest) -> bool:
-    """Whether to run steps on the GPU: where asked to, and where there is one and no other memory was named."""
-    if request.estimate or request.device == "cpu":
-        return False
-    return request.measure or (torch.cuda.is_available() and request.gpu is None and request.memory is None)
+def gpu_to_run_on(request: MemoryRequest, machine: Machine) -> Gpu | None:
+    """The GPU, with the memory that may be taken; None where steps don't run on one.
+
+    They run where that was asked for, and where there is a GPU and no other memory was named.
+    """
+    other_memory = request.gpu is not None or request.memory_bytes is not None
+    if machine.gpu is None or request.estimate or request.device == "cpu" or (other_memory and not request.measure):
+        return None
+    total = machine.gpu.memory_bytes
+    return replace(machine.gpu, memory_bytes=min(request.memory_bytes or total, total))
 
 
-def _largest(request: MemoryRequest, config: MemoryConfig, on_progress: OnProgress) -> list[MaxBatch]:
-    margin, multiple_of = parse_margin(request.margin), request.multiple_of
-    asked = None if request.memory is None else parse_bytes(request.memory)
-    if request.measure and request.device == "cpu":
-        memory = host_memory(asked)
-        tracer = Tracer(replace(config, step=replace(config.step, physics="cpu")), on_progress=on_progress)
-        require_weights_fit(tracer, memory)
-        return [on_host(tracer, memory_bytes=memory, margin=margin, multiple_of=multiple_of, on_progress=on_progress)]
+def _largest(
+    request: MemoryRequest, config: MemoryConfig, machine: Machine, on_progress: OnProgress
+) -> Sequence[MaxBatch]:
     tracer = Tracer(config, on_progress=on_progress)
-    if measures_on_gpu(request):
-        name, total = gpu_and_memory()
-        memory = total if asked is None else min(asked, total)
+    margin, multiple_of = request.margin, request.multiple_of
+    if config.backend == "cpu":
+        memory = host_memory(request.memory_bytes, machine)
         require_weights_fit(tracer, memory)
-        return list(
-            on_gpu(
-                tracer,
-                name=name,
-                memory_bytes=memory,
-                margin=margin,
-                multiple_of=multiple_of,
-                on_progress=on_progress,
-            )
+        found = max_batch_on_host(
+            tracer, machine, memory_bytes=memory, margin=margin, multiple_of=multiple_of, on_progress=on_progress
         )
-    cards = memory_of_cards(request)
-    if request.gpu or request.memory:
-        require_weights_fit(tracer, min(cards.values()))
+        return [found]
+    if gpu := gpu_to_run_on(request, machine):
+        require_weights_fit(tracer, gpu.memory_bytes)
+        return max_batch_on_gpu(
+            tracer, gpu, margin=margin, multiple_of=multiple_of, start=machine.start, on_progress=on_progress
+        )
+    cards = cards_of(request, machine)
+    if request.gpu or request.memory_bytes:
+        require_weights_fit(tracer, cards[0].memory_bytes)
     return [
-        find_max_batch(tracer, gpu=name, memory_bytes=memory, margin=margin, multiple_of=multiple_of)
-        for name, memory in cards.items()
+        find_max_batch(tracer, gpu=card.name, memory_bytes=card.memory_bytes, margin=margin, multiple_of=multiple_of)
+        for card in cards
     ]
 
 
-def _peaks(request: MemoryRequest, config: MemoryConfig, on_progress: OnProgress) -> list[PeakMemory]:
-    on_host = request.measure and request.device == "cpu"
-    measured = on_host or measures_on_gpu(request)
-    if on_host:
-        config = replace(config, step=replace(config.step, physics="cpu"))
+def _peaks(request: MemoryRequest, config: MemoryConfig, machine: Machine, on_progress: OnProgress) -> list[PeakMemory]:
     tracer = Tracer(config, on_progress=on_progress)
-    if request.gpu or request.memory:
-        require_weights_fit(tracer, min(memory_of_cards(request).values()))
+    if request.gpu or request.memory_bytes:
+        require_weights_fit(tracer, cards_of(request, machine)[0].memory_bytes)
+    on_host = config.backend == "cpu"
     found: list[PeakMemory] = []
     for batch in request.batches:
         if not on_host:
-            peak = peak_of(tracer.at(batch), model=config.model.label)
-            found.append(replace(peak, bytes_per_image=tracer.line()[1]))
-        if measured:
-            found.append(measure(config, batch, device=request.device))
-    return found
+            found.append(peak_of(tracer.at(batch), model=config.model.label))
+        if on_host or gpu_to_run_on(request, machine):
+            found.append(measure(config, batch, start=machine.start))
+    return [replace(peak, bytes_per_image=_slope([p for p in found if p.method == peak.method])) for peak in found]
 
 
-def _modules(peak: PeakMemory) -> list[dict[str, Any]]:
-    return [{"name": module.name, "held_bytes": module.held_bytes} for module in peak.largest_modules]
+def _slope(peaks: Sequence[PeakMemory]) -> float | None:
+    """Bytes per image between the smallest and the largest of several batch sizes."""
+    low, high = (choose(peaks, key=lambda peak: peak.batch) for choose in (min, max))
+    if low.batch == high.batch:
+        return None
+    return (high.peak_allocated_bytes - low.peak_allocated_bytes) / (high.batch - low.batch)

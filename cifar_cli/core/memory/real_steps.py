@@ -1,118 +1,192 @@
-"""Real training steps, as the trace foresees them and as a training runs them."""
+"""Real training steps: run, timed, and their memory measured, on the host or on a GPU."""
 
 from __future__ import annotations
 
 import copy
+import gc
 import time
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cifar_cli.core.choices import MemoryFormat
 from cifar_cli.core.memory.config import MemoryConfig
-from cifar_cli.core.memory.trace import make_optimizer
+from cifar_cli.core.memory.host import limit_this_process, watched_allocations
+from cifar_cli.core.memory.results import BatchTrial, PeakMemory
+from cifar_cli.core.memory.worker import TRIAL_SECONDS, StartProcess, Worker, in_child
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.training_form import training_form
+from cifar_cli.core.training.machine import fast_kernels, wait_for
+from cifar_cli.core.training.step import TrainingStep
+from cifar_cli.errors import ConfigError, ResourceError
 
 TRIAL_STEPS = 2  # the second one runs with the optimizer's state in place
 PROOF_STEPS = 5
-_TIMED_SECONDS = 0.2  # shorter steps are repeated up to this, so that their speed can be read
+_TIMED_SECONDS = 0.2  # shorter steps are repeated for this long, to reduce noise
 _MOST_STEPS = 12
-_DTYPES = {"16": torch.float16, "bf16": torch.bfloat16}
+
+RunSteps = Callable[..., float]
+"""`run(config, batch, *, device)` runs training steps and returns images per second."""
 
 
-class Training:
-    """A model, its optimizer and random images on a device.
+class RealSteps:
+    """Training steps of a model on random images; what `cifar train` runs, without data and without a schedule."""
 
-    memory_format: the one of the training form that a model is to be timed in; None for the model as it is.
-    """
-
-    def __init__(
-        self, config: MemoryConfig, batch: int, *, device: str, memory_format: MemoryFormat | None = None
-    ) -> None:
+    def __init__(self, config: MemoryConfig, batch: int, *, device: str) -> None:
         self.config = config
-        self.device = device
-        self.layout = torch.channels_last if config.step.channels_last else torch.contiguous_format
-        self.model = copy.deepcopy(built(config.model)).train().to(device)
-        if config.step.channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)
-        if memory_format is not None:
-            self.model = training_form(self.model, memory_format)
-        self.optimizer = make_optimizer(self.model, config.step)
-        self.scaler = torch.amp.GradScaler(device, enabled=config.step.precision == "16" and device == "cuda")
+        self.device = torch.device(device)
+        model = training_form(copy.deepcopy(built(config.model)), config.step.memory_format).to(self.device).train()
+        self.step = TrainingStep(model, config.step, device_type=self.device.type)
         self.draw(batch)
 
     def draw(self, batch: int) -> None:
-        """Replace the images by `batch` others."""
+        """Replace the images by `batch` others, laid out as the loader's."""
         size = self.config.model.img_size
-        self.images = torch.rand(batch, 3, size, size, device=self.device).contiguous(memory_format=self.layout)
-        self.labels = torch.zeros(batch, dtype=torch.long, device=self.device)
+        self.images_BCHW = torch.rand(batch, size, size, 3, device=self.device).permute(0, 3, 1, 2)
+        self.labels_B = torch.zeros(batch, dtype=torch.long, device=self.device)
 
-    def step(self) -> None:
-        """Forward, cross-entropy, backward, clipping, optimizer."""
-        self.optimizer.zero_grad()
-        loss = self._loss()
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        del loss
-        self.scaler.unscale_(self.optimizer)
-        if self.config.step.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.step.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+    def train(self) -> None:
+        """Run one step and wait for it."""
+        self.step(self.images_BCHW, self.labels_B)
+        wait_for(self.device)
 
     def validate(self) -> None:
         """Score the images without keeping activations."""
-        self.model.eval()
-        with torch.no_grad():
-            self._loss()
-        self.model.train()
+        self.step.evaluated.eval()
+        with torch.no_grad(), self.step.autocast():
+            self.step.evaluated(self.images_BCHW.to(memory_format=self.step.layout))
+        self.step.evaluated.train()
 
     def timed(self, steps: int) -> float:
-        """Run at least `steps` >= 2 steps; images a second of all but the first, which prepares kernels."""
-        self.step()
-        self._wait()
+        """Run at least `steps` >= 2 steps. Returns images per second without the first one, which loads kernels."""
+        self.train()
         start, done = time.perf_counter(), 0
         while done < steps - 1 or (time.perf_counter() - start < _TIMED_SECONDS and done < _MOST_STEPS):
-            self.step()
-            self._wait()
+            self.train()
             done += 1
-        return len(self.labels) * done / (time.perf_counter() - start)
-
-    def _loss(self) -> Tensor:
-        precision = self.config.step.precision
-        with torch.autocast(self.device, dtype=_DTYPES.get(precision), enabled=precision != "32"):
-            return nn.functional.cross_entropy(self.model(self.images), self.labels)
-
-    def _wait(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
+        return len(self.labels_B) * done / (time.perf_counter() - start)
 
 
-def try_steps(config: MemoryConfig, batch: int, *, device: str, memory_format: MemoryFormat | None = None) -> float:
-    """A few steps, of the model as it is or of its training form; returns images a second."""
-    return Training(config, batch, device=device, memory_format=memory_format).timed(TRIAL_STEPS)
+def try_steps(config: MemoryConfig, batch: int, *, device: str) -> float:
+    """A few steps. Returns images per second."""
+    return RealSteps(config, batch, device=device).timed(TRIAL_STEPS)
 
 
-def prove_steps(config: MemoryConfig, batch: int, *, device: str) -> float:
-    """An epoch in small: 5 steps, the last partial batch, a validation pass, and a step of the next epoch.
+def prove_steps(
+    config: MemoryConfig, batch: int, *, device: str, make_steps: Callable[..., RealSteps] = RealSteps
+) -> float:
+    """A shortened epoch: 5 steps, the last partial batch, a validation pass, and a step of the next epoch.
 
-    The partial batch is half of one: its tensors have other sizes, for which the allocator holds nothing ready.
-    Returns images a second of the full steps.
+    The partial batch is half of a full one: its tensors have sizes for which the allocator has no cached blocks.
+    Returns images per second of the full steps.
     """
-    training = Training(config, batch, device=device)
-    speed = training.timed(PROOF_STEPS)
+    steps = make_steps(config, batch, device=device)
+    speed = steps.timed(PROOF_STEPS)
     if batch > 1:
-        training.draw(-(-batch // 2))
-        training.step()
-        training.draw(batch)
-    training.validate()
-    training.step()
+        steps.draw(-(-batch // 2))
+        steps.train()
+        steps.draw(batch)
+    steps.validate()
+    steps.train()
     return speed
 
 
 @lru_cache(maxsize=1)
 def built(config: ModelConfig) -> nn.Module:
-    """The model to copy from; kept, because building a large one takes longer than a step."""
+    """The model to copy from; cached, because building a large one takes longer than a step."""
     return build_untrained(config)
+
+
+def measure(config: MemoryConfig, batch: int, *, start: StartProcess = Worker) -> PeakMemory:
+    """Run real steps on the config's backend and report their peak. start: begins the process that runs them on a GPU.
+
+    Raises ConfigError for a batch below 1, ResourceError when the steps don't fit.
+    """
+    if batch < 1:
+        raise ConfigError(f"--batch {batch} holds no image", remedy="pass 1 or more, for example --batch 128")
+    if config.backend == "cpu":
+        return peak_of_trial(config, run_on_host(config, None, batch))
+    outcome = in_child(partial(run_on_gpu, config, None), batch, False, timeout_seconds=TRIAL_SECONDS, start=start)
+    if outcome.kind != "done":
+        raise ResourceError(
+            f"{batch} images of {config.model.label} don't run on this GPU: {outcome.kind}",
+            remedy="pass a smaller --batch, or --find-max-batch",
+        )
+    return peak_of_trial(config, outcome.value)
+
+
+def peak_of_trial(config: MemoryConfig, trial: BatchTrial) -> PeakMemory:
+    """The peak of a trial that ran."""
+    return PeakMemory(
+        model=config.model.label,
+        batch=trial.batch,
+        method="measure",
+        peak_allocated_bytes=trial.peak_allocated_bytes,
+        peak_reserved_bytes=trial.peak_reserved_bytes,
+        device_bytes=trial.device_bytes,
+        host=trial.host,
+    )
+
+
+def run_on_gpu(
+    config: MemoryConfig, usable_bytes: int | None, batch: int, proof: bool = False, *, run: RunSteps | None = None
+) -> BatchTrial:
+    """Run steps on the GPU as if it had `usable_bytes`, context and other processes included; None is all of it.
+
+    Meant for a process of its own. run: runs the steps. Raises torch.OutOfMemoryError.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    usable = total if usable_bytes is None else min(usable_bytes, total)
+    if usable < total:
+        # The limit is the allocator's own, so that it empties its cache and retries there as it does on a full card.
+        left = usable - (total - free)
+        if left <= 0:
+            raise torch.OutOfMemoryError("context and other processes leave nothing")
+        torch.cuda.set_per_process_memory_fraction(left / total)
+    torch.cuda.reset_peak_memory_stats()
+    with fast_kernels(torch.device("cuda")):
+        speed = (run or _steps_of(proof))(config, batch, device="cuda")
+    free, _ = torch.cuda.mem_get_info()
+    if total - free > usable:
+        raise torch.OutOfMemoryError("the context grew into the memory that must stay free")
+    return BatchTrial(
+        batch=batch,
+        kind="ran",
+        peak_allocated_bytes=torch.cuda.max_memory_allocated(),
+        peak_reserved_bytes=torch.cuda.max_memory_reserved(),
+        device_bytes=total - free,
+        images_per_second=speed,
+    )
+
+
+def run_on_host(
+    config: MemoryConfig, usable_bytes: int | None, batch: int, proof: bool = False, *, run: RunSteps | None = None
+) -> BatchTrial:
+    """Run steps on the CPU; they fit when the allocator's peak stays within `usable_bytes`, None for no limit."""
+    if usable_bytes is not None:
+        limit_this_process()
+    built(config.model)  # before the watch: only the copy that trains counts
+    # The profiler remembers the size of a block by its address, across watches. A block that was allocated before this
+    # watch and is released during it could be counted with the size of an earlier block at the same address.
+    gc.collect()
+    with watched_allocations() as watched:
+        speed = (run or _steps_of(proof))(config, batch, device="cpu")
+    peak = watched.peak_bytes()
+    fits = usable_bytes is None or peak <= usable_bytes
+    return BatchTrial(
+        batch=batch,
+        kind="ran" if fits else "out of memory",
+        peak_allocated_bytes=peak,
+        peak_reserved_bytes=peak,
+        device_bytes=peak,
+        images_per_second=speed,
+        host=True,
+    )
+
+
+def _steps_of(proof: bool) -> RunSteps:
+    return prove_steps if proof else try_steps

@@ -1,4 +1,4 @@
-"""What profiling memory found."""
+"""What estimates and measurements of memory answer."""
 
 from __future__ import annotations
 
@@ -6,24 +6,36 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from cifar_cli.core.plain import plain
+
 Method = Literal["estimate", "measure"]
 TrialKind = Literal["ran", "out of memory", "refused", "died", "timed out", "failed"]
-KNEE_SHARE = 0.95  # of the best speed: up to here a smaller batch counts as just as fast
+KNEE_SHARE = 0.95  # batches from this share of the best throughput on count as equally fast
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryTerms:
-    """What the memory at the peak consists of; the terms add up to `total`."""
+    """What the memory at the peak consists of; the terms add up to the memory taken from the device."""
 
     weights_bytes: int
+    """Parameters and buffers."""
+    averaged_weights_bytes: int
+    """The moving average of the weights, for recipes that keep one."""
     gradients_bytes: int
     optimizer_bytes: int
+    """The optimizer's state: momentum, second moments, step counts."""
     activations_bytes: int
+    """What the forward pass keeps for the backward pass."""
     input_bytes: int
+    """One batch of images and labels."""
     temporaries_bytes: int
+    """Intermediate results of the backward pass, of the optimizer and of averaging."""
     workspace_bytes: int
+    """Scratch memory of cuBLAS and cuDNN."""
     allocator_overhead_bytes: int
+    """Memory that the allocator holds and that no tensor uses."""
     context_bytes: int
+    """The CUDA context with the loaded kernels."""
 
     @property
     def total_bytes(self) -> int:
@@ -32,7 +44,7 @@ class MemoryTerms:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModuleMemory:
-    """Bytes that one module's forward pass holds at the peak."""
+    """What the forward pass of one module holds at the peak."""
 
     name: str
     held_bytes: int
@@ -40,45 +52,49 @@ class ModuleMemory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PeakMemory:
-    """The peak of one training step.
-
-    peak_allocated_bytes: tensors, as PyTorch's allocator counts them. peak_reserved_bytes: what the allocator
-    took from the device. device_bytes: that and the context, what runs out. bytes_per_image: allocated, the
-    slope between two batch sizes, None where only one was looked at.
-    host: the figure is host memory.
-    """
+    """The peak of one training step."""
 
     model: str
     batch: int
+    """Images per step."""
     method: Method
     peak_allocated_bytes: int
+    """In tensors, as PyTorch's allocator counts them."""
     peak_reserved_bytes: int
+    """What the allocator took from the device."""
     device_bytes: int
+    """Reserved memory and the CUDA context: the figure that must not exceed the device's memory."""
     terms: MemoryTerms | None = None
+    """None for a measurement."""
     largest_modules: tuple[ModuleMemory, ...] = ()
+    """The modules whose forward passes hold the most at the peak, descending; empty for a measurement."""
     bytes_per_image: float | None = None
+    """Growth of the allocated memory between the smallest and the largest batch size asked for, per image; None where
+    only one batch size was."""
     host: bool = False
+    """The figures are host memory."""
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values: dict[str, Any] = plain(asdict(self))
+        return values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trial:
-    """One batch size that was tried. kind: "ran", or why it doesn't count; "refused" was not even started.
-
-    The figures hold where it ran. device_bytes: what the device lacked while it ran, other processes included.
-    why: a few words where `kind` doesn't say it all. host: the figures are host memory.
-    """
+class BatchTrial:
+    """One batch size that was tried. The figures are those of a trial that ran."""
 
     batch: int
     kind: TrialKind
+    """"ran", or why it didn't; "refused" was not started."""
     peak_allocated_bytes: int = 0
     peak_reserved_bytes: int = 0
     device_bytes: int = 0
+    """Memory of the device that was in use during the trial, other processes included."""
     images_per_second: float | None = None
     why: str = ""
+    """Details of `kind`, such as an exit code."""
     host: bool = False
+    """The figures are host memory."""
 
     @property
     def ran(self) -> bool:
@@ -86,57 +102,81 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Speed:
-    """Training images a second at one batch size, once the kernels are prepared."""
+class BatchSpeed:
+    """Training throughput at one batch size, without the first step."""
 
     batch: int
     images_per_second: float
 
 
-def knee_of(speeds: Iterable[Speed]) -> int | None:
-    """The smallest batch within 5 % of the best speed seen; None where nothing was timed."""
-    seen = list(speeds)
-    best = max((speed.images_per_second for speed in seen), default=0.0)
-    return min((speed.batch for speed in seen if speed.images_per_second >= KNEE_SHARE * best), default=None)
+def knee_of(speeds: Iterable[BatchSpeed]) -> int | None:
+    """The smallest batch within 5 % of the best throughput; None where nothing was timed."""
+    timed = list(speeds)
+    best = max((speed.images_per_second for speed in timed), default=0.0)
+    return min((speed.batch for speed in timed if speed.images_per_second >= KNEE_SHARE * best), default=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaxBatch:
-    """The largest batch on one card. max_batch is 0 when not even one image fits.
-
-    memory_bytes: what the card gives. peak: of max_batch, or of the smallest traced batch where nothing fits.
-    margin_left_bytes: memory that stays free at max_batch. tested: batch sizes traced or run, in order.
-    proved: a fresh process ran an epoch in small at max_batch. stopped_by: why the next size doesn't run, where
-    that was tried. speeds: by batch, ascending, empty for estimates.
-    """
+    """The largest batch on one device."""
 
     model: str
     gpu: str
+    """The card's name, an amount of memory, or "this host"."""
     memory_bytes: int
+    """What the device has, the CUDA context included."""
     max_batch: int
+    """0 when not even one image fits."""
     method: Method
     peak: PeakMemory
+    """Of `max_batch`, or of the smallest traced batch where nothing fits."""
     margin_left_bytes: int
+    """Memory that stays free at `max_batch`."""
     tested: tuple[int, ...]
+    """Batch sizes that were traced or run, in that order."""
     help: str | None = None
+    """What to try where nothing fits."""
     proved: bool = False
+    """A fresh process ran 5 steps, a partial batch and a validation pass at `max_batch`."""
     stopped_by: str | None = None
-    speeds: tuple[Speed, ...] = ()
+    """Why the next size doesn't run; None where it was not tried."""
+    speeds: tuple[BatchSpeed, ...] = ()
+    """By batch, ascending; empty for an estimate."""
 
     @property
     def knee_batch(self) -> int | None:
-        """From here on a larger batch is hardly faster: see `knee_of`."""
+        """The smallest batch with nearly the best throughput: see `knee_of`."""
         return knee_of(self.speeds)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """The keys of the peak and, beside them, those of the search."""
+        found: dict[str, Any] = plain(asdict(self))
+        peak: dict[str, Any] = found.pop("peak")
+        renamed = {"tested_batches": found.pop("tested"), "images_per_second": found.pop("speeds")}
+        return peak | found | renamed | {"knee_batch": self.knee_batch}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryReport:
+    """What `cifar profile-memory` shows: peaks by model and batch size, or largest batches by model and device."""
+
+    peaks: tuple[PeakMemory, ...] = ()
+    largest: tuple[MaxBatch, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The documented keys of `--json`."""
+        peaks = [peak.to_dict() | {"max_batch": None, "memory_bytes": None} for peak in self.peaks]
+        return {"models": [*peaks, *(found.to_dict() for found in self.largest)]}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchChoice:
-    """The batch that `train --batch auto` takes. reason: one sentence. largest: the search behind it, on a GPU."""
+    """The batch size that `cifar train --batch auto` takes."""
 
     batch: int
     reason: str
+    """One sentence."""
     images_per_second: float | None = None
+    """None where it was not timed."""
     largest: MaxBatch | None = None
+    """The search behind the choice, on a GPU."""

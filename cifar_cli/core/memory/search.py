@@ -1,4 +1,4 @@
-"""The largest batch that runs, found by running: bracket, bisect, look past the edge, prove."""
+"""The search for the largest batch that runs: bracket, bisect, try the next sizes, prove."""
 
 from __future__ import annotations
 
@@ -6,36 +6,39 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from cifar_cli.core.memory.results import Speed, Trial
+from cifar_cli.core.memory.results import BatchSpeed, BatchTrial
 
-NEIGHBOURS = 3  # sizes tried past the first that doesn't run: memory is not monotonic in the batch
-FIRST_STRIDE = 64  # the first step from the guess is this part of it
+NEIGHBOURS = 3  # sizes tried above the largest that runs: memory is not monotonic in the batch size
+FIRST_STRIDE = 64  # the first step from the guess is the guess divided by this
 SMALLEST_TIMED = 8
 
 
 class Runner(Protocol):
-    """Who runs training steps at a batch size."""
+    """Runs training steps at a batch size."""
 
-    def trial(self, batch: int) -> Trial:
+    def trial(self, batch: int) -> BatchTrial:
         """Run a few steps."""
         ...
 
-    def prove(self, batch: int) -> Trial:
-        """Run an epoch in small in a fresh process."""
+    def prove(self, batch: int) -> BatchTrial:
+        """Run a shortened epoch in a fresh process."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """What a search found. batch: 0 when nothing ran; else `proof` ran at it. trials: every size tried, in order."""
+    """What a search found."""
 
     batch: int
-    proof: Trial | None
-    trials: tuple[Trial, ...]
+    """0 when nothing ran."""
+    proof: BatchTrial | None
+    """The proof of `batch`; None when nothing ran."""
+    trials: tuple[BatchTrial, ...]
+    """Every trial and proof, in order."""
 
     @property
-    def refusal(self) -> Trial | None:
-        """The last word on the size that ends the search: the smallest above `batch` that didn't run."""
+    def refusal(self) -> BatchTrial | None:
+        """The last trial of the smallest size above `batch` that didn't run."""
         above = {trial.batch: trial for trial in self.trials if not trial.ran and trial.batch > self.batch}
         return above[min(above)] if above else None
 
@@ -47,21 +50,20 @@ class Searching:
         self.runner = runner
         self.multiple_of = multiple_of
         self.most = most // multiple_of
-        self.trials: list[Trial] = []
+        self.trials: list[BatchTrial] = []
         self._ran: dict[int, bool] = {}
 
     def find(self, guess: int) -> Found:
         """The largest batch that runs and is proved, starting from a guess.
 
-        What comes back ran twice: in a trial or a proof next to it, and in its own proof. When the proof of a size
-        that ran in its trial fails, smaller ones are proved until one holds.
+        When the proof of a size that ran in its trial fails, smaller sizes are proved until one runs.
         """
         if self.most < 1:
             return Found(batch=0, proof=None, trials=())
         start = max(1, guess // self.multiple_of)
         edge = largest_that(self._runs, guess=start, most=self.most, stride=max(1, start // FIRST_STRIDE))
         edge = self._past(edge)
-        proofs: dict[int, Trial] = {}
+        proofs: dict[int, BatchTrial] = {}
 
         def holds(multiples: int) -> bool:
             proofs[multiples] = self._seen(self.runner.prove(multiples * self.multiple_of))
@@ -70,18 +72,18 @@ class Searching:
         proved = largest_that(holds, guess=edge, most=edge) if edge else 0
         return Found(batch=proved * self.multiple_of, proof=proofs.get(proved), trials=tuple(self.trials))
 
-    def speeds_up_to(self, batch: int) -> tuple[Speed, ...]:
-        """Images a second at every size that ran, after running the powers of two below `batch` too."""
+    def speeds_up_to(self, batch: int) -> tuple[BatchSpeed, ...]:
+        """The throughput of every size that ran, after running the powers of two below `batch` too."""
         size = 1 if batch < 2 * SMALLEST_TIMED else SMALLEST_TIMED
         while size < batch:
             if size % self.multiple_of == 0:
                 self._runs(size // self.multiple_of)
             size *= 2
         timed = {trial.batch: trial.images_per_second for trial in self.trials if trial.ran and trial.images_per_second}
-        return tuple(Speed(batch=size, images_per_second=timed[size]) for size in sorted(timed) if size <= batch)
+        return tuple(BatchSpeed(batch=size, images_per_second=timed[size]) for size in sorted(timed) if size <= batch)
 
     def _past(self, edge: int) -> int:
-        """The last size that runs where the next few don't."""
+        """The largest size that runs, when up to NEIGHBOURS sizes above each one that runs are tried."""
         at = edge + 1
         while at <= min(edge + NEIGHBOURS, self.most):
             if self._runs(at):
@@ -94,13 +96,13 @@ class Searching:
             self._ran[multiples] = self._seen(self.runner.trial(multiples * self.multiple_of)).ran
         return self._ran[multiples]
 
-    def _seen(self, trial: Trial) -> Trial:
+    def _seen(self, trial: BatchTrial) -> BatchTrial:
         self.trials.append(trial)
         return trial
 
 
 def largest_that(runs: Callable[[int], bool], *, guess: int, most: int, stride: int = 1) -> int:
-    """An n in 1..most for which `runs` holds and n + 1 doesn't; 0 when none does.
+    """An n in 1..most for which `runs(n)` is true and `runs(n + 1)` is not; 0 when it is true for none.
 
     Starts at the guess, brackets with growing steps, of which the first is `stride`, and bisects.
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -16,23 +17,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
 from cifar_cli.core.memory.autocast import Autocast
-from cifar_cli.core.memory.config import StepConfig
+from cifar_cli.core.memory.config import MemoryConfig
 from cifar_cli.core.memory.host import Call, call_of, scratch_bytes
-from cifar_cli.core.memory.meta_ops import Shapes
+from cifar_cli.core.memory.meta_ops import MetaOperators
+from cifar_cli.core.models.training_form import training_form
+from cifar_cli.core.training.step import AUTOCAST_DTYPES, Stage, TrainingStep, make_optimizer
 from cifar_cli.errors import ConfigError, ModelError
 
 STEPS = 2  # the second one runs with the optimizer's state in place
-_DTYPES = {"32": None, "16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Category(StrEnum):
     """What a tensor is for."""
 
     WEIGHTS = "weights"
+    AVERAGED_WEIGHTS = "averaged weights"
     GRADIENTS = "gradients"
     OPTIMIZER = "optimizer"
     ACTIVATIONS = "activations"
@@ -42,23 +46,26 @@ class Category(StrEnum):
 
 @dataclass(kw_only=True, slots=True)
 class Trace:
-    """The steps as a list of events.
-
-    events: i >= 0 allocates tensor i, ~i releases it. sizes_bytes, categories, modules: by tensor; a module is
-    the one whose forward pass made the tensor, "" outside of any.
-    """
+    """The allocations and releases of training steps."""
 
     batch: int
     events: list[int] = field(default_factory=list)
+    """In order: i >= 0 allocates tensor i, ~i releases it."""
     sizes_bytes: list[int] = field(default_factory=list)
+    """By tensor."""
     categories: list[Category] = field(default_factory=list)
+    """By tensor."""
     modules: list[str] = field(default_factory=list)
+    """By tensor: the module whose forward pass made it, "" outside of any."""
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Registers every new storage, and a finalizer for it."""
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes a trace: registers every new storage, and a finalizer for it.
 
-    def __init__(self, batch: int, *, on_host: bool) -> None:
+    on_host: also record tensors on the CPU, and what the CPU's kernels allocate inside an operator.
+    """
+
+    def __init__(self, batch: int, operators: MetaOperators, *, on_host: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.on_host = on_host
         self.trace = Trace(batch=batch)
@@ -66,13 +73,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.module_path: list[str] = []
         self._ids: dict[int, int] = {}
         self._calls: dict[Call, list[int]] = {}
-        self._shapes = Shapes()
+        self._operators = operators
         self._operations = 0
-        self._sum: tuple[int, int, int] | None = None  # output, first operand, time of a sum in backward
-        self._in_place: dict[int, int] = {}  # operand's id -> id of the sum that takes its memory over
+        self._sum: tuple[int, int, int] | None = None  # output, first operand and time of a sum in the backward pass
+        self._in_place: dict[int, int] = {}  # id of a sum -> id of the operand whose memory it takes over
+
+    def begin(self, stage: Stage) -> None:
+        """Tensors made from here on are activations in the forward pass, temporaries in every other stage."""
+        self.phase = Category.ACTIVATIONS if stage == "forward" else Category.TEMPORARIES
 
     def track(self, tensor: Tensor) -> int:
-        """The id of a tensor's storage; -1 for an empty one, and for Adam's step counts, which stay on the host."""
+        """The id of a tensor's storage; -1 for an empty one, and for a tensor on the CPU in a trace of a GPU."""
         if tensor.device.type != "meta" and not self.on_host:
             return -1
         storage = tensor.untyped_storage()
@@ -87,15 +98,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return new
 
     def mark(self, tensor: Tensor | None, category: Category) -> None:
-        """Say afterwards what a tensor turned out to be."""
+        """Set the category of a tensor, which is often known only after it was made."""
         if tensor is not None and (known := self.track(tensor)) >= 0:
             self.trace.categories[known] = category
 
     def _release(self, key: int, released: int) -> None:
         del self._ids[key]
         events = self.trace.events
-        # Autograd adds gradients in place when nobody else holds the first one, but not in sight of a dispatch
-        # mode. A sum whose first operand dies at once is such a case: it takes over the operand's memory.
+        # Autograd adds gradients in place when nothing else refers to the first one, but never under a dispatch mode.
+        # A sum whose first operand is released at once is such a case: it takes over the operand's memory.
         if (
             self._sum is not None
             and self._sum[1:] == (released, self._operations)
@@ -111,7 +122,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        out = self._shapes.run(func, args, kwargs or {})
+        out = self._operators.run(func, args, kwargs or {})
         self._operations += 1
         if isinstance(out, Tensor):
             made = self.track(out)
@@ -119,24 +130,23 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 operand = self._ids.get(args[0].untyped_storage()._cdata, -1)
                 self._sum = (made, operand, self._operations)
         elif isinstance(out, (tuple, list)):
-            for item in out:
-                if isinstance(item, Tensor):
-                    self.track(item)
+            for item in filter(torch.is_tensor, out):
+                self.track(item)
         if self.on_host:
-            self._pass_by(call_of(func, args))
+            self._add_scratch(call_of(func, args))
         return out
 
-    def _pass_by(self, call: Call | None) -> None:
-        """Record memory that is released before the operator returns; how much is asked when the trace is done."""
+    def _add_scratch(self, call: Call | None) -> None:
+        """Record memory that an operator releases before it returns; `measure_scratch` fills in its size."""
         if call is not None:
-            passing = self._new(0, Category.TEMPORARIES)
-            self.trace.events.append(~passing)
-            self._calls.setdefault(call, []).append(passing)
+            scratch = self._new(0, Category.TEMPORARIES)
+            self.trace.events.append(~scratch)
+            self._calls.setdefault(call, []).append(scratch)
 
-    def ask_host(self) -> None:
-        """Fill in what the operators themselves took."""
-        for size, passing in zip(scratch_bytes(list(self._calls)), self._calls.values(), strict=True):
-            for tensor in passing:
+    def measure_scratch(self) -> None:
+        """Run each distinct operator once on the host, for the size of its scratch memory."""
+        for size, scratch in zip(scratch_bytes(list(self._calls)), self._calls.values(), strict=True):
+            for tensor in scratch:
                 self.trace.sizes_bytes[tensor] = size
 
     def _new(self, size: int, category: Category) -> int:
@@ -150,7 +160,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def copy_without_data(model: nn.Module) -> nn.Module:
-    """The same modules over meta tensors, shared parameters still shared. The original stays as it is."""
+    """A copy of the modules with meta tensors; shared parameters stay shared."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(
@@ -161,115 +171,138 @@ def copy_without_data(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def trace_steps(model: nn.Module, batch: int, *, img_size: int, classes: int, step: StepConfig) -> Trace:
-    """Record two training steps: forward, cross-entropy, backward, clipping, optimizer.
+class TracedStep(TrainingStep):
+    """The training step on meta tensors, with the allocations of the config's backend."""
 
-    batch: images [B, 3, img_size, img_size], float32. The model is copied, not touched.
+    form = staticmethod(training_form)
+    """Brings the model into the form that is trained."""
+
+    def __init__(self, model: nn.Module, config: MemoryConfig, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.backend = config.backend
+        super().__init__(
+            model,
+            config.step,
+            device_type=config.backend,
+            optimizer=_without_gpu(self.optimizer_of(model, config)),
+            on_stage=recorder.begin,
+        )
+        # The scaler of float16 reads gradients, and those on the meta device have no values.
+        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
+        if self.average is not None:
+            for tensor in (*self.average.parameters(), *self.average.buffers()):
+                recorder.mark(tensor, Category.AVERAGED_WEIGHTS)
+
+    def optimizer_of(self, model: nn.Module, config: MemoryConfig) -> Optimizer:
+        """The optimizer, with the implementation that torch chooses on the backend."""
+        # An optimizer that isn't fused updates lists of tensors by default on CUDA, and single ones on meta tensors.
+        unfused = config.backend == "cuda" and config.step.precision == "16"
+        return make_optimizer(model, config.step, **({"foreach": True} if unfused else {}))
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return Autocast(AUTOCAST_DTYPES[self.config.precision], backend=self.backend)
+
+    def backward(self, loss: Tensor) -> None:
+        super().backward(loss)
+        for parameter in self.model.parameters():
+            self.recorder.mark(parameter.grad, Category.GRADIENTS)
+
+    def clip(self, norm: float) -> None:
+        """`clip_gradients`; its form for CUDA refuses meta tensors, so its operators are repeated here."""
+        if self.backend == "cpu":
+            super().clip(norm)
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2.0)))
+        torch._foreach_mul_(gradients, torch.clamp(norm / (total + 1e-6), max=1.0))
+
+    def update(self) -> None:
+        super().update()
+        for state in self.optimizer.state.values():
+            for value in filter(torch.is_tensor, state.values()):
+                self.recorder.mark(value, Category.OPTIMIZER)
+
+
+def trace_steps(
+    model: nn.Module,
+    batch: int,
+    config: MemoryConfig,
+    *,
+    step_type: type[TracedStep] = TracedStep,
+    operators: MetaOperators | None = None,
+) -> Trace:
+    """Record two training steps.
+
+    batch: images [B, 3, img_size, img_size], float32. The model is copied, not changed. step_type: the step to record.
+    operators: runs the operators; None makes a new cache of them.
     Raises ConfigError for a batch below 1 and ModelError for a model that can't run without data.
     """
     if batch < 1:
         raise ConfigError(f"--batch {batch} holds no image", remedy="pass 1 or more, for example --batch 128")
-    twin = copy_without_data(model).train()
-    layout = torch.channels_last if step.channels_last else torch.contiguous_format
-    if step.channels_last:
-        twin = twin.to(memory_format=torch.channels_last)
-    recorder = _Recorder(batch, on_host=step.physics == "cpu")
+    size = config.model.img_size
+    traced = step_type.form(copy_without_data(model), config.step.memory_format).train()
+    recorder = Recorder(batch, operators or MetaOperators(), on_host=config.backend == "cpu")
     try:
-        with warnings.catch_warnings(), recorder, _modules_named(twin, recorder):
+        with warnings.catch_warnings(), _fused_on_meta(), recorder:
             warnings.simplefilter("ignore")
-            for tensor in (*twin.parameters(), *twin.buffers()):
+            for tensor in (*traced.parameters(), *traced.buffers()):
                 recorder.track(tensor)
-            optimizer = _without_gpu(make_optimizer(twin, step))
+            step = step_type(traced, config, recorder)
             recorder.phase = Category.INPUT
-            images = torch.empty(batch, 3, img_size, img_size, device="meta", memory_format=layout)
-            labels = torch.empty(batch, dtype=torch.long, device="meta")
-            for _ in range(STEPS):
-                _step(twin, images, labels, optimizer, recorder, step)
+            images_BCHW = torch.empty(batch, size, size, 3, device="meta").permute(0, 3, 1, 2)  # the loader's layout
+            labels_B = torch.empty(batch, dtype=torch.long, device="meta")
+            with _modules_named(traced, recorder):
+                for _ in range(STEPS):
+                    step(images_BCHW, labels_B)
     except (NotImplementedError, RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ModelError(
-            f"a training step of {batch} images at {img_size} pixels can't be traced ({str(error).splitlines()[0]})",
+            f"a training step of {batch} images at {size} pixels can't be traced ({str(error).splitlines()[0]})",
             remedy="try --batch 2 or more, or a larger --img-size",
         ) from error
-    recorder.ask_host()
+    recorder.measure_scratch()
     return recorder.trace
 
 
-def make_optimizer(model: nn.Module, step: StepConfig) -> torch.optim.Optimizer:
-    """The optimizer of the step, over every parameter."""
-    common: dict[str, Any] = {"lr": 1e-3, "weight_decay": step.weight_decay, "foreach": step.uses_foreach}
-    if step.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=step.momentum, nesterov=step.nesterov, **common)
-    kind = torch.optim.Adam if step.optimizer == "adam" else torch.optim.AdamW
-    return kind(model.parameters(), **common)
+def _without_gpu(optimizer: Optimizer) -> Optimizer:
+    """Disable an optimizer's check for CUDA graphs.
 
-
-def _without_gpu(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Keep an optimizer from asking the GPU whether it records a graph.
-
-    The question makes a CUDA context in this process, and its memory would be missing in the trials that follow.
+    The check creates a CUDA context in this process, whose memory would be missing in later trials.
     """
     for check in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
         setattr(optimizer, check, lambda: None)
     return optimizer
 
 
-def _step(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    optimizer: torch.optim.Optimizer,
-    recorder: _Recorder,
-    step: StepConfig,
-) -> None:
-    optimizer.zero_grad(set_to_none=not step.keep_gradients)
-    autocast = _autocast(step)
-    with contextlib.ExitStack() as stack:
-        with contextlib.ExitStack() if step.backward_in_autocast else stack:
-            stack.enter_context(autocast)
-            recorder.phase = Category.ACTIVATIONS
-            loss = nn.functional.cross_entropy(model(images), labels)
-        recorder.phase = Category.TEMPORARIES
-        loss.backward()  # type: ignore[no-untyped-call]
-        del loss
-    for parameter in model.parameters():
-        recorder.mark(parameter.grad, Category.GRADIENTS)
-    if step.clip_norm is not None:
-        _clip(model, step.clip_norm, foreach=step.uses_foreach)
-    optimizer.step()
-    for state in optimizer.state.values():
-        for value in state.values():
-            if isinstance(value, Tensor):
-                recorder.mark(value, Category.OPTIMIZER)
-
-
-def _clip(model: nn.Module, norm: float, *, foreach: bool) -> None:
-    """`clip_grad_norm_`, whose own list-wise form refuses tensors without data."""
-    if not foreach:
-        nn.utils.clip_grad_norm_(model.parameters(), norm, foreach=False)
-        return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2.0)))
-    torch._foreach_mul_(gradients, torch.clamp(norm / (total + 1e-6), max=1.0))
-
-
-def _autocast(step: StepConfig) -> contextlib.AbstractContextManager[Any]:
-    return Autocast(_DTYPES[step.precision], physics=step.physics)
+@contextlib.contextmanager
+def _fused_on_meta() -> Iterator[None]:
+    """Let torch's fused optimizers accept meta tensors. `MetaOperators` replaces their kernels, which only real tensors
+    have.
+    """
+    modules: list[Any] = [sys.modules[kind.__module__] for kind in (torch.optim.Adam, torch.optim.SGD)]
+    checks = [module._device_dtype_check_for_fused for module in modules]
+    for module in modules:
+        module._device_dtype_check_for_fused = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        for module, check in zip(modules, checks, strict=True):
+            module._device_dtype_check_for_fused = check
 
 
 @contextlib.contextmanager
-def _modules_named(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
-    """Keep the recorder's idea of the module whose forward pass runs."""
+def _modules_named(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+    """Tell the recorder which module's forward pass runs."""
     handles: list[RemovableHandle] = []
+
+    def leave(*_: Any) -> None:
+        recorder.module_path.pop()
+
     for name, module in model.named_modules():
         if name:
             handles.append(module.register_forward_pre_hook(lambda *_, name=name: recorder.module_path.append(name)))
-            handles.append(module.register_forward_hook(lambda *_: _pop(recorder.module_path)))
+            handles.append(module.register_forward_hook(leave))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _pop(path: list[str]) -> None:
-    path.pop()

@@ -1,30 +1,47 @@
-"""A process of its own for work that may run out of memory, die or hang."""
+"""Processes of their own for work that may run out of memory, die or hang."""
 
 from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+from cifar_cli.core.memory.results import BatchTrial
+from cifar_cli.core.progress import OnProgress, Progress, silent
 
 OutcomeKind = Literal["done", "out of memory", "died", "timed out", "failed"]
+TRIAL_SECONDS = 600.0
+PROOF_SECONDS = 1800.0
 _SECONDS_TO_LEAVE = 2.0
-# How running out of memory looks where it is no torch.OutOfMemoryError: the CPU's allocator, cuDNN, cuBLAS, C++.
+# Messages about memory that are no torch.OutOfMemoryError: of the CPU's allocator, cuDNN, cuBLAS and C++.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How one question to a process ended. value: the answer, an exit code after "died", a sentence after "failed"."""
+    """How one call in another process ended."""
 
     kind: OutcomeKind
     value: Any = None
+    """What the function returned, the exit code after "died", a sentence after "failed" and "out of memory"."""
+
+
+class Process(Protocol):
+    """A process that calls one function: a `Worker`, or a test's script."""
+
+    def ask(self, *arguments: Any, timeout_seconds: float) -> Outcome: ...
+
+    def close(self) -> None: ...
+
+
+StartProcess = Callable[[Callable[..., Any]], Process]
 
 
 class Worker:
-    """A fresh process that calls one function, as often as it is asked.
+    """A fresh process that calls one function, once or several times.
 
-    The function and what it is asked must be importable by the process: it is spawned, so that it shares no memory and
+    The process must be able to import the function and its arguments: it is spawned, so that it shares no memory and
     no CUDA context with this one.
     """
 
@@ -33,7 +50,7 @@ class Worker:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, function), daemon=True)
         self._process.start()
-        theirs.close()  # only the process holds it now: when it dies, reading here ends instead of waiting
+        theirs.close()  # the process has the only copy now, so reading here ends when it dies
 
     def ask(self, *arguments: Any, timeout_seconds: float) -> Outcome:
         """Call the function there. After any outcome but "done" the process should be closed."""
@@ -47,7 +64,7 @@ class Worker:
             return Outcome(kind="died", value=self._process.exitcode)
 
     def close(self) -> None:
-        """End the process, by force where it doesn't leave by itself."""
+        """End the process; kill it if it doesn't exit within two seconds."""
         self._pipe.close()
         self._process.join(_SECONDS_TO_LEAVE)
         if self._process.is_alive():
@@ -55,13 +72,80 @@ class Worker:
         self._process.join()
 
 
-def in_child(function: Callable[..., Any], *arguments: Any, timeout_seconds: float) -> Outcome:
-    """Call `function` in a fresh process, so that whatever befalls it leaves nothing behind here."""
-    worker = Worker(function)
+def in_child(
+    function: Callable[..., Any], *arguments: Any, timeout_seconds: float, start: StartProcess = Worker
+) -> Outcome:
+    """Call `function` in a fresh process."""
+    worker = start(function)
     try:
         return worker.ask(*arguments, timeout_seconds=timeout_seconds)
     finally:
         worker.close()
+
+
+class Trials:
+    """Runs trials in one process, which is replaced after a failure, and each proof in a process of its own.
+
+    start: begins a process. refuses: batch sizes that are not even tried. Starting a process takes some seconds for
+    torch's imports, so one is kept. A size that fails in a process that has already run other sizes is tried again in a
+    fresh one, whose outcome counts.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], Process],
+        *,
+        label: str,
+        refuses: Callable[[int], bool] = lambda batch: False,
+        on_progress: OnProgress = silent,
+    ) -> None:
+        self._start = start
+        self._label = label
+        self._refuses = refuses
+        self._on_progress = on_progress
+        self._worker: Process | None = None
+        self._done = 0
+
+    def trial(self, batch: int) -> BatchTrial:
+        """Try a batch size."""
+        self._report(f"batch {batch}")
+        if self._refuses(batch):
+            return BatchTrial(batch=batch, kind="refused", why="far more memory than there is, by the estimate")
+        used_before = self._worker is not None
+        trial = self._ask(batch)
+        if used_before and self._worker is None and trial.kind != "timed out":
+            return self._ask(batch)
+        return trial
+
+    def prove(self, batch: int) -> BatchTrial:
+        """Run a shortened epoch, with no other process of ours on the device."""
+        self.close()
+        self._report(f"proving batch {batch}")
+        try:
+            return self._ask(batch, proof=True)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the process that is kept."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def _ask(self, batch: int, *, proof: bool = False) -> BatchTrial:
+        if self._worker is None:
+            self._worker = self._start()
+        outcome = self._worker.ask(batch, proof, timeout_seconds=PROOF_SECONDS if proof else TRIAL_SECONDS)
+        if outcome.kind == "done":
+            trial: BatchTrial = outcome.value
+            return trial
+        self.close()
+        why = f"exit code {outcome.value}" if outcome.kind == "died" else str(outcome.value or "")
+        return BatchTrial(batch=batch, kind=outcome.kind, why=why)
+
+    def _report(self, detail: str) -> None:
+        self._on_progress(Progress(task=f"running {self._label}", done=self._done, detail=detail))
+        self._done += 1
 
 
 def _serve(pipe: Any, function: Callable[..., Any]) -> None:
@@ -76,8 +160,9 @@ def _serve(pipe: Any, function: Callable[..., Any]) -> None:
 def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any]:
     try:
         return {"kind": "done", "value": function(*arguments)}
-    except Exception as error:  # whatever it is, the other side must hear of it
-        sentence = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no words'}"
+    except Exception as error:  # any exception must reach the other process
+        lines = str(error).strip().splitlines()
+        sentence = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
         short = isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
         kind: OutcomeKind = "out of memory" if short or type(error).__name__ == "OutOfMemoryError" else "failed"
         return {"kind": kind, "value": sentence}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
 
 from cifar_cli.core.memory.choose import choose_batch
-from cifar_cli.core.memory.config import OptimizerName as MemoryOptimizer
-from cifar_cli.core.memory.config import StepConfig
 from cifar_cli.core.memory.results import BatchChoice
+from cifar_cli.core.models.registry import spec_of
+from cifar_cli.core.training.config import StepConfig
 from cifar_cli.core.training.listeners import Listeners
 from cifar_cli.core.training.prepare import Prepared
 from cifar_cli.errors import ConfigError
@@ -34,14 +33,13 @@ def with_batch_found(
     images, recipe = len(prepared.loaders.train_indices), config.recipe
     found = choose(
         config.model,
-        StepConfig(
+        StepConfig.of_recipe(
+            recipe,
+            learning_rate=recipe.learning_rate or spec_of(config.model.name).learning_rate,
             precision=config.precision,
-            optimizer=cast(MemoryOptimizer, {"muon": "adam"}.get(recipe.optimizer, recipe.optimizer)),
-            channels_last=config.memory_format == "channels-last",
-            clip_norm=recipe.clip_norm,
+            memory_format=config.memory_format,
         ),
         device=device.type,
-        memory_format=config.memory_format,
         most=images,
         on_progress=listeners.on_progress,
     )

@@ -1,19 +1,16 @@
-"""The two pipelines do the same: equal parameters give equal images, equal seeds equal distributions."""
+"""The two pipelines agree: equal parameters give equal images, and seeds give equal distributions."""
 
 import numpy as np
 import pytest
 import torch
 
-from cifar_cli.core.augment import colour
-from cifar_cli.core.augment.batched import (
-    BatchedPipeline,
-    apply,
-    color_jitter,
-)
-from cifar_cli.core.augment.colour import turn_hue_by_opencv, turn_hue_by_tensors
+from cifar_cli.core.augment.batched import BatchedPipeline, apply, color_jitter
+from cifar_cli.core.augment.colour import jittered, shift_hue_by_opencv, shift_hue_by_tensors
 from cifar_cli.core.augment.draws import draw
-from cifar_cli.core.augment.per_image import A, PerImagePipeline
+from cifar_cli.core.augment.offline import A
+from cifar_cli.core.augment.per_image import PerImagePipeline
 from cifar_cli.core.augment.policy import COURSE, ColorJitter
+from cifar_cli.core.transform import BatchSlice
 
 COUNT = 256
 GENERATOR = torch.Generator().manual_seed(1)
@@ -22,10 +19,14 @@ UNUSED = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 def smooth(count=COUNT):
-    """Images like photographs: few colours near one another, all of them somewhere."""
+    """Smooth images, like photographs: neighbouring pixels differ little."""
     coarse = torch.rand(count, 3, 5, 5, generator=GENERATOR) * 255
     fine = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear", align_corners=True)
     return fine.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def batch_of_all(seed):
+    return [BatchSlice.complete(seed=seed, count=COUNT)]
 
 
 def by_albumentations(image, name, values, place):
@@ -48,7 +49,7 @@ def by_albumentations(image, name, values, place):
 @pytest.mark.parametrize("number", [0, 1, 3], ids=lambda number: type(COURSE.steps[number]).__name__)
 def test_crop_flip_and_dropout_with_equal_parameters_are_equal_to_the_pixel(number):
     step = COURSE.steps[number]
-    (drawn,) = draw([step], COUNT, 32, seed=5)
+    (drawn,) = draw([step], batch_of_all(seed=5), 32)
     made = apply(NOISE, [step], [drawn])
     for place, image in enumerate(NOISE.numpy()):
         expected = by_albumentations(image, type(step).__name__, drawn.values, place) if drawn.fires_B[place] else image
@@ -59,7 +60,7 @@ def test_crop_flip_and_dropout_with_equal_parameters_are_equal_to_the_pixel(numb
 def test_colour_jitter_with_equal_parameters_differs_by_at_most_2_of_255_levels(kind):
     images = NOISE if kind == "noise" else smooth()
     step = ColorJitter(p=1.0)
-    (drawn,) = draw([step], COUNT, 32, seed=6)
+    (drawn,) = draw([step], batch_of_all(seed=6), 32)
     made = color_jitter(images, step, drawn).int()
     expected = torch.stack(
         [
@@ -69,22 +70,22 @@ def test_colour_jitter_with_equal_parameters_differs_by_at_most_2_of_255_levels(
     ).int()
     difference = (made - expected).abs()
     assert difference.max() <= 2
-    assert (difference > 0).double().mean() < 1e-4  # on the processor this was written on they are equal
+    assert (difference > 0).double().mean() < 1e-4  # equal on the CPU that this was developed on
 
 
-def test_colour_jitter_with_tensors_as_on_a_gpu_is_within_2_levels_of_opencv(monkeypatch):
+def test_colour_jitter_with_tensors_as_on_a_gpu_is_within_2_levels_of_opencv():
     step = ColorJitter(p=1.0)
-    (drawn,) = draw([step], COUNT, 32, seed=7)
-    by_opencv = color_jitter(NOISE, step, drawn).int()
-    monkeypatch.setattr(colour, "opencv_reaches", lambda images: False)
-    difference = (color_jitter(NOISE, step, drawn).int() - by_opencv).abs()
+    (drawn,) = draw([step], batch_of_all(seed=7), 32)
+    by_tensors, by_opencv = (jittered(NOISE, drawn, with_opencv=choice).int() for choice in (False, True))
+    assert len(by_tensors) == COUNT
+    difference = (by_tensors - by_opencv).abs()
     assert difference.max() <= 2
     assert (difference > 0).double().mean() < 1e-4
 
 
-def test_hue_turned_with_tensors_as_on_a_gpu_is_within_1_level_of_opencv():
+def test_hue_shifted_with_tensors_as_on_a_gpu_is_within_1_level_of_opencv():
     steps = torch.randint(-90, 91, (COUNT,), generator=GENERATOR)
-    difference = (turn_hue_by_tensors(NOISE, steps).int() - turn_hue_by_opencv(NOISE, steps).int()).abs()
+    difference = (shift_hue_by_tensors(NOISE, steps).int() - shift_hue_by_opencv(NOISE, steps).int()).abs()
     assert difference.max() <= 1
     assert (difference > 0).double().mean() < 1e-4
 
@@ -104,7 +105,7 @@ def traces(images):
     return batched, PerImagePipeline(COURSE, 32, *UNUSED).trace(images, seed=9)
 
 
-def test_given_only_a_seed_means_and_deviations_are_distributed_alike():
+def test_means_and_standard_deviations_have_the_same_distribution_in_both_pipelines():
     images = smooth(1000)
     ends = [trace[-1][0].double() for trace in traces(images)]
     for statistic in (lambda pixels: pixels.mean(dim=(1, 2)), lambda pixels: pixels.std(dim=(1, 2))):
@@ -113,8 +114,8 @@ def test_given_only_a_seed_means_and_deviations_are_distributed_alike():
             assert distance(left[:, channel], right[:, channel]) < THRESHOLD
 
 
-def test_given_only_a_seed_offsets_flips_and_holes_are_distributed_alike():
-    # A picture whose pixels tell where they were: red counts columns from 10, green rows; nothing in it is 0.
+def test_offsets_flips_and_holes_have_the_same_distribution_in_both_pipelines():
+    # Pixels encode their position: red is the column + 10, green the row + 10; no pixel is 0.
     side = torch.arange(10, 42, dtype=torch.uint8)
     image = torch.stack([side.expand(32, 32), side[:, None].expand(32, 32), torch.full((32, 32), 200).byte()], dim=-1)
     measured = []
@@ -125,11 +126,11 @@ def test_given_only_a_seed_offsets_flips_and_holes_are_distributed_alike():
         hole = ((holed != jittered).any(dim=-1)).flatten(1).sum(dim=1)
         measured.append((left, top, flips.double(), holes.double(), hole[holes].double()))
     for left, right in zip(*measured, strict=True):
-        scale = (2000 / len(left) / 2 + 2000 / len(right) / 2) ** 0.5 / 2**0.5  # of the threshold, for fewer values
+        scale = (2000 / len(left) / 2 + 2000 / len(right) / 2) ** 0.5 / 2**0.5  # the threshold for fewer values
         assert distance(left, right) < THRESHOLD * scale
 
 
-def test_the_statistical_test_sees_a_hole_that_is_a_pixel_larger():
+def test_the_statistical_test_detects_holes_that_are_one_pixel_larger():
     sizes = torch.randint(4, 9, (2, 300), generator=GENERATOR).double()
     larger = torch.randint(5, 10, (2, 300), generator=GENERATOR).double()
     assert distance(sizes.prod(0), larger.prod(0)) > THRESHOLD * (1000 / 300) ** 0.5

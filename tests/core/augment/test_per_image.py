@@ -1,4 +1,4 @@
-"""The albumentations pipeline: image by image, a function of seed and position, and of policy files."""
+"""The albumentations pipeline: output format, reproducible draws, and policies read from files."""
 
 import os
 import subprocess
@@ -14,14 +14,20 @@ from hypothesis import strategies as st
 from cifar_cli.core.augment.per_image import PerImagePipeline, compose, load_policy
 from cifar_cli.core.augment.policy import COURSE, CROP_FLIP, NONE, POLICIES, CoarseDropout, HorizontalFlip, Policy
 from cifar_cli.core.augment.policy import ColorJitter as Jitter
+from cifar_cli.core.transform import BatchSlice
 from cifar_cli.errors import ConfigError
 
-MEAN, STD = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)  # so that the output's values are the pixels' levels
+MEAN, STD = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)  # output values equal pixel levels
 IMAGES = torch.randint(0, 256, (12, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 def pipeline(policy=COURSE, size=32):
     return PerImagePipeline(policy, size, MEAN, STD)
+
+
+def run(pipeline, images=IMAGES, *, seed=3):
+    """Apply a pipeline to one complete batch."""
+    return pipeline(images, [BatchSlice.complete(seed=seed, count=len(images))])
 
 
 def saved(transform, path, data_format="yaml"):
@@ -31,8 +37,8 @@ def saved(transform, path, data_format="yaml"):
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 @pytest.mark.parametrize("size", [32, 64])
-def test_every_policy_gives_finite_float_images_of_the_size_asked_for(policy, size):
-    made = pipeline(policy, size)(IMAGES, seed=3)
+def test_every_policy_returns_float_images_of_the_requested_size(policy, size):
+    made = run(pipeline(policy, size))
     assert made.shape == (12, 3, size, size)
     assert made.dtype == torch.float32
     assert made.is_contiguous(memory_format=torch.channels_last)
@@ -51,10 +57,10 @@ some = settings(max_examples=20, deadline=None)
     size=st.integers(8, 48),
     seed=seeds,
 )
-def test_any_batch_keeps_its_count_and_gets_the_size_the_type_and_the_range(policy, count, side, size, seed):
+def test_output_has_the_batch_size_image_size_dtype_and_range(policy, count, side, size, seed):
     before = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8)
     given_images = before.clone()
-    made = pipeline(policy, size)(given_images, seed=seed)
+    made = run(pipeline(policy, size), given_images, seed=seed)
     assert made.shape == (count, 3, size, size)
     assert made.dtype == torch.float32
     assert torch.equal(given_images, before)  # the store's images stay as they are
@@ -65,12 +71,13 @@ def test_any_batch_keeps_its_count_and_gets_the_size_the_type_and_the_range(poli
 
 @some
 @given(seed=seeds, first=st.integers(0, 11))
-def test_a_slice_of_a_batch_is_made_as_in_the_whole(seed, first):
+def test_a_slice_equals_the_same_images_of_the_complete_batch(seed, first):
     one = pipeline()
-    assert torch.equal(one(IMAGES[first:], seed=seed, first=first, of=12), one(IMAGES, seed=seed)[first:])
+    end_of_batch = BatchSlice(seed=seed, first=first, count=12 - first, total=12)
+    assert torch.equal(one(IMAGES[first:], [end_of_batch]), run(one, seed=seed)[first:])
 
 
-def test_albumentations_knows_every_argument_of_every_policy():
+def test_albumentations_accepts_every_argument_of_every_policy():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         built = [compose(policy, 32) for policy in POLICIES.values()]
@@ -78,21 +85,22 @@ def test_albumentations_knows_every_argument_of_every_policy():
 
 
 def test_the_policy_none_changes_no_pixel():
-    assert torch.equal(pipeline(NONE)(IMAGES, seed=3), IMAGES.permute(0, 3, 1, 2).float())
+    assert torch.equal(run(pipeline(NONE)), IMAGES.permute(0, 3, 1, 2).float())
 
 
-def test_an_image_depends_on_seed_and_position_alone():
-    whole = pipeline()(IMAGES, seed=3)
+def test_an_image_depends_only_on_seed_and_position():
+    complete = run(pipeline())
     again = pipeline()
-    again(IMAGES, seed=99)  # what was done before leaves no trace
-    assert torch.equal(again(IMAGES, seed=3), whole)
-    assert torch.equal(pipeline()(IMAGES[5:9], seed=3, first=5, of=12), whole[5:9])
-    assert not torch.equal(pipeline()(IMAGES, seed=4), whole)
+    run(again, seed=99)  # an earlier call has no effect
+    assert torch.equal(run(again), complete)
+    middle = BatchSlice(seed=3, first=5, count=4, total=12)
+    assert torch.equal(pipeline()(IMAGES[5:9], [middle]), complete[5:9])
+    assert not torch.equal(run(pipeline(), seed=4), complete)
 
 
-def test_positions_of_a_batch_and_neighbouring_seeds_are_augmented_differently():
+def test_different_positions_and_seeds_give_different_augmentations():
     same = IMAGES[:1].expand(64, -1, -1, -1)
-    looks = {image.numpy().tobytes() for seed in range(2) for image in pipeline()(same, seed=seed)}
+    looks = {image.numpy().tobytes() for seed in range(2) for image in run(pipeline(), same, seed=seed)}
     assert len(looks) > 90  # of 128; a third is cropped and flipped only, in 50 ways
 
 
@@ -106,17 +114,17 @@ def test_steps_of_equal_probability_fire_independently_of_each_other():
 
 
 @pytest.mark.parametrize("policy", [COURSE, CROP_FLIP], ids=lambda policy: policy.name)
-def test_a_trace_ends_with_what_a_call_gives(policy):
+def test_a_trace_ends_with_the_images_of_a_call(policy):
     traced = pipeline(policy).trace(IMAGES, seed=3)
     assert len(traced) == len(policy.steps)
-    assert torch.equal(traced[-1][0].permute(0, 3, 1, 2).float(), pipeline(policy)(IMAGES, seed=3))
+    assert torch.equal(traced[-1][0].permute(0, 3, 1, 2).float(), run(pipeline(policy)))
     before = IMAGES
     for after, fired in traced:
         assert torch.equal(after[~fired], before[~fired])
         before = after
 
 
-def test_a_trace_forgets_what_fired_on_the_image_before():
+def test_a_trace_does_not_carry_over_what_fired_on_the_previous_image():
     policy = Policy(name="rare", summary="", steps=(Jitter(p=0.05),))
     images = IMAGES[:1].expand(300, -1, -1, -1)
     ((after, fired),) = pipeline(policy).trace(images, seed=0)
@@ -125,17 +133,17 @@ def test_a_trace_forgets_what_fired_on_the_image_before():
 
 
 @pytest.mark.parametrize("data_format", ["json", "yaml"])
-def test_a_saved_policy_gives_the_images_it_gave_before_it_was_saved(tmp_path, data_format):
+def test_a_saved_policy_gives_the_same_images_after_loading(tmp_path, data_format):
     path = saved(compose(COURSE, 32), tmp_path / "policy", data_format)
-    assert torch.equal(pipeline(load_policy(path))(IMAGES, seed=3), pipeline()(IMAGES, seed=3))
+    assert torch.equal(run(pipeline(load_policy(path))), run(pipeline()))
 
 
 @pytest.mark.parametrize(
     "ending", [[A.Normalize()], [A.Normalize(), A.ToTensorV2()], [A.ToFloat(max_value=255), A.ToTensorV2()]]
 )
-def test_normalisation_and_conversion_at_the_end_of_a_file_are_not_done_twice(tmp_path, ending):
+def test_normalisation_and_conversion_at_the_end_of_a_file_are_not_applied_twice(tmp_path, ending):
     path = saved(A.Compose([A.HorizontalFlip(p=1.0), *ending]), tmp_path / "policy.yaml")
-    made = pipeline(load_policy(path))(IMAGES, seed=3)
+    made = run(pipeline(load_policy(path)))
     assert torch.equal(made, IMAGES.flip(2).permute(0, 3, 1, 2).float())
 
 
@@ -148,12 +156,12 @@ def test_normalisation_and_conversion_at_the_end_of_a_file_are_not_done_twice(tm
     ],
     ids=["one transform", "a choice", "nested"],
 )
-def test_a_file_may_hold_one_transform_or_a_nest_of_them(tmp_path, transform):
-    made = pipeline(load_policy(saved(transform, tmp_path / "policy.yaml")))(IMAGES, seed=3)
+def test_a_file_may_hold_one_transform_or_nested_ones(tmp_path, transform):
+    made = run(pipeline(load_policy(saved(transform, tmp_path / "policy.yaml"))))
     assert torch.equal(made, IMAGES.flip(2).permute(0, 3, 1, 2).float())
 
 
-def test_a_file_whose_whole_policy_has_a_probability_keeps_it(tmp_path):
+def test_a_probability_of_the_complete_policy_is_kept(tmp_path):
     policy = load_policy(saved(A.Compose([A.HorizontalFlip(p=1.0)], p=0.25), tmp_path / "policy.yaml"))
     ((_, fired),) = pipeline(policy).trace(IMAGES[:1].expand(400, -1, -1, -1), seed=0)
     assert 65 <= fired.sum() <= 135  # 100 expected, standard deviation 8.7
@@ -165,17 +173,17 @@ BAD_FILES = {
     "": "is not an augmentation policy",
     '{"transform": {"p": 1.0}}': "lacks __class_fullname__",
     '{"transform": {"__class_fullname__": "os.system", "p": 1.0}}': "unknown transform os.system",
-    '{"transform": {"__class_fullname__": "Lambda", "__name__": "x", "p": 1.0}}': "holds a Lambda",
+    '{"transform": {"__class_fullname__": "Lambda", "__name__": "x", "p": 1.0}}': "contains a Lambda",
     '{"transform": {"__class_fullname__": "HorizontalFlip", "prob": 1.0}}': "unknown argument prob",
     '{"transform": {"__class_fullname__": "HorizontalFlip", "p": 7}}': "can't be built into a policy",
     '{"transform": {"__class_fullname__": "HorizontalFlip"}}': "has no 'p' parameter",
-    '{"transform": {"__class_fullname__": "Compose", "p": 1.0, "transforms": 5}}': "no list of transforms",
+    '{"transform": {"__class_fullname__": "Compose", "p": 1.0, "transforms": 5}}': "transforms of Compose are not",
     "!!python/object/apply:os.system ['touch executed']": "neither JSON nor YAML",
 }
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_FILES.items(), ids=range(len(BAD_FILES)))
-def test_a_file_that_is_no_policy_is_named_with_a_remedy_and_executes_nothing(tmp_path, monkeypatch, text, message):
+def test_a_file_that_is_not_a_policy_is_an_error_and_executes_nothing(tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "policy.yaml"
     path.write_text(text)
@@ -188,7 +196,7 @@ def test_a_file_that_is_no_policy_is_named_with_a_remedy_and_executes_nothing(tm
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_missing_file_a_folder_and_a_binary_file_are_named(tmp_path):
+def test_a_missing_file_a_folder_and_a_binary_file_are_errors_with_a_reason(tmp_path):
     binary = tmp_path / "policy.png"
     binary.write_bytes(b"\x89PNG\xff\xfe")
     for path, reason in [(tmp_path / "no.yaml", "No such file"), (tmp_path, "directory"), (binary, "not text")]:
@@ -199,21 +207,21 @@ def test_a_missing_file_a_folder_and_a_binary_file_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("transform", "message"),
     [
-        (A.Resize(height=16, width=16, p=1.0), "makes a 16×16×3 uint8 image of a 32×32×3 uint8 one"),
+        (A.Resize(height=16, width=16, p=1.0), "turns a 32×32×3 uint8 image into a 16×16×3 uint8 image"),
         (A.RandomCrop(height=64, width=64, p=1.0), "fails on an RGB image of 32 pixels"),
         (A.Compose([A.Normalize(), A.HorizontalFlip(p=0.5)]), "float32 image"),
         (A.MaskDropout(p=1.0), "fails on an RGB image of 32 pixels"),
     ],
     ids=["size", "too small", "float", "mask"],
 )
-def test_a_policy_that_does_not_fit_the_images_is_refused_before_training(tmp_path, transform, message):
+def test_a_policy_that_fails_on_the_images_is_rejected_when_the_pipeline_is_made(tmp_path, transform, message):
     policy = load_policy(saved(transform, tmp_path / "policy.yaml"))
     with pytest.raises(ConfigError, match=message) as caught:
         pipeline(policy)
     assert caught.value.remedy
 
 
-def test_albumentations_never_asks_the_network_for_its_version():
+def test_albumentations_does_not_check_its_version_online():
     environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
     code = (
         "import urllib.request as u\n"

@@ -1,10 +1,10 @@
-"""What a preview shows and counts."""
+"""The picture of a preview, and its measurements of each step."""
 
 import pytest
 import torch
 
 from cifar_cli.core.augment.config import PreviewConfig
-from cifar_cli.core.augment.per_image import A
+from cifar_cli.core.augment.offline import A
 from cifar_cli.core.augment.preview import across_classes, preview
 from cifar_cli.errors import ConfigError
 
@@ -19,14 +19,14 @@ def look(**options):
     return preview(PreviewConfig(**options), IMAGES, LABELS, CLASSES)
 
 
-def test_rows_take_the_classes_in_turn():
+def test_rows_cycle_through_the_classes():
     rows = across_classes(torch.tensor([2, 2, 0, 2, 0, 1]), 5)
     assert rows.tolist() == [2, 5, 0, 4, 1]
     assert len(across_classes(torch.tensor([0, 1]), 8)) == 2
 
 
 @PIPELINES
-def test_the_first_column_holds_the_originals_and_every_column_has_a_name(pipeline):
+def test_the_first_column_shows_the_originals_and_every_column_has_a_name(pipeline):
     result = look(images=4, variants=3, pipeline=pipeline)
     assert result.grid_RCHWC.shape == (4, 4, 32, 32, 3)
     assert result.grid_RCHWC.dtype == torch.uint8
@@ -37,7 +37,7 @@ def test_the_first_column_holds_the_originals_and_every_column_has_a_name(pipeli
 
 
 @PIPELINES
-def test_steps_get_a_column_each_that_differs_from_the_last_where_the_step_fired(pipeline):
+def test_each_step_has_a_column_that_differs_from_the_last_where_the_step_fired(pipeline):
     result = look(images=16, steps=True, pipeline=pipeline)
     assert result.column_names == ("original", "1 PadCrop", "2 HorizontalFlip", "3 ColorJitter", "4 CoarseDropout")
     for column in range(2, 5):
@@ -46,7 +46,7 @@ def test_steps_get_a_column_each_that_differs_from_the_last_where_the_step_fired
 
 
 @PIPELINES
-def test_every_step_fires_about_as_often_as_its_probability_says(pipeline):
+def test_every_step_fires_about_as_often_as_its_probability(pipeline):
     result = look(pipeline=pipeline)
     assert [step.probability for step in result.steps] == [1.0, 0.5, 0.5, 0.3]
     for step in result.steps:
@@ -56,17 +56,17 @@ def test_every_step_fires_about_as_often_as_its_probability_says(pipeline):
     assert result.steps[0].fired == 1000
 
 
-def test_the_mean_change_is_of_the_images_that_changed():
+def test_the_mean_change_covers_only_images_where_the_step_fired():
     white = torch.full((50, 32, 32, 3), 200, dtype=torch.uint8)
     result = preview(PreviewConfig(images=1, variants=1), white, torch.zeros(50, dtype=torch.int64), ("white",))
     flip, hole = result.steps[1], result.steps[3]
     assert flip.sample_images == 50
-    assert flip.mean_change_levels < 40  # only the padded border moves
+    assert flip.mean_change_levels < 40  # only the padded border changes
     assert 200 * 16 / 1024 * 0.7 <= hole.mean_change_levels <= 200 * 64 / 1024 * 1.3  # 16 to 64 of 1,024 pixels
 
 
 @PIPELINES
-def test_the_same_seed_gives_the_same_picture_and_another_does_not(pipeline):
+def test_equal_seeds_give_the_same_picture_and_another_seed_does_not(pipeline):
     options = {"images": 3, "variants": 2, "pipeline": pipeline}
     first, second, other = (look(seed=seed, **options) for seed in (1, 1, 5))
     assert torch.equal(first.grid_RCHWC, second.grid_RCHWC)
@@ -80,7 +80,7 @@ def test_a_policy_without_steps_shows_the_originals():
     assert torch.equal(result.grid_RCHWC[:, 0], result.grid_RCHWC[:, 1])
 
 
-def test_a_file_is_shown_with_its_own_steps_whatever_size_and_type_they_have_on_the_way(tmp_path):
+def test_a_policy_file_may_change_size_and_dtype_between_steps(tmp_path):
     path = tmp_path / "own.json"
     steps = [
         A.Resize(height=40, width=40, p=1.0),
@@ -109,10 +109,10 @@ def test_a_file_is_shown_with_its_own_steps_whatever_size_and_type_they_have_on_
         ({"pipeline": "batch"}, "--pipeline batch is not offered"),
         ({"policy": "corse"}, "there is no augmentation policy named 'corse'"),
         ({"seed": -1}, "--seed -1 is negative"),
-        ({"pipeline": "batched", "augment_file": "own.yaml"}, "which the batched pipeline can't carry out"),
+        ({"pipeline": "batched", "augment_file": "own.yaml"}, "which the batched pipeline can't apply"),
     ],
 )
-def test_a_value_that_is_not_offered_is_named_with_a_remedy(options, message):
+def test_an_invalid_value_is_an_error_with_a_remedy(options, message):
     with pytest.raises(ConfigError) as caught:
         PreviewConfig(**options)
     assert message in caught.value.what

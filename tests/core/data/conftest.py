@@ -1,4 +1,4 @@
-"""Small image folders, and the real CIFAR-10 images where they are at hand."""
+"""Small image folders, and the real CIFAR-10 images where they are available."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MakeTree = Callable[..., Path]
 
 @pytest.fixture
 def make_tree(tmp_path: Path) -> MakeTree:
-    """Write train/CLASS/N.png and test/CLASS/N.png, each image of one colour of its own."""
+    """Write train/CLASS/N.png and test/CLASS/N.png, each image of one colour that no other image has."""
 
     def make(
         classes: Iterable[str] = ("cat", "dog"),

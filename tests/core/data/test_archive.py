@@ -1,4 +1,4 @@
-"""Tar archives that are broken, foreign or dangerous."""
+"""Tar archives that are damaged, of another format, or unsafe."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_all(path: Path) -> list[tuple[str, bytes]]:
     return list(read_members(path, max_member_bytes=1000))
 
 
-def test_files_come_with_their_content_and_folders_without(tmp_path):
+def test_files_have_content_and_folders_have_none(tmp_path):
     path = tar_with(tmp_path / "a.tar", named("top", tarfile.DIRTYPE), named("top/file"), content=b"hello")
     assert read_all(path) == [("top/", b""), ("top/file", b"hello")]
     assert first_folder(path) == "top"
@@ -51,13 +51,13 @@ def test_files_come_with_their_content_and_folders_without(tmp_path):
         (named("pipe", tarfile.FIFOTYPE), "pipe is a device or another special file"),
     ],
 )
-def test_dangerous_members_are_refused_by_name(member, what, tmp_path):
+def test_unsafe_members_are_rejected_by_name(member, what, tmp_path):
     path = tar_with(tmp_path / "a.tar", named("ok.png"), member)
     with pytest.raises(DataError, match=f"not safe to read: {what}"):
         read_all(path)
 
 
-def test_a_member_of_absurd_size_is_refused_before_it_is_read(tmp_path):
+def test_a_member_that_is_too_large_is_rejected_before_it_is_read(tmp_path):
     path = tar_with(tmp_path / "a.tar", named("big.png"), content=bytes(1001))
     with pytest.raises(DataError, match=r"big\.png has 1,001 bytes, more than any image or batch should"):
         read_all(path)
@@ -71,16 +71,16 @@ def test_a_text_file_is_not_an_archive(tmp_path):
     assert ".tar.gz" in (caught.value.remedy or "")
 
 
-def test_a_zip_is_named_as_such(tmp_path):
+def test_a_zip_archive_is_recognised(tmp_path):
     path = tmp_path / "images.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("train/cat/1.png", b"")
-    with pytest.raises(DataError, match=r"images\.zip is a zip archive, which is not read") as caught:
+    with pytest.raises(DataError, match=r"images\.zip is a zip archive, which is not supported") as caught:
         read_all(path)
-    assert "unpack it and pass the folder" in (caught.value.remedy or "")
+    assert "extract it and pass the folder" in (caught.value.remedy or "")
 
 
-def whole_archive(path: Path, mode: str) -> bytes:
+def complete_archive(path: Path, mode: str) -> bytes:
     content = b"".join(hashlib.sha256(bytes([number])).digest() for number in range(256))
     with tarfile.open(path, mode) as tar:
         for number in range(20):
@@ -92,25 +92,25 @@ def whole_archive(path: Path, mode: str) -> bytes:
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 @pytest.mark.parametrize("part", [0.1, 0.35, 0.6])
-def test_a_truncated_archive_is_never_taken_for_whole(mode, part, tmp_path):
+def test_a_truncated_archive_is_rejected(mode, part, tmp_path):
     path = tmp_path / "a.tar"
-    whole = whole_archive(path, mode)
+    complete = complete_archive(path, mode)
     assert len(read_all(path)) == 20
-    path.write_bytes(whole[: int(len(whole) * part)])
-    with pytest.raises(DataError, match="is damaged or cut short"):
+    path.write_bytes(complete[: int(len(complete) * part)])
+    with pytest.raises(DataError, match="is damaged or truncated"):
         read_all(path)
 
 
-def test_a_flipped_byte_in_a_packed_archive_is_found(tmp_path):
+def test_a_wrong_byte_in_a_compressed_archive_is_detected(tmp_path):
     path = tmp_path / "a.tar.gz"
-    whole = bytearray(whole_archive(path, "w:gz"))
-    whole[len(whole) // 2] ^= 0xFF
-    path.write_bytes(whole)
-    with pytest.raises(DataError, match="is damaged or cut short"):
+    content = bytearray(complete_archive(path, "w:gz"))
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged or truncated"):
         read_all(path)
 
 
-def test_checksums_are_named_with_their_algorithm(tmp_path):
+def test_checksums_start_with_their_algorithm(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"abc")
     assert checksum_of(path, "md5") == "md5:900150983cd24fb0d6963f7d28e17f72"

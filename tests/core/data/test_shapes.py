@@ -1,12 +1,13 @@
-"""The drawn dataset: the same on every call, balanced, and not to be solved by a linear classifier."""
+"""The synthetic dataset: reproducible, balanced, and too hard for a linear classifier."""
 
 import hashlib
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from cifar_cli.core.data.sources.shapes import SHAPE_CLASSES, draw_shapes
+from cifar_cli.core.data.sources.shapes import draw_shapes
 from cifar_cli.errors import ConfigError
 
 
@@ -16,39 +17,40 @@ def drawn():
 
 
 def test_an_image_does_not_depend_on_how_many_are_drawn(drawn):
-    train, test = draw_shapes(train_images=37, test_images=501)
-    assert torch.equal(train.images_NHWC, drawn[0].images_NHWC[:37])
-    assert torch.equal(test.images_NHWC, drawn[1].images_NHWC[:501])
+    images = draw_shapes(train_images=37, test_images=501)
+    assert np.array_equal(images.train_images, drawn.train_images[:37])
+    assert np.array_equal(images.test_images, drawn.test_images[:501])
 
 
-def test_the_first_images_are_these(drawn):
-    digest = hashlib.sha256(drawn[0].images_NHWC[:20].numpy().tobytes()).hexdigest()
+def test_the_first_images_have_a_known_checksum(drawn):
+    digest = hashlib.sha256(drawn.train_images[:20].tobytes()).hexdigest()
     assert digest == "55157e79a1bd7d0867d763f638a8e859f3a1e4487e1464465459e2ebd3c7e4da"
 
 
-def test_classes_are_balanced_and_parts_and_seeds_differ(drawn):
-    train, test = drawn
-    assert torch.bincount(train.labels_N).tolist() == [400] * 10
-    assert len(SHAPE_CLASSES) == 10
-    assert not torch.equal(train.images_NHWC[:10], test.images_NHWC[:10])
-    other, _ = draw_shapes(train_images=10, test_images=1, seed=1)
-    assert not torch.equal(other.images_NHWC, train.images_NHWC[:10])
+def test_classes_are_balanced_and_images_differ_between_splits_and_seeds(drawn):
+    assert np.bincount(drawn.train_labels).tolist() == [400] * 10
+    assert len(drawn.classes) == 10
+    assert not np.array_equal(drawn.train_images[:10], drawn.test_images[:10])
+    other = draw_shapes(train_images=10, test_images=1, seed=1)
+    assert not np.array_equal(other.train_images, drawn.train_images[:10])
 
 
-def test_a_linear_softmax_stays_under_60_percent(drawn):
-    train, test = drawn
-    flat = [part.images_NHWC.reshape(len(part), -1).float() / 127.5 - 1 for part in drawn]
+def test_a_linear_classifier_stays_under_60_percent(drawn):
+    train, test = (
+        torch.from_numpy(images).flatten(1).float() / 127.5 - 1 for images in (drawn.train_images, drawn.test_images)
+    )
+    train_labels, test_labels = torch.from_numpy(drawn.train_labels), torch.from_numpy(drawn.test_labels)
     torch.manual_seed(0)
     model = nn.Linear(3072, 10)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(60):
         optimizer.zero_grad()
-        nn.functional.cross_entropy(model(flat[0]), train.labels_N).backward()
+        nn.functional.cross_entropy(model(train), train_labels).backward()
         optimizer.step()
-    assert (model(flat[1]).argmax(1) == test.labels_N).float().mean() < 0.6
+    assert (model(test).argmax(1) == test_labels).float().mean() < 0.6
 
 
-def test_no_images_and_negative_seeds_are_refused():
+def test_zero_images_and_negative_seeds_are_rejected():
     with pytest.raises(ConfigError, match="0 training images can't be drawn"):
         draw_shapes(train_images=0)
     with pytest.raises(ConfigError, match="seed -1 is negative"):

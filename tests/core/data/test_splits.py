@@ -1,4 +1,4 @@
-"""The validation split: stratified, whole, repeatable."""
+"""The validation split: stratified, complete, reproducible."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from cifar_cli.errors import ConfigError, DataError
 
 
 @given(counts=st.lists(st.integers(2, 60), min_size=1, max_size=6), seed=st.integers(0, 2**32))
-def test_every_class_gives_its_rounded_share_and_no_image_is_lost_or_doubled(counts, seed):
+def test_every_class_gives_its_rounded_share_and_no_image_is_lost_or_used_twice(counts, seed):
     labels = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
     split = stratified_split(labels, fraction=0.1, seed=seed)
     both = torch.cat([split.train_indices, split.val_indices])
@@ -20,7 +20,7 @@ def test_every_class_gives_its_rounded_share_and_no_image_is_lost_or_doubled(cou
     assert held == [max(1, round(0.1 * count)) for count in counts]
 
 
-def test_cifar10_sizes_hold_out_500_of_each_class_and_the_seed_decides_which():
+def test_cifar10_holds_out_500_images_of_each_class_chosen_by_the_seed():
     labels = torch.arange(50_000) % 10
     split = stratified_split(labels)
     assert torch.bincount(labels[split.val_indices]).tolist() == [500] * 10
@@ -28,12 +28,12 @@ def test_cifar10_sizes_hold_out_500_of_each_class_and_the_seed_decides_which():
     assert not torch.equal(split.val_indices, stratified_split(labels, seed=43).val_indices)
 
 
-def test_a_class_of_one_image_is_refused_by_name():
-    with pytest.raises(DataError, match="class number 1 has a single training image"):
+def test_a_class_with_one_image_is_rejected():
+    with pytest.raises(DataError, match="class number 1 has only one training image"):
         stratified_split(torch.tensor([0, 0, 1]))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1])
-def test_a_fraction_that_empties_one_side_is_refused(fraction):
-    with pytest.raises(ConfigError, match="leaves nothing on one side"):
+def test_a_fraction_that_leaves_no_images_is_rejected(fraction):
+    with pytest.raises(ConfigError, match="leaves no images for training or for validation"):
         stratified_split(torch.tensor([0, 0]), fraction=fraction)

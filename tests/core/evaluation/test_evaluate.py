@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from cifar_cli.core.data.sources.shapes import draw_shapes
 from cifar_cli.core.data.store import open_store, write_store
 from cifar_cli.core.evaluation.config import EvaluateConfig
 from cifar_cli.core.evaluation.evaluate import evaluate
@@ -29,11 +31,10 @@ def test_evaluation_agrees_with_a_plain_loop_over_the_test_images(trained_run: P
     assert result.figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_dataset_of_other_classes_is_refused(trained_run: Path, data_dir: Path, tmp_path: Path) -> None:
-    store = open_store(data_dir / "shapes.safetensors")
+def test_a_dataset_of_other_classes_is_refused(trained_run: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     classes = tuple(f"class{number}" for number in range(10))
-    write_store(path, name="other", classes=classes, train=store.train, test=store.test, provenance=store.provenance)
+    write_store(path, name="other", images=replace(draw_shapes(train_images=10, test_images=10), classes=classes))
     with pytest.raises(CheckpointError, match=r"was trained on 10 classes \(circle, …\), but other has 10 \(class0, …"):
         evaluate(EvaluateConfig(checkpoint=trained_run, dataset=str(path), device="cpu"))
 

@@ -34,7 +34,7 @@ def test_requests_are_rounded_to_512_bytes(size: int, block: int) -> None:
     ("size", "segment"),
     [(512, 2 * MIB), (MIB, 2 * MIB), (MIB + 512, 20 * MIB), (10 * MIB - 512, 20 * MIB), (11 * MIB, 12 * MIB)],
 )
-def test_segments_have_the_sizes_of_the_source(size: int, segment: int) -> None:
+def test_segments_have_the_sizes_of_pytorchs_source(size: int, segment: int) -> None:
     assert segment_size(size) == segment
 
 
@@ -49,7 +49,7 @@ def test_blocks_never_overlap_and_reserved_covers_allocated(plan: list[int]) -> 
 
 
 @given(PLANS)
-def test_when_all_is_released_whole_segments_remain_and_can_be_given_back(plan: list[int]) -> None:
+def test_when_everything_is_released_all_segments_can_be_returned_to_the_device(plan: list[int]) -> None:
     allocator = CachingAllocator()
     for block in play(allocator, plan):
         allocator.release(block)
@@ -77,7 +77,7 @@ def test_a_large_block_is_split_only_when_more_than_one_mib_remains() -> None:
     assert allocator.allocate(19 * MIB).size == 20 * MIB
 
 
-def test_unused_segments_are_given_back_before_memory_runs_out() -> None:
+def test_unused_segments_are_returned_before_memory_runs_out() -> None:
     allocator = CachingAllocator(30 * MIB)
     allocator.release(allocator.allocate(20 * MIB))
     allocator.allocate(30 * MIB)
@@ -114,7 +114,7 @@ def test_a_small_block_is_split_down_to_512_bytes_and_best_fit_takes_the_smalles
     assert allocator.allocate(600).address == whole.address
 
 
-def test_a_released_block_joins_both_neighbours() -> None:
+def test_a_released_block_merges_with_both_neighbours() -> None:
     allocator = CachingAllocator()
     blocks = [allocator.allocate(5 * MIB) for _ in range(4)]
     for block in (blocks[0], blocks[2], blocks[1]):
@@ -122,7 +122,7 @@ def test_a_released_block_joins_both_neighbours() -> None:
     assert [block.size for block in allocator.blocks()] == [15 * MIB, 5 * MIB]
 
 
-def test_a_segment_that_is_partly_used_is_not_given_back() -> None:
+def test_a_segment_in_use_is_not_returned() -> None:
     allocator = CachingAllocator(40 * MIB)
     first = allocator.allocate(5 * MIB)
     allocator.allocate(5 * MIB)

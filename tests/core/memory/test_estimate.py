@@ -3,10 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cifar_cli.core.memory.config import MemoryConfig, OptimizerName, StepConfig
-from cifar_cli.core.memory.estimate import Tracer, find_max_batch, require_weights_fit
-from cifar_cli.core.memory.replay import between, fits, peak_of
+from cifar_cli.core.choices import OptimizerName
+from cifar_cli.core.memory.config import MemoryConfig
+from cifar_cli.core.memory.estimate import Tracer, find_max_batch, fits, peak_of, require_weights_fit, scaled_trace
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.training.config import StepConfig
+from cifar_cli.core.training.step import OPTIMIZERS
 from cifar_cli.errors import ResourceError
 
 NULL = MemoryConfig(model=ModelConfig(name="null"))
@@ -20,29 +22,30 @@ def test_terms_add_up_to_the_memory_of_the_device() -> None:
     assert peak.terms.weights_bytes == 545_098 * 4
 
 
-def test_adams_state_on_the_gpu_is_two_moments_and_no_step_counts() -> None:
-    terms = peak_of(Tracer(NULL).at(16), model="null").terms
+def test_the_state_of_fused_adam_is_two_moments_and_a_step_count_for_each_parameter() -> None:
+    tracer = Tracer(NULL)
+    terms = peak_of(tracer.at(16), model="null").terms
     assert terms is not None
-    assert terms.optimizer_bytes == 2 * terms.weights_bytes
+    assert terms.optimizer_bytes == 2 * terms.weights_bytes + 4 * len(list(tracer.model.parameters()))
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_tracing_makes_no_cuda_context(optimizer: OptimizerName, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
-        raise AssertionError("a context takes memory that trials then lack")
+        raise AssertionError("trials that follow would lack the memory of a context")
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda._lazy_init", refuse)
-    config = replace(NULL, step=StepConfig(optimizer=optimizer, precision="16"))
+    config = replace(NULL, step=StepConfig(optimizer=optimizer, precision="16", ema_decay=0.9))
     assert Tracer(config).at(2).events
     assert not torch.cuda.is_initialized()
 
 
-def test_a_scaled_trace_has_the_sizes_of_the_real_one() -> None:
+def test_a_scaled_trace_has_the_sizes_of_the_traced_one() -> None:
     tracer = Tracer(NULL)
-    foreseen = between(tracer.at(8), tracer.at(32), 20)
-    assert foreseen is not None
-    assert foreseen.sizes_bytes == tracer.at(20).sizes_bytes
+    scaled = scaled_trace(tracer.at(8), tracer.at(32), 20)
+    assert scaled is not None
+    assert scaled.sizes_bytes == tracer.at(20).sizes_bytes
 
 
 def test_the_largest_batch_and_its_neighbour_were_traced() -> None:
@@ -54,7 +57,7 @@ def test_the_largest_batch_and_its_neighbour_were_traced() -> None:
     assert found.margin_left_bytes >= 0
 
 
-def test_multiple_of_is_kept() -> None:
+def test_multiple_of_divides_the_answer() -> None:
     assert find_max_batch(Tracer(NULL), gpu="x", memory_bytes=2**30, multiple_of=8).max_batch % 8 == 0
 
 
@@ -63,4 +66,4 @@ def test_weights_that_dont_fit_are_named_on_a_gpu_and_on_the_host() -> None:
     with pytest.raises(ResourceError, match=r"\(500 MiB\) alone don't fit into 95 MiB"):
         require_weights_fit(Tracer(MemoryConfig(model=model)), 100 * 10**6)
     with pytest.raises(ResourceError, match=r"the weights of hybrid \(\d+ MiB\) alone don't fit into 1 MiB"):
-        require_weights_fit(Tracer(MemoryConfig(model=model, step=StepConfig(physics="cpu"))), 2**20)
+        require_weights_fit(Tracer(MemoryConfig(model=model, backend="cpu")), 2**20)

@@ -9,17 +9,17 @@ GIB = 1 << 30
 @pytest.mark.parametrize(
     ("name", "nominal_gib"), [("T4", 16), ("L4", 24), ("RTX 3090", 24), ("A100 40GB", 40), ("H100 80GB", 80)]
 )
-def test_a_card_gives_less_than_its_nominal_memory(name: str, nominal_gib: int) -> None:
+def test_a_card_has_less_than_its_nominal_memory(name: str, nominal_gib: int) -> None:
     assert 0.91 * nominal_gib * GIB < GPUS[name].memory_bytes < 0.996 * nominal_gib * GIB
 
 
-def test_every_card_says_where_its_memory_is_from_and_the_tables_cards_are_known() -> None:
+def test_every_card_has_a_source_and_the_cards_of_the_table_are_known() -> None:
     assert all(gpu.source for gpu in GPUS.values())
     assert set(TABLE_GPUS) <= set(GPUS)
 
 
 @pytest.mark.parametrize("spelling", ["RTX 3090", "rtx3090", "rtx-3090", "RTX_3090"])
-def test_cards_are_found_however_they_are_spelled(spelling: str) -> None:
+def test_cards_are_found_in_every_spelling(spelling: str) -> None:
     assert gpu_of(spelling).name == "RTX 3090"
 
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from cifar_cli.core.memory.config import MemoryConfig
 from cifar_cli.core.memory.estimate import Tracer
 from cifar_cli.core.memory.measure import measure_max_batch
-from cifar_cli.core.memory.results import Speed, Trial, TrialKind, knee_of
+from cifar_cli.core.memory.results import BatchSpeed, BatchTrial, TrialKind, knee_of
 from cifar_cli.core.memory.search import Searching, largest_that
-from cifar_cli.core.memory.trials import Trials
-from cifar_cli.core.memory.worker import Outcome
+from cifar_cli.core.memory.worker import Outcome, Trials
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.errors import ModelError
 
@@ -28,17 +28,19 @@ class Scripted:
     tried: list[int] = field(default_factory=list)
     proved: list[int] = field(default_factory=list)
 
-    def trial(self, batch: int) -> Trial:
+    def trial(self, batch: int) -> BatchTrial:
         self.tried.append(batch)
         return self._trial(batch, self.runs(batch))
 
-    def prove(self, batch: int) -> Trial:
+    def prove(self, batch: int) -> BatchTrial:
         self.proved.append(batch)
         return self._trial(batch, (self.proves or self.runs)(batch))
 
-    def _trial(self, batch: int, ran: bool) -> Trial:
-        # Saturates: images a second grow up to 100 images a batch.
-        return Trial(batch=batch, kind="ran" if ran else self.kind, images_per_second=10.0 * min(batch, 100), why="x")
+    def _trial(self, batch: int, ran: bool) -> BatchTrial:
+        # Throughput grows up to a batch of 100.
+        return BatchTrial(
+            batch=batch, kind="ran" if ran else self.kind, images_per_second=10.0 * min(batch, 100), why="x"
+        )
 
 
 @pytest.mark.parametrize("truth", [0, 1, 2, 37, 1000])
@@ -69,7 +71,7 @@ def test_a_near_guess_takes_few_trials() -> None:
     assert len(machine.tried) <= 14
 
 
-def test_a_larger_size_that_runs_behind_one_that_doesnt_is_found() -> None:
+def test_a_larger_size_that_runs_above_one_that_doesnt_is_found() -> None:
     machine = Scripted(lambda batch: batch <= 50 or batch in (52, 54))
     found = Searching(machine, most=1000).find(50)
     assert found.batch == 54
@@ -78,7 +80,7 @@ def test_a_larger_size_that_runs_behind_one_that_doesnt_is_found() -> None:
     assert found.refusal.batch == 55
 
 
-def test_a_proof_that_fails_leads_down_to_the_largest_that_holds() -> None:
+def test_after_a_failed_proof_the_largest_size_whose_proof_runs_is_found() -> None:
     machine = Scripted(lambda batch: batch <= 50, proves=lambda batch: batch <= 43)
     found = Searching(machine, most=1000).find(60)
     assert found.batch == 43
@@ -89,7 +91,7 @@ def test_a_proof_that_fails_leads_down_to_the_largest_that_holds() -> None:
     assert found.refusal.batch == 44
 
 
-def test_when_no_proof_holds_nothing_is_named() -> None:
+def test_when_every_proof_fails_the_answer_is_0() -> None:
     found = Searching(Scripted(lambda batch: batch <= 9, proves=lambda batch: False), most=1000).find(9)
     assert (found.batch, found.proof) == (0, None)
 
@@ -101,7 +103,9 @@ def test_no_batch_above_the_most_is_tried() -> None:
 
 
 def test_the_knee_is_the_smallest_size_within_five_percent_of_the_best() -> None:
-    assert knee_of([Speed(batch=b, images_per_second=s) for b, s in ((8, 80), (16, 94), (32, 95), (64, 100))]) == 32
+    assert (
+        knee_of([BatchSpeed(batch=b, images_per_second=s) for b, s in ((8, 80), (16, 94), (32, 95), (64, 100))]) == 32
+    )
     assert knee_of([]) is None
 
 
@@ -134,14 +138,14 @@ def test_batch_1_that_doesnt_fit_says_what_would_help() -> None:
     assert 1 in largest.tested
 
 
-def test_steps_that_fail_for_another_reason_are_not_called_a_lack_of_memory() -> None:
+def test_steps_that_fail_for_another_reason_than_memory_raise_a_model_error() -> None:
     tracer = Tracer(MemoryConfig(model=ModelConfig(name="null")))
     with pytest.raises(ModelError, match="null doesn't train at batch 1: failed: x"):
         measure_max_batch(tracer, Scripted(lambda batch: False, kind="failed"), name="x", memory_bytes=1 << 30, guess=5)
 
 
 class Processes:
-    """Scripted processes: `die` names, by process, the batch sizes at which it comes to that end."""
+    """Scripted processes. ends: for each process, how it ends at which batch size."""
 
     def __init__(self, fits: int, ends: Iterable[dict[int, Outcome]] = ()) -> None:
         self.fits = fits
@@ -159,14 +163,15 @@ class Process:
     def __init__(self, all_of_them: Processes, number: int) -> None:
         self.all, self.number = all_of_them, number
 
-    def ask(self, batch: int, proof: bool, /, *, timeout_seconds: float) -> Outcome:
+    def ask(self, *arguments: Any, timeout_seconds: float) -> Outcome:
+        batch, proof = arguments
         self.all.asked.append((self.number, batch, proof))
         ends = self.all.ends[self.number - 1] if self.number <= len(self.all.ends) else {}
         if batch in ends:
             return ends[batch]
         if batch > self.all.fits:
-            return Outcome(kind="out of memory", value="told to")
-        return Outcome(kind="done", value=Trial(batch=batch, kind="ran"))
+            return Outcome(kind="out of memory", value="the card is full")
+        return Outcome(kind="done", value=BatchTrial(batch=batch, kind="ran"))
 
     def close(self) -> None:
         self.all.closed += 1
@@ -194,7 +199,7 @@ def test_a_size_that_fails_in_a_used_process_is_tried_again_in_a_fresh_one() -> 
 
 
 @pytest.mark.parametrize("kind", ["died", "timed out", "failed"])
-def test_a_process_that_ends_badly_is_replaced_and_the_search_goes_on(kind: str) -> None:
+def test_a_process_that_fails_is_replaced_and_the_search_goes_on(kind: str) -> None:
     end = Outcome(kind=kind, value=-9)  # type: ignore[arg-type]
     processes = Processes(100, [{104: end, 90: end}, {104: end}])
     trials = Trials(processes.start, label="null")
@@ -205,12 +210,12 @@ def test_a_process_that_ends_badly_is_replaced_and_the_search_goes_on(kind: str)
     assert processes.started == processes.closed
 
 
-def test_a_process_that_dies_says_with_which_code() -> None:
+def test_the_exit_code_of_a_process_that_dies_is_reported() -> None:
     trial = Trials(Processes(9, [{5: Outcome(kind="died", value=-9)}]).start, label="null").trial(5)
     assert (trial.kind, trial.why) == ("died", "exit code -9")
 
 
-def test_what_is_refused_starts_no_process() -> None:
+def test_a_refused_size_starts_no_process() -> None:
     processes = Processes(100)
     trial = Trials(processes.start, label="null", refuses=lambda batch: batch > 50).trial(51)
     assert trial.kind == "refused"

@@ -12,7 +12,7 @@ def _exit(code: int) -> None:
 
 
 def _out_of_memory(words: str) -> None:
-    raise RuntimeError(words) if words else torch.OutOfMemoryError("told to")
+    raise RuntimeError(words) if words else torch.OutOfMemoryError("the card is full")
 
 
 def _double(number: int) -> int:
@@ -23,23 +23,23 @@ def _double(number: int) -> int:
     ("function", "argument", "kind", "value"),
     [
         (_exit, 3, "died", 3),
-        (_out_of_memory, "", "out of memory", "OutOfMemoryError: told to"),
+        (_out_of_memory, "", "out of memory", "OutOfMemoryError: the card is full"),
         (_out_of_memory, "DefaultCPUAllocator: can't allocate memory\nmore", "out of memory", None),
         (_out_of_memory, "Expected more than 1 value per channel", "failed", None),
         (abs, -2, "done", 2),
     ],
 )
-def test_a_childs_end_is_told_apart(function: object, argument: object, kind: str, value: object) -> None:
+def test_how_a_process_ends_is_reported(function: object, argument: object, kind: str, value: object) -> None:
     outcome = in_child(function, argument, timeout_seconds=60)  # type: ignore[arg-type]
     assert outcome.kind == kind
     assert value is None or outcome.value == value
 
 
-def test_a_child_that_hangs_is_ended() -> None:
+def test_a_process_that_hangs_is_killed() -> None:
     assert in_child(time.sleep, 600, timeout_seconds=0.5).kind == "timed out"
 
 
-def test_one_process_answers_several_questions() -> None:
+def test_one_process_answers_several_calls() -> None:
     worker = Worker(_double)
     try:
         answers = [worker.ask(number, timeout_seconds=60).value for number in (1, 20)]

@@ -1,4 +1,4 @@
-"""Tar archives read as a stream: nothing is ever written to disk, and nothing unsafe is let through."""
+"""Tar archives, read as a stream: nothing is extracted to disk, and unsafe members are rejected."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ CHUNK_BYTES = 4 << 20
 
 
 class _DamagedError(Exception):
-    """The chain of members breaks off."""
+    """A member's header or content is incomplete."""
 
 
 class _Member(tarfile.TarInfo):
-    """A header that must be whole. tarfile takes a broken one, or the end of the file, for the archive's end."""
+    """A header that must be valid. tarfile treats an invalid one, or the end of the file, as the archive's end."""
 
     @classmethod
     def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
@@ -36,22 +36,22 @@ class _Member(tarfile.TarInfo):
             raise _DamagedError(str(error)) from error
 
 
-# What a damaged archive makes the standard library raise, depending on the byte that is wrong.
+# The exceptions that the standard library raises for damaged archives, depending on where the damage is.
 _BROKEN = (_DamagedError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 def read_members(path: Path, *, max_member_bytes: int) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of every file in a tar archive (plain, .gz, .bz2 or .xz), in its order.
 
-    A folder comes as its name with `/` at the end and no content.
-    Raises DataError for a file that is no tar archive, for a damaged or truncated one, and for members that
+    The name of a folder ends in `/`, and its content is empty.
+    Raises DataError for a file that is not a tar archive, for a damaged or truncated one, and for members that
     no archive of images needs: absolute paths, `..`, links, devices, files over `max_member_bytes`.
     """
     try:
         with _unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
             for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep all 60,000 of them
-                _refuse_unsafe(path, member)
+                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep 60,000 headers
+                _reject_unsafe(path, member)
                 if member.isdir():
                     yield f"{member.name}/", b""
                     continue
@@ -66,14 +66,14 @@ def read_members(path: Path, *, max_member_bytes: int) -> Iterator[tuple[str, by
                 if len(content) != member.size:
                     raise _DamagedError("unexpected end of data")
                 yield member.name, content
-            while stream.read(CHUNK_BYTES):  # to the packed stream's own checksum
+            while stream.read(CHUNK_BYTES):  # to the end, where the compressed stream has its checksum
                 pass
     except _BROKEN as error:
         raise _broken(path, error) from error
 
 
 def first_folder(path: Path) -> str:
-    """The folder that an archive's first member is or lies in; "" when it is none or the archive is empty."""
+    """The top folder of an archive's first member; "" if it has none or the archive is empty."""
     try:
         with _unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
             first = archive.next()
@@ -100,11 +100,11 @@ def checksum_of(path: Path, algorithm: str, on_progress: OnProgress = silent) ->
 
 
 def _broken(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is damaged or cut short ({error})", remedy="fetch or pack the archive again")
+    return DataError(f"{path} is damaged or truncated ({error})", remedy="download or pack the archive again")
 
 
 def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile:
-    """Open an archive's tar stream. The packers' own readers verify checksums, which tarfile's stream does not."""
+    """Open the tar stream of an archive. gzip, bz2 and lzma verify checksums; tarfile's stream modes do not."""
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -119,21 +119,21 @@ def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAF
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror})", remedy="check its permissions") from error
     if start.startswith(b"PK\x03\x04"):
-        raise DataError(f"{path} is a zip archive, which is not read", remedy="unpack it and pass the folder")
+        raise DataError(f"{path} is a zip archive, which is not supported", remedy="extract it and pass the folder")
     raise DataError(
         f"{path} is not a tar archive",
-        remedy="pass a .tar, .tar.gz, .tar.bz2 or .tar.xz of images, a folder of images, or CIFAR's own archive",
+        remedy="pass a .tar, .tar.gz, .tar.bz2 or .tar.xz of images, a folder of images, or CIFAR's official archive",
     )
 
 
-def _refuse_unsafe(path: Path, member: tarfile.TarInfo) -> None:
+def _reject_unsafe(path: Path, member: tarfile.TarInfo) -> None:
     parts = PurePosixPath(member.name).parts
     if member.name.startswith("/") or ".." in parts:
-        what = "a path that leads outside the archive"
+        kind = "a path that leads outside the archive"
     elif member.issym() or member.islnk():
-        what = "a link"
+        kind = "a link"
     elif not (member.isfile() or member.isdir()):
-        what = "a device or another special file"
+        kind = "a device or another special file"
     else:
         return
-    raise DataError(f"{path} is not safe to read: {member.name} is {what}", remedy="pack plain files only")
+    raise DataError(f"{path} is not safe to read: {member.name} is {kind}", remedy="pack plain files only")

@@ -1,8 +1,8 @@
-"""CIFAR's own archives: pickled batches, read without trusting them.
+"""CIFAR's official archives: pickled batches, read with a restricted unpickler.
 
-A pickle is a program. This one may only call what a batch needs: build a numpy array, name its type, and
-turn text into bytes. Everything else is refused before it runs. The caller has verified the checksum; this
-is the second lock on the door.
+Unpickling can run any function. This unpickler allows only those that a batch needs: to build a numpy array, to
+name its dtype, and to encode text as bytes. Any other function is rejected before it runs. The caller has already
+verified the checksum; this is a second safeguard.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy as np
 from numpy._core.multiarray import _reconstruct
 from numpy.typing import NDArray
 
+from cifar_cli.core.data.results import Provenance
 from cifar_cli.core.data.sources.archive import read_members
-from cifar_cli.core.data.sources.imported import ImportedImages
+from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.data.sources.mirrors import Archive
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import DataError
@@ -29,33 +30,43 @@ ROW_VALUES = 3 * SIDE_PIXELS * SIDE_PIXELS
 MAX_BATCH_BYTES = 512 << 20
 
 
-def import_archive(path: Path, archive: Archive, on_progress: OnProgress = silent) -> ImportedImages:
-    """Read an official archive whose checksum was verified. Raises DataError when it is not what it should be."""
+def import_archive(
+    path: Path, archive: Archive, *, source: str | None = None, on_progress: OnProgress = silent
+) -> SourceImages:
+    """Read an official archive whose checksum has been verified. Raises DataError when its content is not as expected.
+
+    source: its origin, for the provenance; by default the path.
+    """
     members = (
         (PurePosixPath(name).name, content)
         for name, content in read_members(path, max_member_bytes=MAX_BATCH_BYTES)
         if PurePosixPath(name).name in archive.batches and not name.endswith("/")
     )
-    return _assemble(path, archive, members, on_progress)
+    provenance = Provenance.now(source=source or str(path), checksum=f"md5:{archive.md5}")
+    return _assemble(path, archive, members, provenance, on_progress)
 
 
-def import_folder(folder: Path, archive: Archive, on_progress: OnProgress = silent) -> ImportedImages:
+def import_folder(
+    folder: Path, archive: Archive, *, source: str | None = None, on_progress: OnProgress = silent
+) -> SourceImages:
     """Read an extracted official archive; each file's MD5 is verified before it is unpickled.
 
-    Raises DataError when a file is missing or is not the official one.
+    source: its origin, for the provenance; by default the path.
+    Raises DataError when a file is missing or differs from the official one.
     """
-    return _assemble(folder, archive, _verified_files(folder, archive), on_progress)
+    provenance = Provenance.now(source=source or str(folder), checksum="")
+    return _assemble(folder, archive, _verified_files(folder, archive), provenance, on_progress)
 
 
 def load_pickle(content: bytes, origin: str) -> Any:
-    """Unpickle a CIFAR file. Raises DataError for a pickle that wants anything but plain values and arrays."""
+    """Unpickle a CIFAR file. Raises DataError for a pickle of anything but plain values and arrays."""
     try:
         return _CifarUnpickler(io.BytesIO(content), encoding="latin1").load()
     except DataError as error:
         raise DataError(f"{origin}: {error.what}", remedy=error.remedy) from error
     except Exception as error:  # damaged pickles raise nearly anything
         raise DataError(
-            f"{origin} can't be read as a CIFAR batch ({error})", remedy="fetch the archive again"
+            f"{origin} can't be read as a CIFAR batch ({error})", remedy="download the archive again"
         ) from error
 
 
@@ -64,14 +75,14 @@ class _CifarUnpickler(pickle.Unpickler):
         allowed = _ALLOWED.get((module, name))
         if allowed is None:
             raise DataError(
-                f"the pickle asks for {module}.{name}, which no CIFAR batch needs; it was not run",
-                remedy="don't use this file; fetch the official archive with `cifar download`",
+                f"the pickle calls {module}.{name}, which no CIFAR batch needs; it was not run",
+                remedy="don't use this file; get the official archive with `cifar download`",
             )
         return allowed
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 pickles bytes for Python 2. No other codec is a batch's business."""
+    """Python 3 pickles bytes for Python 2 as a call of this. A batch needs no other codec."""
     if encoding != "latin1":
         raise ValueError(f"codec {encoding!r}")
     return text.encode("latin1")
@@ -99,15 +110,15 @@ def _verified_files(folder: Path, archive: Archive) -> Iterator[tuple[str, bytes
         actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if actual != expected:
             raise DataError(
-                f"{file} is not the official one: its MD5 is {actual}, expected {expected}",
+                f"{file} differs from the official file: its MD5 is {actual}, expected {expected}",
                 remedy=f"extract {archive.filename} again, or pass the archive itself with --from",
             )
         yield name, content
 
 
 def _assemble(
-    path: Path, archive: Archive, files: Iterator[tuple[str, bytes]], on_progress: OnProgress
-) -> ImportedImages:
+    path: Path, archive: Archive, files: Iterator[tuple[str, bytes]], provenance: Provenance, on_progress: OnProgress
+) -> SourceImages:
     batches: dict[str, tuple[NDArray[np.uint8], list[int]]] = {}
     names: tuple[str, ...] = ()
     for name, content in files:
@@ -119,15 +130,16 @@ def _assemble(
         on_progress(Progress(task=f"read {path.name}", done=len(batches), total=len(archive.batches) - 1, unit="files"))
     missing = [name for name in archive.batches if name not in batches and not (name in archive.meta and names)]
     if missing:
-        raise DataError(f"{path} lacks {archive.folder}/{missing[0]}", remedy="fetch it again with `cifar download`")
-    train_images, train_labels = _side([batches.pop(name) for name in archive.train])
-    test_images, test_labels = _side([batches.pop(name) for name in archive.test])
-    return ImportedImages(
+        raise DataError(f"{path} lacks {archive.folder}/{missing[0]}", remedy="get it again with `cifar download`")
+    train_images, train_labels = _joined([batches.pop(name) for name in archive.train])
+    test_images, test_labels = _joined([batches.pop(name) for name in archive.test])
+    return SourceImages(
         classes=names,
         train_images=train_images,
         train_labels=train_labels,
         test_images=test_images,
         test_labels=test_labels,
+        provenance=provenance,
     )
 
 
@@ -136,13 +148,13 @@ def _class_names(path: Path, archive: Archive, loaded: Any) -> tuple[str, ...]:
     if names != list(archive.classes):
         raise DataError(
             f"{path} does not name the {len(archive.classes)} classes of {archive.dataset}",
-            remedy="fetch the official archive with `cifar download`",
+            remedy="get the official archive with `cifar download`",
         )
     return archive.classes
 
 
 def _batch(origin: str, archive: Archive, loaded: Any) -> tuple[NDArray[np.uint8], list[int]]:
-    """Check a batch's types, shapes and values: rows uint8 [N, 3072], and N labels."""
+    """The batch's rows, uint8 [N, 3072], and its N labels, after a check of types, shapes and values."""
     rows = loaded.get("data") if isinstance(loaded, dict) else None
     labels = loaded.get(archive.labels_key) if isinstance(loaded, dict) else None
     if (
@@ -154,12 +166,12 @@ def _batch(origin: str, archive: Archive, loaded: Any) -> tuple[NDArray[np.uint8
         or len(labels) != len(rows)
         or not all(type(label) is int and 0 <= label < len(archive.classes) for label in labels)
     ):
-        raise DataError(f"{origin} is not a CIFAR batch", remedy="fetch the official archive with `cifar download`")
+        raise DataError(f"{origin} is not a CIFAR batch", remedy="get the official archive with `cifar download`")
     return rows, labels
 
 
-def _side(batches: list[tuple[NDArray[np.uint8], list[int]]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Join batches: images uint8 [N, 32, 32, 3] from rows of whole colour planes, labels int64 [N]."""
+def _joined(batches: list[tuple[NDArray[np.uint8], list[int]]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Join batches: images uint8 [N, 32, 32, 3] from rows of red, green and blue planes; labels int64 [N]."""
     labels = np.array([label for _, own in batches for label in own], dtype=np.int64)
     images = np.empty((len(labels), SIDE_PIXELS, SIDE_PIXELS, 3), dtype=np.uint8)
     start = 0

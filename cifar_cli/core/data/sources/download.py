@@ -1,4 +1,4 @@
-"""Fetch an archive: the official one that its checksum decides on, or one of images that only its URL is known of."""
+"""Download an archive: an official one, verified by its checksum, or an archive of images from a URL."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from cifar_cli.core.data.sources.archive import checksum_of
-from cifar_cli.core.data.sources.http_stream import Mirror, Transport, Wanted
+from cifar_cli.core.data.sources.http_stream import Mirror, RemoteFile, Transport
 from cifar_cli.core.data.sources.mirrors import Archive
 from cifar_cli.core.data.sources.transfer import Fetched, Transfer, part_of, require_space
 from cifar_cli.core.progress import OnProgress, silent
 
-STORE_PER_ARCHIVE = 1.1  # bytes of store that one byte of a CIFAR archive becomes
+STORE_PER_ARCHIVE = 1.1  # size of the store relative to the archive
 
 
 def fetch_archive(
@@ -24,11 +24,11 @@ def fetch_archive(
     transport: Transport | None = None,
     on_progress: OnProgress = silent,
 ) -> Fetched:
-    """Fetch an official archive into a folder, unless the verified one lies there.
+    """Download an official archive into a folder, unless a verified copy is there.
 
-    extra_mirrors: URLs tried beside the known ones.
-    Raises DataError naming what each mirror did wrong, ResourceError when there is no space, Interrupted on
-    Ctrl-C (what has come stays for the next call).
+    extra_mirrors: URLs to try in addition to the known ones.
+    Raises DataError with the failure of each mirror, ResourceError when there is no space, Interrupted on
+    Ctrl-C (received bytes are kept for the next call).
     """
     target = folder / archive.filename
     checksum = f"md5:{archive.md5}"
@@ -48,7 +48,7 @@ def fetch_archive(
         name=archive.dataset,
         target=target,
         mirrors=[Mirror(url=url) for url in dict.fromkeys((*extra_mirrors, *archive.mirrors))],
-        wanted=Wanted(size_bytes=archive.size_bytes, byte_identical=True),
+        remote=RemoteFile(size_bytes=archive.size_bytes, byte_identical=True),
         checksum=checksum,
         transport=transport or Transport(),
         on_progress=on_progress,
@@ -64,11 +64,11 @@ def fetch_images_archive(
     transport: Transport | None = None,
     on_progress: OnProgress = silent,
 ) -> Fetched:
-    """Fetch an archive of images, about which only its URL is known, to DATASET-FILENAME in a folder.
+    """Download an archive of images, known by its URL only, to DATASET-FILENAME in a folder.
 
-    Without a checksum bytes of two servers are never mixed, and a part is continued only when the server
-    says that the file is still the same. name: of the dataset.
-    Raises as `fetch_archive`.
+    There is no checksum, so bytes of two servers are never mixed, and a partial file is continued only if the
+    server confirms that the file is unchanged. name: of the dataset.
+    Raises the same errors as `fetch_archive`.
     """
     last = unquote(urlsplit(urls[0]).path.rsplit("/", 1)[-1])
     target = folder / f"{name}-{re.sub(r'[^A-Za-z0-9_.-]', '_', last)}"
@@ -76,7 +76,7 @@ def fetch_images_archive(
         name=name,
         target=target,
         mirrors=[Mirror(url=url) for url in dict.fromkeys(urls)],
-        wanted=Wanted(size_bytes=None, byte_identical=False),
+        remote=RemoteFile(size_bytes=None, byte_identical=False),
         checksum=None,
         transport=transport or Transport(),
         on_progress=on_progress,

@@ -1,8 +1,8 @@
 """Images in a folder or a tar archive, laid out as train/CLASS/IMAGE and test/CLASS/IMAGE.
 
-The source is gone through twice: once for names and sizes, so that everything about the layout is known
-before the first pixel, and once to decode straight into arrays of the final size. Small sources are kept in
-memory between the two, large ones are read again.
+There are two passes. The first collects names and sizes, so that a wrong layout is reported before any decoding.
+The second decodes into arrays of the final size. Small sources are kept in memory between the passes; large ones
+are read again.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from cifar_cli.core.data.sources.archive import read_members
-from cifar_cli.core.data.sources.imported import ImportedImages
-from cifar_cli.core.data.sources.layout import SIDES, Layout, is_image, lay_out
+from cifar_cli.core.data.config import SPLITS
+from cifar_cli.core.data.results import Provenance
+from cifar_cli.core.data.sources.archive import checksum_of, read_members
+from cifar_cli.core.data.sources.images import SourceImages
+from cifar_cli.core.data.sources.layout import Layout, is_image, lay_out
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import DataError, ResourceError
 
 FORMATS = ("JPEG", "PNG")
 MAX_FILE_BYTES = 256 << 20
-MAX_PIXELS = 100_000_000  # of one image; a larger one is a mistake or an attack
-KEPT_BYTES = 64 << 20  # of encoded images, held between the two readings
+MAX_PIXELS = 100_000_000  # of one image, against decompression bombs
+MAX_KEPT_BYTES = 64 << 20  # of encoded images, kept in memory between the two passes
 REPORT_EVERY = 500  # images
 WHITE = (255, 255, 255, 255)
 
@@ -35,67 +37,73 @@ WHITE = (255, 255, 255, 255)
 def import_images(
     path: Path,
     *,
+    source: str | None = None,
     img_size: int | None = None,
     skip_bad: bool = False,
     expected_classes: tuple[str, ...] | None = None,
+    max_kept_bytes: int = MAX_KEPT_BYTES,
     on_progress: OnProgress = silent,
-) -> ImportedImages:
-    """Decode every image under a folder or in a tar archive.
+) -> SourceImages:
+    """Decode every image in a folder or a tar archive.
 
-    img_size: side of the square result, pixels; None takes the size that most images have (its shorter side).
-    Images of another size are scaled to cover the square and cropped at the centre; greyscale, palette,
-    CMYK and 16-bit images become 8-bit RGB, transparency becomes white.
-    skip_bad: leave unreadable images out and count them. expected_classes: see `lay_out`.
-    Raises DataError for a source that can't be read, is laid out otherwise, or holds an unreadable image;
+    source: its origin, for the provenance; by default the path.
+    img_size: side of the square result in pixels; None takes the most common size (its shorter side).
+    Images of another size are scaled to cover the square and cropped at the centre. Greyscale, palette,
+    CMYK and 16-bit images are converted to 8-bit RGB; transparent pixels become white.
+    skip_bad: leave out unreadable images and count them. expected_classes: see `lay_out`.
+    max_kept_bytes: sources with more bytes of encoded images are read twice instead of kept in memory.
+    Raises DataError for a source that can't be read, has another layout, or contains an unreadable image;
     ResourceError when the pixels don't fit into memory.
     """
-    looked = _look_through(path, on_progress)
-    layout = lay_out(str(path), looked.names, expected_classes=expected_classes)
-    side_pixels = img_size or _usual_side(path, looked.sizes)
+    scanned = _scan(path, max_kept_bytes, on_progress)
+    layout = lay_out(str(path), scanned.names, expected_classes=expected_classes)
+    size = img_size or _most_common_size(path, scanned.sizes)
     try:
-        images = {
-            side: np.zeros((len(layout.labels[side]), side_pixels, side_pixels, 3), dtype=np.uint8) for side in SIDES
-        }
+        images = {split: np.zeros((len(layout.labels[split]), size, size, 3), dtype=np.uint8) for split in SPLITS}
     except MemoryError as error:
         raise ResourceError(
-            f"{len(layout.places):,} images of {side_pixels}×{side_pixels} pixels don't fit into memory",
+            f"{len(layout.places):,} images of {size}×{size} pixels don't fit into memory",
             remedy="pass a smaller --img-size",
         ) from error
-    entries = _entries(path) if looked.kept is None else iter(looked.kept)
+    entries = _entries(path) if scanned.kept is None else iter(scanned.kept)
     resized, bad = _decode_all(path, entries, layout, images, skip_bad=skip_bad, on_progress=on_progress)
-    labels = {side: np.array(layout.labels[side], dtype=np.int64) for side in SIDES}
-    for side, indices in bad.items():
-        images[side] = np.delete(images[side], indices, axis=0)
-        labels[side] = np.delete(labels[side], indices)
-        _require_every_class(path, side, labels[side], layout.classes)
-    return ImportedImages(
+    labels = {split: np.array(layout.labels[split], dtype=np.int64) for split in SPLITS}
+    for split, indices in bad.items():
+        images[split] = np.delete(images[split], indices, axis=0)
+        labels[split] = np.delete(labels[split], indices)
+        _require_every_class(path, split, labels[split], layout.classes)
+    return SourceImages(
         classes=layout.classes,
         train_images=images["train"],
         train_labels=labels["train"],
         test_images=images["test"],
         test_labels=labels["test"],
-        resized_images=resized,
-        skipped_images=sum(map(len, bad.values())),
+        provenance=Provenance.now(
+            source=source or str(path),
+            checksum="" if path.is_dir() else checksum_of(path, "sha256", on_progress),
+            resized_images=resized,
+            skipped_images=sum(map(len, bad.values())),
+        ),
     )
 
 
-def decode(content: bytes, side_pixels: int) -> tuple[NDArray[np.uint8], bool]:
-    """Decode a JPEG or PNG: uint8 [side, side, 3], and whether its size had to be changed.
+def decode(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], bool]:
+    """Decode a JPEG or PNG to uint8 [size, size, 3]; also returns whether it had another size.
 
-    Raises ValueError, with the reason, for anything that is not a whole image.
+    Raises ValueError, with the reason, for anything but a complete image of at most `max_pixels`.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise ValueError(f"{opened.width}×{opened.height} pixels are more than {MAX_PIXELS:,}")
+            if opened.width * opened.height > max_pixels:
+                raise ValueError(f"{opened.width}×{opened.height} pixels are more than {max_pixels:,}")
             image = _to_rgb(ImageOps.exif_transpose(opened) if "exif" in opened.info else opened)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         reason = "not a JPEG or PNG" if isinstance(error, UnidentifiedImageError) else str(error)
         raise ValueError(reason) from error
-    other_size = image.size != (side_pixels, side_pixels)
-    if other_size:
-        image = ImageOps.fit(image, (side_pixels, side_pixels), method=Image.Resampling.BICUBIC)
-    return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(side_pixels, side_pixels, 3), other_size
+    resized = image.size != (size, size)
+    if resized:
+        image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
+    return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(size, size, 3), resized
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -111,7 +119,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _entries(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every image; folders as names that end in `/`, without content."""
+    """Name and content of every file; the name of a folder ends in `/` and its content is empty."""
     if path.is_dir():
         yield from _folder_entries(path)
     else:
@@ -136,43 +144,45 @@ def _folder_entries(top: Path) -> Iterator[tuple[str, bytes]]:
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
-class _Looked:
-    """What the first reading found. sizes: how many images have which (width, height). kept: the images."""
+class _Scan:
+    """The result of the first pass."""
 
     names: list[str]
     sizes: Counter[tuple[int, int]]
+    """Number of images by (width, height)."""
     kept: list[tuple[str, bytes]] | None
+    """Names and contents of all images; None if they are too large to keep."""
 
 
-def _look_through(path: Path, on_progress: OnProgress) -> _Looked:
-    looked = _Looked(names=[], sizes=Counter(), kept=[])
+def _scan(path: Path, max_kept_bytes: int, on_progress: OnProgress) -> _Scan:
+    scanned = _Scan(names=[], sizes=Counter(), kept=[])
     seen: set[str] = set()
     kept_bytes = 0
-    task = f"look through {path.name}"
+    task = f"scan {path.name}"
     for name, content in _entries(path):
-        looked.names.append(name)
+        scanned.names.append(name)
         if not is_image(name):
             continue
         if name in seen:
-            raise DataError(f"{path} holds {name} twice", remedy="pack each image once")
+            raise DataError(f"{path} contains {name} twice", remedy="pack each image once")
         seen.add(name)
         if size := _size_of(content):
-            looked.sizes[size] += 1
+            scanned.sizes[size] += 1
         kept_bytes += len(content)
-        if kept_bytes > KEPT_BYTES:
-            looked.kept = None
-        elif looked.kept is not None:
-            looked.kept.append((name, content))
+        if kept_bytes > max_kept_bytes:
+            scanned.kept = None
+        elif scanned.kept is not None:
+            scanned.kept.append((name, content))
         if len(seen) % REPORT_EVERY == 0:
             on_progress(Progress(task=task, done=len(seen), unit="images"))
     on_progress(Progress(task=task, done=len(seen), total=len(seen), unit="images"))
-    return looked
+    return scanned
 
 
 def _size_of(content: bytes) -> tuple[int, int] | None:
-    """Width and height from the header; None when it doesn't tell (decoding will say why).
+    """Width and height from the header; None if it has none (decoding then reports the reason).
 
-    Pillow can tell too, but takes ten times as long for it. PNG: IHDR comes first (W3C PNG, section 11.2.1).
+    This takes a tenth of the time that Pillow needs. PNG: IHDR comes first (W3C PNG, section 11.2.1).
     JPEG: segments are skipped up to the frame header (ITU-T T.81, annex B).
     """
     if content.startswith(b"\x89PNG"):
@@ -186,11 +196,11 @@ def _size_of(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _usual_side(path: Path, sizes: Counter[tuple[int, int]]) -> int:
+def _most_common_size(path: Path, sizes: Counter[tuple[int, int]]) -> int:
     if not sizes:
         raise DataError(f"no image in {path} can be read", remedy="convert the images to PNG or JPEG")
     most = max(sizes.values())
-    return max(1, min(min(size) for size, count in sizes.items() if count == most))
+    return max(1, min(min(size) for size, count in sizes.items() if count == most))  # the smallest of equally common
 
 
 def _decode_all(
@@ -202,16 +212,16 @@ def _decode_all(
     skip_bad: bool,
     on_progress: OnProgress,
 ) -> tuple[int, dict[str, list[int]]]:
-    """Fill `images`; return how many were resized, and the indices of the unreadable ones by side."""
-    side_pixels = images["train"].shape[1]
+    """Fill `images`; return how many were resized, and the indices of the unreadable ones by split."""
+    size = images["train"].shape[1]
     resized, done, total = 0, 0, len(layout.places)
-    bad: dict[str, list[int]] = {side: [] for side in SIDES}
+    bad: dict[str, list[int]] = {split: [] for split in SPLITS}
     for name, content in entries:
         if name not in layout.places:
             continue
-        side, index = layout.places[name]
+        split, index = layout.places[name]
         try:
-            images[side][index], other_size = decode(content, side_pixels)
+            images[split][index], other_size = decode(content, size)
             resized += other_size
         except ValueError as error:
             if not skip_bad:
@@ -219,22 +229,22 @@ def _decode_all(
                     f"{_full_name(path, name)} is not a readable image ({error})",
                     remedy="replace it, or pass --skip-bad to leave unreadable images out",
                 ) from error
-            bad[side].append(index)
+            bad[split].append(index)
         done += 1
         if done % REPORT_EVERY == 0 or done == total:
             on_progress(Progress(task=f"decode {path.name}", done=done, total=total, unit="images"))
     if done != total:
-        raise DataError(f"{path} changed while it was read", remedy="import it again")
-    return resized, {side: indices for side, indices in bad.items() if indices}
+        raise DataError(f"{path} changed during the import", remedy="import it again")
+    return resized, {split: indices for split, indices in bad.items() if indices}
 
 
 def _full_name(path: Path, name: str) -> str:
     return str(path / name) if path.is_dir() else f"{path}: {name}"
 
 
-def _require_every_class(path: Path, side: str, labels: NDArray[np.int64], classes: tuple[str, ...]) -> None:
+def _require_every_class(path: Path, split: str, labels: NDArray[np.int64], classes: tuple[str, ...]) -> None:
     for index in np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0):
         raise DataError(
-            f"{path}: no image of {side}/{classes[index]} can be read",
+            f"{path}: no image of {split}/{classes[index]} can be read",
             remedy="replace them, or remove the class from train/ and test/",
         )

@@ -1,4 +1,4 @@
-"""Which image belongs to which side and class: the names under a folder or in an archive, judged as a whole."""
+"""Derives split and class of every image from the paths in a folder or an archive."""
 
 from __future__ import annotations
 
@@ -6,54 +6,53 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from cifar_cli.core.data.config import SPLITS
 from cifar_cli.errors import DataError
 
-SIDES = ("train", "test")
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LAYOUT_REMEDY = "lay the images out as train/CLASS/*.png and test/CLASS/*.png (.jpg and .jpeg too)"
-MOST_NAMES = 5  # listed in a message
+MAX_LISTED = 5  # names in a message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """Where every image goes, in an order that depends on the names alone.
-
-    places: name → (side, index within that side). labels: for each side, the class index of each image.
-    """
+    """Split, class and index of every image; the order depends on the names alone."""
 
     classes: tuple[str, ...]
     places: dict[str, tuple[str, int]]
+    """Image name → (split, index within the split)."""
     labels: dict[str, list[int]]
+    """For each split, the class index of each image."""
 
 
 def is_image(name: str) -> bool:
-    """Whether a path names an image. Hidden files (.DS_Store, ._photo.jpg) are not ours to read."""
+    """Whether a path has the suffix of an image. Hidden files (.DS_Store, ._photo.jpg) are skipped."""
     return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith(".")
 
 
 def lay_out(origin: str, names: Iterable[str], *, expected_classes: tuple[str, ...] | None = None) -> Layout:
-    """Sort names into sides and classes.
+    """Assign images to splits and classes.
 
-    origin: the folder or archive, for messages. names: paths with `/`; a folder's ends in `/`. All may lie
-    under one common parent folder. expected_classes: the only classes admitted, in this order; by default
-    the classes are those found, sorted.
-    Raises DataError naming the first thing that is not laid out as train/CLASS/IMAGE, test/CLASS/IMAGE.
+    origin: the folder or archive, for messages. names: paths with `/`; those of folders end in `/`. All may lie
+    under common parent folders. expected_classes: the classes that must be there, in the order of their labels;
+    by default the classes found, sorted.
+    Raises DataError for the first path that is not train/CLASS/IMAGE or test/CLASS/IMAGE.
     """
     names = list(names)
     images = [name for name in names if is_image(name)]
     if not images:
         raise DataError(f"{origin} holds no images ({', '.join(SUFFIXES)})", remedy=LAYOUT_REMEDY)
     for name in images:
-        if not name.isprintable():  # also what is left of names that are not UTF-8
+        if not name.isprintable():  # also names that are not valid UTF-8
             raise DataError(f"{origin} holds a name with unprintable characters, {name!a}", remedy="rename it")
     top = _common_parent(images)
     parts = {name: PurePosixPath(name).parts[top:] for name in images}
-    _require_sides(origin, list(parts.values()))
+    _require_splits(origin, list(parts.values()))
     for name, part in parts.items():
-        if len(part) != 3 or part[0] not in SIDES:
-            raise DataError(f"{origin}: {name} lies in no train/CLASS or test/CLASS folder", remedy=LAYOUT_REMEDY)
-    found = {side: {part[1] for part in parts.values() if part[0] == side} for side in SIDES}
-    _refuse_empty_classes(origin, (PurePosixPath(name).parts[top:] for name in names if name.endswith("/")), found)
+        if len(part) != 3 or part[0] not in SPLITS:
+            raise DataError(f"{origin}: {name} is not in a train/CLASS or test/CLASS folder", remedy=LAYOUT_REMEDY)
+    found = {split: {part[1] for part in parts.values() if part[0] == split} for split in SPLITS}
+    _reject_empty_classes(origin, (PurePosixPath(name).parts[top:] for name in names if name.endswith("/")), found)
     _require_same_classes(origin, found)
     classes = tuple(sorted(found["train"]))
     if expected_classes is not None:
@@ -65,27 +64,27 @@ def lay_out(origin: str, names: Iterable[str], *, expected_classes: tuple[str, .
 def _place(parts: dict[str, tuple[str, ...]], classes: tuple[str, ...]) -> Layout:
     index_of = {name: index for index, name in enumerate(classes)}
     places: dict[str, tuple[str, int]] = {}
-    labels: dict[str, list[int]] = {side: [] for side in SIDES}
+    labels: dict[str, list[int]] = {split: [] for split in SPLITS}
     for name in sorted(parts, key=lambda name: (index_of[parts[name][1]], parts[name])):
-        side, class_name, _ = parts[name]
-        places[name] = (side, len(labels[side]))
-        labels[side].append(index_of[class_name])
+        split, class_name, _ = parts[name]
+        places[name] = (split, len(labels[split]))
+        labels[split].append(index_of[class_name])
     return Layout(classes=classes, places=places, labels=labels)
 
 
 def _common_parent(images: list[str]) -> int:
-    """How many leading folders are only wrapped around: all images share them, before any train/ or test/."""
+    """The number of leading folders that all images share, before any train/ or test/."""
     parts = [PurePosixPath(name).parts for name in images]
-    first, last = min(parts), max(parts)  # in this order, what the first and the last share all share
+    first, last = min(parts), max(parts)  # a prefix shared by the first and the last in sorted order is shared by all
     depth = 0
-    while depth < min(map(len, parts)) - 2 and first[depth] == last[depth] and first[depth] not in SIDES:
+    while depth < min(map(len, parts)) - 2 and first[depth] == last[depth] and first[depth] not in SPLITS:
         depth += 1
     return depth
 
 
-def _require_sides(origin: str, parts: list[tuple[str, ...]]) -> None:
+def _require_splits(origin: str, parts: list[tuple[str, ...]]) -> None:
     tops = {part[0] for part in parts if len(part) > 1}
-    present = [side for side in SIDES if side in tops]
+    present = [split for split in SPLITS if split in tops]
     if len(present) == 2:
         return
     if not present:
@@ -95,16 +94,16 @@ def _require_sides(origin: str, parts: list[tuple[str, ...]]) -> None:
                 remedy="move them into train/ and put some images of each class into test/CLASS",
             )
         raise DataError(f"{origin} has neither a train/ nor a test/ folder of images", remedy=LAYOUT_REMEDY)
-    missing = SIDES[1 - SIDES.index(present[0])]
+    missing = SPLITS[1 - SPLITS.index(present[0])]
     raise DataError(
         f"{origin} has no {missing}/ folder with images, only {present[0]}/",
-        remedy=f"put some images of each class into {missing}/CLASS; test images must never be trained on",
+        remedy=f"put some images of each class into {missing}/CLASS; no image may be in both",
     )
 
 
-def _refuse_empty_classes(origin: str, folders: Iterable[tuple[str, ...]], found: dict[str, set[str]]) -> None:
+def _reject_empty_classes(origin: str, folders: Iterable[tuple[str, ...]], found: dict[str, set[str]]) -> None:
     for part in folders:
-        if len(part) == 2 and part[0] in SIDES and part[1] not in found[part[0]] and not part[1].startswith("."):
+        if len(part) == 2 and part[0] in SPLITS and part[1] not in found[part[0]] and not part[1].startswith("."):
             raise DataError(
                 f"{origin}: the class folder {part[0]}/{part[1]} holds no images",
                 remedy="put images into it, or remove the class from train/ and test/",
@@ -112,10 +111,10 @@ def _refuse_empty_classes(origin: str, folders: Iterable[tuple[str, ...]], found
 
 
 def _require_same_classes(origin: str, found: dict[str, set[str]]) -> None:
-    for side, other in (SIDES, SIDES[::-1]):
-        if only := found[side] - found[other]:
+    for split, other in (SPLITS, SPLITS[::-1]):
+        if only := found[split] - found[other]:
             raise DataError(
-                f"{origin}: {_listed(only)} {'is' if len(only) == 1 else 'are'} in {side}/ but not in {other}/",
+                f"{origin}: {_listed(only)} {'is' if len(only) == 1 else 'are'} in {split}/ but not in {other}/",
                 remedy="give train/ and test/ the same class folders",
             )
 
@@ -133,5 +132,5 @@ def _require_expected(origin: str, classes: tuple[str, ...], expected: tuple[str
 
 def _listed(names: Iterable[str]) -> str:
     ordered = sorted(names)
-    more = f" and {len(ordered) - MOST_NAMES} more" if len(ordered) > MOST_NAMES else ""
-    return ", ".join(ordered[:MOST_NAMES]) + more
+    more = f" and {len(ordered) - MAX_LISTED} more" if len(ordered) > MAX_LISTED else ""
+    return ", ".join(ordered[:MAX_LISTED]) + more

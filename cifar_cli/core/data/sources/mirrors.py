@@ -1,6 +1,6 @@
-"""The official archives, as data: what they are, what they must hash to, and where copies lie.
+"""The official archives: checksums, contents and mirrors.
 
-A mirror need not be trusted: the checksum decides. Adding one is adding a line here, or `--from URL`.
+A mirror need not be trusted, because the checksum is verified. To add one, add a line here or pass `--from URL`.
 """
 
 from __future__ import annotations
@@ -12,25 +12,31 @@ from cifar_cli.core.data.config import CIFAR10_CLASSES, CIFAR100_CLASSES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Archive:
-    """One official archive.
-
-    filename: of the archive, and on every mirror. folder: the one folder inside it. size_bytes, md5: of the
-    archive. train, test, meta: the pickles in the folder, name → MD5. labels_key, names_key: where a batch
-    keeps its labels and the meta file its class names. classes: what those names must be, in this order.
-    """
+    """One official archive."""
 
     dataset: str
     filename: str
+    """Name of the archive, here and on every mirror."""
     folder: str
+    """The only folder inside it."""
     size_bytes: int
+    """Size of the archive."""
     md5: str
+    """MD5 of the archive."""
     mirrors: tuple[str, ...]
+    """URLs of copies."""
     train: dict[str, str]
+    """Pickles with training images: name → MD5."""
     test: dict[str, str]
+    """Pickles with test images: name → MD5."""
     meta: dict[str, str]
+    """The pickle with the class names: name → MD5."""
     labels_key: str
+    """Key of the labels in a batch."""
     names_key: str
+    """Key of the class names in the meta file."""
     classes: tuple[str, ...]
+    """The expected class names, in the order of the labels."""
 
     @property
     def batches(self) -> dict[str, str]:
@@ -38,7 +44,7 @@ class Archive:
         return {**self.train, **self.test, **self.meta}
 
 
-# Source of the figures: https://www.cs.toronto.edu/~kriz/cifar.html and, for the single files, torchvision.
+# Source of the values: https://www.cs.toronto.edu/~kriz/cifar.html and, for the single files, torchvision.
 ARCHIVES: dict[str, Archive] = {
     archive.dataset: archive
     for archive in (

@@ -1,4 +1,4 @@
-"""Several mirrors started side by side; the one that has sent most goes on, the others are dropped."""
+"""Start several mirrors at the same time, keep the one that has sent most, and drop the others."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, Sequence
 
 import httpx
 
-from cifar_cli.core.data.sources.http_stream import Mirror, MirrorFault, Transport, Wanted, stream
+from cifar_cli.core.data.sources.http_stream import Mirror, MirrorFault, RemoteFile, Transport, stream
 
 
 class Racer:
-    """A mirror that is being read into a bounded buffer; when the buffer is full the mirror has to wait."""
+    """Reads one mirror into a bounded buffer; when the buffer is full, reading pauses."""
 
     def __init__(
         self, mirror: Mirror, chunks: AsyncGenerator[bytes], *, buffer_bytes: int, news: asyncio.Event
@@ -30,7 +30,7 @@ class Racer:
         self._task = asyncio.create_task(self._pump(chunks))
 
     async def take(self, timeout_seconds: float) -> bytes | None:
-        """The next bytes; b"" when none came in time; None after the last, when `finished` or `fault` is set."""
+        """The next bytes; b"" after a timeout; None after the last bytes, when `finished` or `fault` is set."""
         if not self._buffer and not self.finished and self.fault is None:
             self._news.clear()
             with contextlib.suppress(TimeoutError):
@@ -60,21 +60,21 @@ class Racer:
             self.finished = True
         except MirrorFault as fault:
             self.fault = fault
-        except Exception as error:  # whatever it is, it must not leave the reader waiting for ever
+        except Exception as error:  # any failure must wake the reader
             self.fault = MirrorFault(f"failed ({type(error).__name__}: {error})", final=True)
         self._news.set()
 
 
 async def race(
-    http: httpx.AsyncClient, mirrors: Sequence[Mirror], wanted: Wanted, offset: int, transport: Transport
+    http: httpx.AsyncClient, mirrors: Sequence[Mirror], remote: RemoteFile, offset: int, transport: Transport
 ) -> Racer | None:
-    """Read all mirrors from `offset` for a short while and return the one that sent most, still running.
+    """Read all mirrors from `offset` for a short time and return the one that sent most, still running.
 
-    None when every one failed. What went wrong is left on the mirrors.
+    Returns None when all failed. The reason of each failure is noted on its mirror.
     """
     news = asyncio.Event()
     racers = [
-        Racer(mirror, stream(http, mirror, wanted, offset, transport), buffer_bytes=transport.race_bytes, news=news)
+        Racer(mirror, stream(http, mirror, remote, offset, transport), buffer_bytes=transport.race_bytes, news=news)
         for mirror in mirrors
     ]
     leader: Racer | None = None
@@ -89,7 +89,7 @@ async def race(
 
 
 async def _leader(racers: Sequence[Racer], news: asyncio.Event, transport: Transport) -> Racer | None:
-    """Wait for one that has sent race_bytes or all, or for the end of the race with any bytes at all."""
+    """Wait until one has sent race_bytes or the complete file; after race_seconds, until one has sent anything."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + (transport.race_seconds if len(racers) > 1 else 0.0)
     while running := [racer for racer in racers if racer.fault is None or racer.received_bytes]:

@@ -1,7 +1,7 @@
-"""`shapes`: ten classes of 32x32 images drawn by formula, for trying things out without any download.
+"""`shapes`: ten classes of synthetic 32x32 images, drawn by formula, for use without a download.
 
-The class is the shape alone. Its size, turn, place, colours and texture, the background and the noise are
-drawn by chance for every image. An image is a function of (seed, part, index), however many are asked for.
+The shape alone decides the class. Size, rotation, position, colours, texture, background and noise are random.
+An image is a function of (seed, split, index) and does not depend on how many images are drawn.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from cifar_cli.core.data.store import Part
+from cifar_cli.core.data.results import Provenance
+from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import ConfigError
 
 IMG_SIZE = 32
 TRAIN_IMAGES, TEST_IMAGES = 50_000, 10_000
 SHAPES_SEED = 42
-CHUNK = 500  # images drawn together, from one random stream; changing it changes every image
-EDGE_PIXELS = 0.8  # over which a shape's edge fades
+CHUNK = 500  # images drawn from one random stream; changing it changes every image
+EDGE_PIXELS = 0.8  # width of a shape's antialiased edge
 
 Floats = NDArray[np.float32]
-Outline = Callable[[Floats, Floats], Any]  # an array; numpy types the result of abs() loosely
+Outline = Callable[[Floats, Floats], Any]  # returns an array; numpy's type of abs() is imprecise
 
 
 def _distance(u: Floats, v: Floats) -> Floats:
@@ -45,7 +45,7 @@ def _triangle(u: Floats, v: Floats) -> Any:
 
 
 def _star(u: Floats, v: Floats) -> Any:
-    """Five tips at distance 1: the straight edge from a tip to the notch beside it, folded ten times."""
+    """Five tips at distance 1. Symmetry reduces it to one straight edge, from a tip to the next notch."""
     fifth, notch = 2 * np.pi / 5, 0.42
     angle = abs((np.arctan2(v, u) + fifth / 2) % fifth - fifth / 2)
     notch_x, notch_y = notch * np.cos(fifth / 2), notch * np.sin(fifth / 2)
@@ -84,7 +84,7 @@ def _hourglass(u: Floats, v: Floats) -> Any:
     return np.maximum((abs(u) - abs(v) * np.float32(0.9)) * np.float32(0.74), abs(v) - np.float32(0.8))
 
 
-# Each gives the signed distance, roughly, to the shape's edge: negative inside, in units of its radius.
+# Each returns the approximate signed distance to the shape's edge: negative inside, in units of its radius.
 OUTLINES: dict[str, Outline] = {
     "circle": _circle,
     "square": _square,
@@ -106,44 +106,46 @@ def draw_shapes(
     test_images: int = TEST_IMAGES,
     seed: int = SHAPES_SEED,
     on_progress: OnProgress = silent,
-) -> tuple[Part, Part]:
+) -> SourceImages:
     """Draw the training and the test images; image i is of class i modulo 10.
 
-    Raises ConfigError when either is asked for fewer than 1 image, or the seed is negative.
+    Raises ConfigError when either number of images is less than 1, or the seed is negative.
     """
     for count, what in ((train_images, "training"), (test_images, "test")):
         if count < 1:
             raise ConfigError(f"{count} {what} images can't be drawn", remedy="ask for 1 or more")
     if seed < 0:
         raise ConfigError(f"seed {seed} is negative", remedy="pass 0 or more")
-    jobs = [(part, chunk) for part, n in enumerate((train_images, test_images)) for chunk in range(-(-n // CHUNK))]
+    jobs = [(split, chunk) for split, n in enumerate((train_images, test_images)) for chunk in range(-(-n // CHUNK))]
     images: tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]] = ([], [])
-    with ThreadPoolExecutor(max_workers=2) as pool:  # numpy's loops let other threads run
-        for done, ((part, _), drawn) in enumerate(
+    with ThreadPoolExecutor(max_workers=2) as pool:  # numpy releases the GIL in its loops
+        for done, ((split, _), drawn) in enumerate(
             zip(jobs, pool.map(lambda job: _chunk(seed, *job), jobs), strict=True)
         ):
-            images[part].append(drawn)
+            images[split].append(drawn)
             on_progress(
                 Progress(task="drawing shapes", done=(done + 1) * CHUNK, total=len(jobs) * CHUNK, unit="images")
             )
-    return _part(images[0], train_images), _part(images[1], test_images)
+    return SourceImages(
+        classes=SHAPE_CLASSES,
+        train_images=np.concatenate(images[0])[:train_images],
+        train_labels=np.arange(train_images) % len(SHAPE_CLASSES),
+        test_images=np.concatenate(images[1])[:test_images],
+        test_labels=np.arange(test_images) % len(SHAPE_CLASSES),
+        provenance=Provenance.now(source="drawn by cifar", checksum="", synthetic=True),
+    )
 
 
-def _part(chunks: list[NDArray[np.uint8]], count: int) -> Part:
-    images_NHWC = torch.from_numpy(np.concatenate(chunks)[:count])
-    return Part(images_NHWC=images_NHWC, labels_N=torch.arange(count) % len(SHAPE_CLASSES))
-
-
-def _chunk(seed: int, part: int, chunk: int) -> NDArray[np.uint8]:
-    """Draw images chunk * CHUNK onwards of a part: uint8 [CHUNK, H, W, 3]."""
-    random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, part, chunk])))
+def _chunk(seed: int, split: int, chunk: int) -> NDArray[np.uint8]:
+    """Draw images chunk * CHUNK onwards of a split (0 train, 1 test): uint8 [CHUNK, H, W, 3]."""
+    random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, split, chunk])))
 
     def uniform(low: float, high: float, *shape: int) -> Floats:
         return (low + (high - low) * random.random((CHUNK, *(shape or (1, 1))), dtype=np.float32)).astype(np.float32)
 
     rows, columns = np.mgrid[0:IMG_SIZE, 0:IMG_SIZE].astype(np.float32) - np.float32((IMG_SIZE - 1) / 2)
     radius, turn = uniform(8.5, 13.5), uniform(-0.35, 0.35)
-    reach = (IMG_SIZE / 2) - radius  # how far the centre may lie from the image's
+    reach = (IMG_SIZE / 2) - radius  # largest distance of the shape's centre from the image's centre
     x = columns - uniform(-1, 1) * reach
     y = rows - uniform(-1, 1) * reach
     cos, sin = np.cos(turn) / radius, np.sin(turn) / radius
@@ -169,7 +171,7 @@ def _chunk(seed: int, part: int, chunk: int) -> NDArray[np.uint8]:
 
 
 def _colours(uniform: Callable[..., Floats]) -> tuple[Floats, Floats]:
-    """A background colour and a shape colour that differs from it by a drawn distance, in any direction."""
+    """A background colour, and a shape colour at a random distance and in a random direction from it."""
     ground = uniform(0.05, 0.95, 1, 1, 3)
     direction = uniform(-1, 1, 1, 1, 3)
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True) + np.float32(1e-6)
@@ -179,7 +181,7 @@ def _colours(uniform: Callable[..., Floats]) -> tuple[Floats, Floats]:
 
 
 def _texture(uniform: Callable[..., Floats], rows: Floats, columns: Floats) -> Floats:
-    """Plain, a slope, stripes or checks with a drawn direction and period: [CHUNK, H, W] around 0."""
+    """None, a gradient, stripes or checks with a random direction and period: [CHUNK, H, W], centred at 0."""
     kind, turn = uniform(0, 4), uniform(0, np.pi)
     frequency, phase = 2 * np.pi / uniform(4, 12), uniform(0, 2 * np.pi)
     along = rows * np.sin(turn) + columns * np.cos(turn)

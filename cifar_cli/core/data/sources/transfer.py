@@ -1,6 +1,6 @@
-"""One file from many mirrors: race, follow, switch, resume, verify, and only then give it its name.
+"""Download one file from several mirrors: race them, read the winner, switch, resume, verify, rename.
 
-The bytes gather in NAME.part. Whatever ends the download, the next call goes on from there.
+Received bytes are kept in NAME.part. After any interruption the next call continues from there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import IO, Any
 import httpx
 
 from cifar_cli.core.data.sources.archive import checksum_of
-from cifar_cli.core.data.sources.http_stream import Mirror, Transport, Wanted, client
+from cifar_cli.core.data.sources.http_stream import Mirror, RemoteFile, Transport, client
 from cifar_cli.core.data.sources.race import Racer, race
 from cifar_cli.core.progress import OnProgress, Progress
 from cifar_cli.errors import DataError, Interrupted, ResourceError
@@ -27,28 +27,31 @@ from cifar_cli.errors import DataError, Interrupted, ResourceError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fetched:
-    """A whole file. url: where its last byte came from, or where it lay already."""
+    """A complete file."""
 
     path: Path
     url: str
+    """URL of the mirror that sent the last byte, or the path if the file was on disk."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class Transfer:
-    """A file on its way to `target`; `run` brings it there.
-
-    writers: who sent the bytes of the part (None: an earlier call)."""
+    """The download of one file to `target`."""
 
     name: str
+    """Name for messages."""
     target: Path
     mirrors: list[Mirror]
-    wanted: Wanted
+    remote: RemoteFile
     checksum: str | None
     transport: Transport
     on_progress: OnProgress
     writers: set[Mirror | None] = field(default_factory=set)
-    faithful: bool = False  # only one mirror may write the whole file
-    patient: bool = False  # all mirrors are slow: keep the fastest
+    """The mirrors that sent the bytes of the partial file; None stands for an earlier call."""
+    single_writer: bool = False
+    """One mirror must send the complete file."""
+    accept_slow: bool = False
+    """All mirrors are slow, so none is replaced for its speed."""
 
     @property
     def part(self) -> Path:
@@ -56,16 +59,17 @@ class Transfer:
 
     @property
     def mark(self) -> Path:
-        """Beside the part of a file without a checksum: which version of it that is."""
+        """Records the URL and the version of a partial file without a checksum."""
         return self.part.with_name(f"{self.part.name}.json")
 
     def run(self) -> Fetched:
+        """Download, verify and rename. Raises DataError, ResourceError, or Interrupted on Ctrl-C."""
         try:
-            if not self.wanted.byte_identical:
-                self.faithful = True
+            if not self.remote.byte_identical:
+                self.single_writer = True
                 self._restore_mark()
             while True:
-                last = _run(self._gather())
+                last = _run(self._receive())
                 if self._verify(last):
                     break
             with self.part.open("rb") as file:
@@ -85,11 +89,11 @@ class Transfer:
         return self.part.stat().st_size if self.part.is_file() else 0
 
     def _restore_mark(self) -> None:
-        """Take up an earlier part, if it is known which version of which URL it is."""
+        """Continue an earlier partial file if its URL and version are known; otherwise start over."""
         try:
             mark = json.loads(self.mark.read_text())
             known = next(mirror for mirror in self.mirrors if mirror.url == mark["url"])
-            self.wanted.validator, self.wanted.size_bytes = mark["validator"], mark["size_bytes"]
+            self.remote.validator, self.remote.size_bytes = mark["validator"], mark["size_bytes"]
         except (OSError, ValueError, KeyError, StopIteration):
             self._start_over()
         else:
@@ -99,11 +103,11 @@ class Transfer:
         self.part.unlink(missing_ok=True)
         self.mark.unlink(missing_ok=True)
         self.writers = set()
-        if not self.wanted.byte_identical:
-            self.wanted.size_bytes = self.wanted.validator = None
+        if not self.remote.byte_identical:
+            self.remote.size_bytes = self.remote.validator = None
 
     def _verify(self, last: Mirror | None) -> bool:
-        """Whether the whole part is the file that was wanted; if not, find out by whose fault and start over."""
+        """Whether the complete part has the right checksum; if not, exclude the mirror at fault and start over."""
         if self.checksum is None:
             return True
         algorithm = self.checksum.split(":")[0]
@@ -111,23 +115,23 @@ class Transfer:
         if actual == self.checksum:
             return True
         if self.writers == {last} and last is not None:
-            last.out = True
-            last.problem = f"sent other bytes: their checksum is {actual}, expected {self.checksum}"
-        else:  # several wrote: nobody can tell who was wrong, so from now on each writes alone
-            self.faithful = True
+            last.failed = True
+            last.problem = f"sent wrong bytes: their checksum is {actual}, expected {self.checksum}"
+        else:  # several mirrors wrote and any may be wrong: from now on one mirror sends the complete file
+            self.single_writer = True
         self._start_over()
         return False
 
-    async def _gather(self) -> Mirror | None:
-        """Fill the part to its last byte; return who sent that. Raises DataError when no mirror can."""
+    async def _receive(self) -> Mirror | None:
+        """Complete the part; return the mirror that sent the last byte. Raises DataError when no mirror can."""
         rounds = interruptions = 0
         last: Mirror | None = None
         if self.offset() and not self.writers:
             self.writers = {None}
         async with client(self.transport) as http:
-            while self.wanted.size_bytes is None or self.offset() < self.wanted.size_bytes:
+            while self.remote.size_bytes is None or self.offset() < self.remote.size_bytes:
                 before = self.offset()
-                last, finished = await self._leg(http)
+                last, finished = await self._receive_from_winner(http)
                 if finished:
                     break
                 if self.offset() > before:
@@ -138,39 +142,39 @@ class Transfer:
                     raise self._failure()
         return last
 
-    async def _leg(self, http: httpx.AsyncClient) -> tuple[Mirror | None, bool]:
-        """Race the mirrors and follow the winner; return it, and whether the file's end was reached."""
+    async def _receive_from_winner(self, http: httpx.AsyncClient) -> tuple[Mirror | None, bool]:
+        """Race the mirrors and read the winner; return it, and whether the end of the file was reached."""
         contenders = self._contenders()
-        if not contenders and not all(mirror.out for mirror in self.mirrors):
-            self._start_over()  # the only one that might continue this part is out: another begins
+        if not contenders and not all(mirror.failed for mirror in self.mirrors):
+            self._start_over()  # the only mirror that may continue this part has failed: another one starts over
             contenders = self._contenders()
         if not contenders:
             raise self._failure()
         offset = self.offset()
         self._report(offset, contenders[0].host if len(contenders) == 1 else f"trying {len(contenders)} mirrors")
-        racer = await race(http, contenders, self.wanted, offset, self.transport)
+        racer = await race(http, contenders, self.remote, offset, self.transport)
         if racer is None:
-            self.patient = any(mirror.slow for mirror in self.mirrors)  # slow ones are better than none
+            self.accept_slow = any(mirror.slow for mirror in self.mirrors)  # a slow mirror is better than none
             if any(mirror.changed for mirror in contenders):
                 self._start_over()
             return None, False
         try:
-            await self._follow(racer, offset)
+            await self._read(racer, offset)
         finally:
             await racer.stop()
         if racer.fault:
             racer.mirror.note(racer.fault)
         return racer.mirror, racer.finished
 
-    async def _follow(self, racer: Racer, offset: int) -> None:
-        """Write what a mirror sends until it ends, breaks, or is so slow that another should try."""
+    async def _read(self, racer: Racer, offset: int) -> None:
+        """Write the bytes of a mirror until it ends, fails, or is so slow that another should replace it."""
         clock = asyncio.get_running_loop().time
         mirror = racer.mirror
         mirror.unreachable = False
         self.writers.add(mirror)
         self._save_mark(mirror)
-        if self.wanted.size_bytes is not None and not self.wanted.byte_identical:  # only now is the size known
-            require_space(self.part.parent, self.wanted.size_bytes - offset)
+        if self.remote.size_bytes is not None and not self.remote.byte_identical:  # the size is known only now
+            require_space(self.part.parent, self.remote.size_bytes - offset)
         seconds = self.transport.slow_seconds
         with self.part.open("ab", buffering=0) as file:
             window_start, window_offset = clock(), offset
@@ -188,27 +192,27 @@ class Transfer:
                 window_start, window_offset = clock(), offset
 
     def _contenders(self) -> list[Mirror]:
-        """Who may be asked now: all that are not out, without the slow ones while there are others."""
-        alive = [mirror for mirror in self.mirrors if not mirror.out]
-        if self.faithful and self.offset():
+        """The mirrors to try now: all that have not failed, and slow ones only if there are no others."""
+        alive = [mirror for mirror in self.mirrors if not mirror.failed]
+        if self.single_writer and self.offset():
             return [mirror for mirror in alive if mirror in self.writers]
-        if not self.wanted.byte_identical:
+        if not self.remote.byte_identical:
             return alive[:1]
         quick = [mirror for mirror in alive if not mirror.slow]
-        self.patient = self.patient or not quick
-        return alive if self.patient else quick
+        self.accept_slow = self.accept_slow or not quick
+        return alive if self.accept_slow else quick
 
     def _others(self, mirror: Mirror) -> bool:
-        return not self.patient and any(other is not mirror for other in self._contenders())
+        return not self.accept_slow and any(other is not mirror for other in self._contenders())
 
     async def _pause(self, rounds: int) -> int:
-        """Wait after `rounds` rounds without a byte; return the new count. Raises DataError after enough."""
+        """Wait after `rounds` rounds without a byte and return the new count; after too many, exclude the mirrors."""
         contenders = self._contenders()
         unreachable = all(mirror.unreachable for mirror in contenders)
         if rounds >= (self.transport.unreachable_rounds if unreachable else self.transport.fruitless_rounds):
             for mirror in contenders:
-                mirror.out = True
-            return 0  # others may begin anew, if there are any
+                mirror.failed = True
+            return 0  # other mirrors may start over, if there are any
         if contenders:
             seconds = min(self.transport.backoff_seconds * 2 ** (rounds - 1), self.transport.backoff_limit_seconds)
             self._report(self.offset(), f"no mirror answers; trying again in {seconds:g} s")
@@ -216,18 +220,18 @@ class Transfer:
         return rounds
 
     def _save_mark(self, mirror: Mirror) -> None:
-        if not self.wanted.byte_identical and self.wanted.validator:
-            mark = {"url": mirror.url, "validator": self.wanted.validator, "size_bytes": self.wanted.size_bytes}
+        if not self.remote.byte_identical and self.remote.validator:
+            mark = {"url": mirror.url, "validator": self.remote.validator, "size_bytes": self.remote.size_bytes}
             self.mark.write_text(json.dumps(mark))
 
     def _report(self, done: int, detail: str) -> None:
-        total = self.wanted.size_bytes
+        total = self.remote.size_bytes
         self.on_progress(Progress(task=f"download {self.name}", done=done, total=total, unit="bytes", detail=detail))
 
     def _failure(self) -> DataError:
         tried = "; ".join(f"{mirror.host} {mirror.problem or 'was not tried'}" for mirror in self.mirrors)
         return DataError(
-            f"{self.name} can't be fetched: {tried}",
+            f"{self.name} can't be downloaded: {tried}",
             remedy="`cifar download --from PATH` if you have a copy, `--from URL` if you know another mirror, or "
             "`--dataset shapes`, which needs no network",
         )
@@ -238,17 +242,18 @@ def part_of(target: Path) -> Path:
 
 
 def _write_all(file: IO[bytes], chunk: bytes) -> None:
-    """An unbuffered write may take less than it was given; nothing must wait in a buffer when we are killed."""
+    """Write all bytes of a chunk; an unbuffered write may write less. A buffer would lose bytes on a kill."""
     view = memoryview(chunk)
     while view:
         view = view[file.write(view) or 0 :]
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:
+    """Raise ResourceError unless a folder's disk has that much free space."""
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < needed_bytes:
         raise ResourceError(
-            f"{folder} has {free_bytes / 1e6:,.0f} MB free where {needed_bytes / 1e6:,.0f} MB are needed",
+            f"{folder} has {free_bytes / 1e6:,.0f} MB free but {needed_bytes / 1e6:,.0f} MB are needed",
             remedy="free some space, or pass --data-dir for another disk",
         )
 
@@ -257,12 +262,12 @@ def cannot_write(part: Path, error: OSError) -> ResourceError:
     reason = "no space left" if error.errno == errno.ENOSPC else error.strerror or str(error)
     return ResourceError(
         f"{part} can't be written ({reason})",
-        remedy="free some space, or pass --data-dir for a folder you may write to; what has come is kept",
+        remedy="free some space, or pass --data-dir for a folder you may write to; received bytes are kept",
     )
 
 
 def _run(work: Coroutine[Any, Any, Mirror | None]) -> Mirror | None:
-    """Run to the end, in a notebook too, where this thread has an event loop of its own."""
+    """Run a coroutine; in a notebook, whose thread has a running event loop, in another thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,0 +1,132 @@
+"""How a function becomes a command: option groups, plain messages for bad values, its help page."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import typer
+from typer.core import TyperCommand
+from typer.models import OptionInfo
+
+from cifar_cli.errors import UsageError
+from cifar_cli.parsers import explained, parser_of
+
+_WORDS = "cifar_cli.words"
+_METAVARS = {int: "N", float: "X"}
+
+
+def command(*, examples: tuple[tuple[str, str], ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Turn a function whose parameters are option groups (dataclasses) into one that Typer can register.
+
+    Every field of a group becomes an option of the command. The function gets the groups back, filled.
+    examples: what each does, in a sentence, and its command line. The help page ends with them.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(function, include_extras=True)
+        names = inspect.signature(function).parameters
+        groups = {name: hints[name] for name in names if is_dataclass(hints[name])}
+        parameters: list[inspect.Parameter] = []
+        for name, parameter in names.items():
+            if name in groups:
+                parameters += _parameters_of(groups[name])
+            else:
+                annotation = _completed(hints[name])
+                parameters.append(parameter.replace(annotation=annotation, kind=inspect.Parameter.KEYWORD_ONLY))
+
+        def run(**values: Any) -> None:
+            for name, group in groups.items():
+                values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+            function(**values)
+
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.epilog = "\n\n".join(f"# {what}\n{line}" for what, line in examples)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _parameters_of(group: Any) -> Iterator[inspect.Parameter]:
+    """One parameter for each field of an option group: its own fields first, then those of its bases."""
+    hints = get_type_hints(group, include_extras=True)
+    in_order = dict.fromkeys(name for base in group.__mro__ for name in inspect.get_annotations(base))
+    known = {field.name: field for field in fields(group)}
+    for field in (known[name] for name in in_order if name in known):
+        default = inspect.Parameter.empty if field.default is MISSING else field.default
+        if field.default_factory is not MISSING:
+            default = field.default_factory()
+        yield inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_completed(hints[field.name])
+        )
+
+
+def _completed(annotation: Any) -> Any:
+    """The annotation of an option, with the parser and the metavar that follow from its type filled in."""
+    if get_origin(annotation) is not Annotated:
+        return annotation
+    base, info = get_args(annotation)
+    if not isinstance(info, OptionInfo):
+        return annotation
+    info = copy(info)
+    if info.parser is not None and get_origin(base) is not list:
+        base = str  # what is typed: Typer would take two words for a tuple of two
+    kind = _element(base)
+    parser = info.parser or parser_of(kind)
+    if parser is not None:
+        flag = next(name for name in (str(info.default), *(info.param_decls or ())) if name.startswith("--"))
+        info.parser = explained(flag, parser)
+    if info.metavar is None:
+        info.metavar = "|".join(map(str, get_args(kind))) if get_origin(kind) is Literal else _METAVARS.get(kind)
+    return Annotated[base, info]
+
+
+def _element(annotation: Any) -> Any:
+    """The type of one value: `int` for `int | None` and for `list[int]`."""
+    if get_origin(annotation) is Literal or not get_args(annotation):
+        return annotation
+    (element,) = (inner for inner in get_args(annotation) if inner is not type(None))
+    return _element(element)
+
+
+class CommandMixin:
+    """Changes two things about Typer's classes: an option given twice is refused, and the help page is our own."""
+
+    def parse_args(self, ctx: Any, args: Any) -> Any:
+        """Parse the words of a command line. Raises UsageError for a single-valued option given twice."""
+        ctx.meta[_WORDS] = list(args)
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))  # type: ignore[attr-defined]
+        for param in [] if ctx.resilient_parsing else order:  # while a shell completes a line, nothing is refused
+            if order.count(param) > 1 and param.expose_value and not param.multiple:
+                raise UsageError(f"{param.opts[0]} is given {order.count(param)} times", remedy="pass it once")
+        return super().parse_args(ctx, args)  # type: ignore[misc]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help page. Overrides Typer's, whose five columns cut words at 80 characters."""
+        from cifar_cli.render.help import help_page
+
+        formatter.write(help_page(self, ctx))
+
+
+class Command(CommandMixin, TyperCommand):
+    """A command of `cifar`."""
+
+
+def typed(ctx: typer.Context) -> dict[str, str]:
+    """The parameters that the user passed, even with the default as the value, each as it is spelled on the line."""
+    sources = {param: ctx.get_parameter_source(param.name) for param in ctx.command.params}
+    passed = [param for param, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    return {param.name: _as_typed(param, ctx.meta[_WORDS]) for param in passed}
+
+
+def _as_typed(param: Any, words: list[str]) -> str:
+    """The spelling of an option on the command line; its first one where it can't be found."""
+    spellings = [*param.opts, *param.secondary_opts]
+    typed = [name for word in words for name in spellings if word.split("=")[0] == name]
+    short = [name for word in words for name in spellings if len(name) == 2 and word.startswith(name)]
+    return str([*typed, *short, *spellings][0])

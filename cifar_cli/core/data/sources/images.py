@@ -1,0 +1,34 @@
+"""What every source returns: images, labels and provenance in memory, ready to be written to a store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cifar_cli.core.data.results import Provenance
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class SourceImages:
+    """A dataset in memory. Images are uint8 [N, S, S, 3], RGB; labels are int64 [N], indices into `classes`."""
+
+    classes: tuple[str, ...]
+    train_images: NDArray[np.uint8]
+    train_labels: NDArray[np.int64]
+    test_images: NDArray[np.uint8]
+    test_labels: NDArray[np.int64]
+    provenance: Provenance
+    """Its checksum is empty if there was no archive; the store then fills in the checksum of the content."""
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """The tensors of a store file, by name and in its order."""
+        return {
+            "train_images": self.train_images,
+            "train_labels": self.train_labels,
+            "test_images": self.test_images,
+            "test_labels": self.test_labels,
+        }

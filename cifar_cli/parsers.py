@@ -1,0 +1,129 @@
+"""Parsers of option values: a text becomes a number, so that configs hold no text to be read again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any, Literal, get_args, get_origin
+
+from cifar_cli.errors import UsageError
+
+_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+class BadValue(ValueError):
+    """A text that an option does not accept. `explained` turns it into a usage error that names the flag."""
+
+    def __init__(self, reason: str, *, example: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        """The rest of the sentence "--flag TEXT …"."""
+        self.example = example
+        """A value that the option accepts."""
+
+
+def integer(text: str) -> int:
+    """Read "128". Raises BadValue."""
+    try:
+        return int(text)
+    except ValueError:
+        raise BadValue("is not a whole number", example="8") from None
+
+
+def number(text: str) -> float:
+    """Read "0.1" or "1e-3". Raises BadValue, also for "nan"."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise BadValue("is not a number", example="0.1")
+    return value
+
+
+def integer_or_auto(text: str) -> int | Literal["auto"]:
+    """Read "128" or "auto". Raises BadValue."""
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise BadValue("is neither a whole number nor auto", example="128") from None
+
+
+def duration(text: str) -> float:
+    """Read "HH:MM:SS", "MM:SS" or "SS" as seconds. Raises BadValue."""
+    parts = text.split(":")
+    if len(parts) > 3 or not all(part.isdecimal() for part in parts):
+        raise BadValue("is not a duration", example="00:20:00")
+    return float(sum(int(part) * 60**place for place, part in enumerate(reversed(parts))))
+
+
+def byte_count(text: str) -> int:
+    """Read "24GiB", "100MB" or plain bytes. Raises BadValue, also for less than one byte."""
+    digits = text.strip().rstrip("bBkKmMgGiI ")
+    unit = text.strip()[len(digits) :].strip().lower()
+    try:
+        size = float(digits) * _BYTES[unit]
+    except (ValueError, KeyError):
+        raise BadValue("is not an amount of memory", example="24GiB") from None
+    if not 1 <= size < math.inf:
+        raise BadValue("is less than one byte" if size < 1 else "is not an amount of memory", example="24GiB")
+    return int(size)
+
+
+def margin(text: str) -> float:
+    """Read "5%" or "0.05" as a fraction. Raises BadValue outside 0 to 90 %."""
+    try:
+        fraction = float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        fraction = math.nan
+    if not 0 <= fraction <= 0.9:
+        raise BadValue("is not a share between 0% and 90%", example="5%")
+    return fraction
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Read "0,1,2": different whole numbers, 0 or more. Raises BadValue."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise BadValue("is not a list of whole numbers", example="0,1,2")
+    numbers = tuple(int(word) for word in words)
+    if len(set(numbers)) < len(numbers):
+        raise BadValue("names a seed twice", example="0,1,2")
+    return numbers
+
+
+def one_of(values: Iterable[Any]) -> Callable[[str], Any]:
+    """A parser for a closed set. It raises BadValue, which names the allowed values."""
+    allowed = {str(value): value for value in values}
+
+    def parse(text: str) -> Any:
+        if text not in allowed:
+            near = get_close_matches(text.lower(), allowed, n=1, cutoff=0.6)
+            raise BadValue(f"is not one of {', '.join(allowed)}", example=(near or list(allowed))[0])
+        return allowed[text]
+
+    return parse
+
+
+def parser_of(annotation: Any) -> Callable[[str], Any] | None:
+    """The parser of an option of this type; None where Typer's own reading of it is right."""
+    if get_origin(annotation) is Literal:
+        return one_of(get_args(annotation))
+    return {int: integer, float: number}.get(annotation)
+
+
+def explained(flag: str, parse: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """`parse` with its BadValue turned into a usage error about `flag`. Defaults, which are not text, pass through."""
+
+    def parse_or_explain(value: Any) -> Any:
+        try:
+            return parse(value) if isinstance(value, str) else value
+        except BadValue as error:
+            raise UsageError(
+                f"{flag} {value} {error.reason}", remedy=f"pass for example {flag} {error.example}"
+            ) from None
+
+    return parse_or_explain

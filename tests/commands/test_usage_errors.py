@@ -1,0 +1,96 @@
+"""What a person reads after a mistake on the command line: one golden file for each command."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+from typer.testing import CliRunner
+
+from cifar_cli.app import app
+from tests.golden import Golden
+
+MISTAKES = {
+    "cifar": ["", "trian", "--no-such-option", "--debug --debug train"],
+    "download": [
+        "download --img-size large",
+        "download --data-dir a --data-dir b",
+        "download --dataset a/b",
+        "download --from a --from b",
+        "download extra",
+    ],
+    "augment-preview": [
+        "augment-preview --policy corse",
+        "augment-preview --pipeline batch",
+        "augment-preview --images 0",
+        "augment-preview --seed -1",
+        "augment-preview --out picture.jpg",
+    ],
+    "summarize": [
+        "summarize",
+        "summarize --model",
+        "summarize --model hybird",
+        "summarize --model null --patch-size 3",
+        "summarize --model null --batch 1.5",
+        "summarize --model null --batch 0",
+    ],
+    "train": [
+        "train --model null --model cnn",
+        "train --model nul",
+        "train --recipe curse",
+        "train --policy curse",
+        "train --optimizer addam",
+        "train --schedule cosine",
+        "train --device gpu",
+        "train --accelerator tpu",
+        "train --precision 8",
+        "train --memory-format rows",
+        "train --pipeline batch",
+        "train --batch many",
+        "train --batch 0",
+        "train --lr fast",
+        "train --lr nan",
+        "train --max-time soon",
+        "train --seeds 1,1",
+        "train --seeds one",
+        "train --warmup 1.5",
+        "train --resume runs/a --recipe best --model cnn",
+        "train --resume runs/a -b 64",
+        "train --resume runs/a --full-backbone",
+        "train --resume runs/a --accelerator=cpu",
+    ],
+    "evaluate": [
+        "evaluate",
+        "evaluate runs/a --device gpu",
+        "evaluate runs/a --device cpu --accelerator cuda",
+        "evaluate runs/a --batch 0",
+        "evaluate runs/a runs/b",
+    ],
+    "profile-memory": [
+        "profile-memory --memory abc",
+        "profile-memory --memory 0",
+        "profile-memory --margin 95%",
+        "profile-memory --optimizer lion",
+        "profile-memory --precision auto",
+        "profile-memory --batch 0",
+        "profile-memory --gpu T4 --memory 8GiB",
+        "profile-memory --estimate --measure",
+        "profile-memory --multiple-of 0",
+        "profile-memory --channels-last --contiguous",
+    ],
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_mistakes_are_answered_as_in_the_golden_file(
+    golden: Golden, command: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
+    answers = []
+    for line in MISTAKES[command]:
+        result = CliRunner().invoke(app, shlex.split(line), prog_name="cifar", env={"COLUMNS": "80"})
+        assert result.exit_code in (1, 2), line
+        assert "Traceback" not in result.output
+        assert result.stdout == ""
+        answers.append(f"$ cifar {line}".rstrip() + f"\n{result.stderr.rstrip()}\nexit status {result.exit_code}\n")
+    golden(f"commands/mistakes-{command}", "\n".join(answers))

@@ -1,0 +1,143 @@
+"""What `cifar profile-memory` does, by request and by machine."""
+
+from typing import Any
+
+import pytest
+
+from cifar_cli.core.choices import DeviceChoice
+from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest
+from cifar_cli.core.memory.gpus import TABLE_GPUS, Gpu
+from cifar_cli.core.memory.measure import Machine
+from cifar_cli.core.memory.profile import cards_of, profile
+from cifar_cli.core.memory.real_steps import built
+from cifar_cli.core.memory.results import BatchTrial
+from cifar_cli.core.memory.worker import Outcome
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.progress import Progress
+from cifar_cli.errors import ConfigError, ResourceError
+
+MIB = 1 << 20
+NULL = MemoryConfig(model=ModelConfig(name="null", weights="none"))
+NO_GPU = Machine(gpu=None)
+
+
+class UpTo200:
+    """A process on a GPU that holds 200 images and is as fast with 128 as with more."""
+
+    def ask(self, *arguments: Any, timeout_seconds: float) -> Outcome:
+        batch, _ = arguments
+        if batch > 200:
+            return Outcome(kind="out of memory", value="the card is full")
+        speed, allocated = 10.0 * min(batch, 128), (100 + 2 * batch) * MIB
+        trial = BatchTrial(
+            batch=batch,
+            kind="ran",
+            peak_allocated_bytes=allocated,
+            peak_reserved_bytes=allocated + MIB,
+            device_bytes=allocated + 500 * MIB,
+            images_per_second=speed,
+        )
+        return Outcome(kind="done", value=trial)
+
+    def close(self) -> None:
+        pass
+
+
+WITH_GPU = Machine(
+    gpu=Gpu(name="NVIDIA Pretended 9000", memory_bytes=1 << 30, source="this test"), start=lambda function: UpTo200()
+)
+
+
+def request(**options: Any) -> MemoryRequest:
+    return MemoryRequest(configs=(NULL,), **options)
+
+
+@pytest.mark.parametrize("batches", [(16,), (16, 64), (8, 32, 8)])
+def test_an_estimate_traces_only_the_batch_sizes_asked_for_and_each_once(batches: tuple[int, ...]) -> None:
+    traced: list[Progress] = []
+    report = profile(request(batches=batches), machine=NO_GPU, on_progress=traced.append)
+    assert [progress.detail for progress in traced] == [f"batch {size}" for size in dict.fromkeys(batches)]
+    assert [peak.batch for peak in report.peaks] == list(batches)
+
+
+@pytest.mark.parametrize("options", [{}, {"measure": True, "device": "cpu"}])
+def test_a_model_is_built_once(options: dict[str, Any]) -> None:
+    built.cache_clear()
+    profile(request(batches=(4, 6), **options), machine=NO_GPU)
+    assert built.cache_info().misses == 1
+
+
+def test_bytes_per_image_are_the_growth_between_the_smallest_and_the_largest_size() -> None:
+    small, middle, large = profile(request(batches=(16, 32, 64)), machine=NO_GPU).peaks
+    slope = (large.peak_allocated_bytes - small.peak_allocated_bytes) / 48
+    assert small.bytes_per_image == middle.bytes_per_image == large.bytes_per_image == slope
+    assert profile(request(batches=(16, 16)), machine=NO_GPU).peaks[0].bytes_per_image is None
+
+
+def test_with_a_gpu_each_estimate_is_followed_by_its_measurement() -> None:
+    peaks = profile(request(batches=(16, 64)), machine=WITH_GPU).peaks
+    assert [(peak.method, peak.batch) for peak in peaks] == [
+        ("estimate", 16), ("measure", 16), ("estimate", 64), ("measure", 64),
+    ]  # fmt: skip
+    assert peaks[1].bytes_per_image == peaks[3].bytes_per_image == 2 * MIB
+    assert peaks[1].device_bytes == (100 + 32 + 500) * MIB
+
+
+def test_a_batch_size_that_doesnt_run_on_the_gpu_is_named() -> None:
+    with pytest.raises(ResourceError, match="300 images of null don't run on this GPU: out of memory"):
+        profile(request(batches=(300,)), machine=WITH_GPU)
+
+
+@pytest.mark.parametrize(
+    ("options", "methods"),
+    [({}, ["estimate", "measure"]), ({"device": "cuda"}, ["estimate", "measure"]), ({"estimate": True}, ["estimate"]),
+     ({"device": "cpu"}, ["estimate"]), ({"gpu": "T4"}, ["estimate"]), ({"memory_bytes": 1 << 30}, ["estimate"]),
+     ({"memory_bytes": 1 << 30, "measure": True}, ["estimate", "measure"])],
+)  # fmt: skip
+def test_with_a_gpu_the_largest_batch_is_measured_unless_other_memory_or_an_estimate_is_asked_for(
+    options: dict[str, Any], methods: list[str]
+) -> None:
+    report = profile(request(find_max_batch=True, **options), machine=WITH_GPU)
+    assert [found.method for found in report.largest] == methods
+    if "measure" in methods:
+        found = report.largest[-1]
+        assert (found.gpu, found.max_batch, found.proved, found.knee_batch) == ("NVIDIA Pretended 9000", 200, True, 128)
+        assert found.stopped_by == "out of memory: the card is full"
+
+
+def test_memory_limits_what_is_taken_of_the_gpu() -> None:
+    options = {"memory_bytes": 900 * MIB, "measure": True, "find_max_batch": True}
+    assert {found.memory_bytes for found in profile(request(**options), machine=WITH_GPU).largest} == {900 * MIB}
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+@pytest.mark.parametrize("find_max_batch", [False, True])
+def test_measuring_without_a_gpu_is_refused_with_the_alternatives(device: DeviceChoice, find_max_batch: bool) -> None:
+    with pytest.raises(ResourceError, match="needs a GPU") as error:
+        profile(request(measure=True, device=device, find_max_batch=find_max_batch), machine=NO_GPU)
+    assert "--device cpu" in str(error.value.remedy)
+
+
+def test_the_cards_are_the_one_named_this_machines_or_several_common_ones() -> None:
+    assert [card.name for card in cards_of(request(gpu="rtx3090"), WITH_GPU)] == ["RTX 3090"]
+    assert [card.name for card in cards_of(request(memory_bytes=24 << 30), WITH_GPU)] == ["24 GiB"]
+    assert [card.name for card in cards_of(request(memory_bytes=64 * MIB), NO_GPU)] == ["64 MiB"]
+    assert cards_of(request(), WITH_GPU) == [WITH_GPU.gpu]
+    assert [card.name for card in cards_of(request(), NO_GPU)] == list(TABLE_GPUS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "mps"}, "the memory of an MPS device can't be measured"),
+        ({"device": "tpu"}, "--device tpu is not offered"),
+        ({"margin": 0.95}, "--margin 0.95 is not a share"),
+        ({"memory_bytes": 0}, "--memory leaves no memory"),
+        ({"gpu": "T4", "memory_bytes": 1}, "--gpu and --memory both"),
+        ({"estimate": True, "measure": True}, "exclude each other"),
+        ({"multiple_of": 0}, "leaves no batch size"),
+    ],
+)
+def test_requests_that_cant_be_answered_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        request(**options)

@@ -1,0 +1,164 @@
+"""What tests let every process of a crew do. Functions of a module, so that they can be sent to a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cifar_cli.core.data.store import open_store
+from cifar_cli.core.models.build import build_model
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.training.batches import eval_loader
+from cifar_cli.core.training.config import ResumeConfig, StepConfig, TrainConfig
+from cifar_cli.core.training.listeners import Listeners
+from cifar_cli.core.training.loop import Seams
+from cifar_cli.core.training.parallel import Parallel
+from cifar_cli.core.training.ranks import joined
+from cifar_cli.core.training.results import EpochResult, TrainResult
+from cifar_cli.core.training.scores import score
+from cifar_cli.core.training.step import TrainingStep
+from cifar_cli.core.training.train import resume, train
+from cifar_cli.errors import CifarError
+
+
+@dataclass
+class Outcome:
+    """What one process saw of a run."""
+
+    losses: list[tuple[float, int]] = field(default_factory=list)
+    """Of every step: the mean loss of this process's images, and their number."""
+    epochs: list[EpochResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    result: TrainResult | None = None
+    error: str | None = None
+    exit_code: int = 0
+
+
+def run(
+    asked: TrainConfig | ResumeConfig,
+    *,
+    double: bool = False,
+    before_step: Callable[[TrainingStep, int], None] = lambda step, number: None,
+) -> Outcome:
+    """Train or resume, and record it. double: in float64. before_step: called with the number of each step, from 1."""
+    outcome = Outcome()
+
+    class Recording(TrainingStep):
+        def __init__(self, model: nn.Module, config: StepConfig, **options: Any) -> None:
+            super().__init__(model.double() if double else model, config, **options)
+            for module in (self.model, self.evaluated) if double else ():
+                module.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
+
+        def __call__(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+            before_step(self, len(outcome.losses) + 1)
+            loss, logits_BK = super().__call__(images_BCHW.double() if double else images_BCHW, labels_B)
+            outcome.losses.append((float(loss), len(labels_B) if self.weight else 0))
+            return loss, logits_BK
+
+    listeners = Listeners(on_note=outcome.notes.append, on_epoch=outcome.epochs.append)
+    start: Callable[..., TrainResult] = train if isinstance(asked, TrainConfig) else resume
+    try:
+        outcome.result = start(asked, listeners, seams=Seams(make_step=Recording))
+    except CifarError as error:
+        outcome.error, outcome.exit_code = str(error), error.exit_code
+    return outcome
+
+
+def run_with_signal(asked: Any, *, number: int, rank: int, step: int, double: bool = False) -> Outcome:
+    """One process gets a signal as it begins a step."""
+
+    def before_step(training: TrainingStep, count: int) -> None:
+        if count == step and int(os.environ.get("RANK", "0")) == rank:
+            os.kill(os.getpid(), number)
+
+    return run(asked, double=double, before_step=before_step)
+
+
+def run_spoiled(asked: Any, *, how: str, rank: int, step: int) -> Outcome:
+    """One process fails in a step."""
+
+    def before_step(training: TrainingStep, count: int) -> None:
+        if count != step or int(os.environ["RANK"]) != rank:
+            return
+        if how == "nan":
+            training.weight = float("nan")
+        elif how == "weight":
+            next(training.model.parameters()).data.view(-1)[0] = float("nan")
+        else:
+            raise CifarError("this image is upside down", remedy="turn it")
+
+    return run(asked, before_step=before_step)
+
+
+def run_on_a_full_disk(asked: Any) -> Outcome:
+    """There is no space for checkpoints from the second epoch on."""
+    original = torch.save
+
+    def save(content: dict[str, Any], path: Any) -> None:
+        if content["epoch"] >= 1:
+            raise OSError(28, "No space left on device")
+        original(content, path)
+
+    torch.save = save  # type: ignore[assignment]
+    try:
+        return run(asked)
+    finally:
+        torch.save = original
+
+
+def scored(store_path: str, *, batch: int, model: ModelConfig) -> tuple[float, float, float | None]:
+    """Loss, accuracy and flip-averaged accuracy of a model on the test images."""
+    store = open_store(store_path)  # type: ignore[arg-type]
+    loader = eval_loader(store.test, torch.arange(len(store.test)), img_size=32, batch=batch)
+    with joined(device="cpu") as ranks:
+        found = score(
+            build_model(model, seed=3), loader, classes=10, device=torch.device("cpu"), flip_average=True, ranks=ranks
+        )
+    return found.plain.loss, found.plain.accuracy, found.accuracy_flip_averaged
+
+
+@dataclass
+class Normalised:
+    """Batch norm over random features: what it returns, and what it leaves behind."""
+
+    features: Tensor
+    features_gradient: Tensor
+    weight_gradient: Tensor
+    bias_gradient: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+
+def normalised(*, sizes: tuple[int, ...], alone: bool) -> Normalised:
+    """Two batch norm layers and a curved loss, over all images or over this process's part of them."""
+    generator = torch.Generator().manual_seed(1)
+    parts = torch.randn(sum(sizes), 3, 5, 5, dtype=torch.float64, generator=generator).split(sizes)
+    with joined(device="cpu") as ranks:
+        features = (torch.cat(parts) if alone else parts[ranks.rank]).clone().requires_grad_()
+        torch.manual_seed(0)
+        layers = nn.Sequential(nn.BatchNorm2d(3), nn.Tanh(), nn.BatchNorm2d(3)).double()
+        called = layers if alone else ranks.parallel(layers)
+        assert alone or isinstance(called, Parallel)
+        weight = 1.0 if alone else ranks.world_size * len(features) / sum(sizes)
+        answer = called(features)
+        (F.softplus(answer).mean() * weight).backward()
+    last = layers[2]
+    assert features.grad is not None
+    return Normalised(
+        features=answer.detach(),
+        features_gradient=features.grad,
+        weight_gradient=last.weight.grad,
+        bias_gradient=last.bias.grad,
+        running_mean=last.running_mean,
+        running_var=last.running_var,
+    )
+
+
+SIGNALS = {130: signal.SIGINT, 143: signal.SIGTERM, 129: signal.SIGHUP}

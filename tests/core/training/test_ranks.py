@@ -1,0 +1,257 @@
+"""The same run on several processes: the same losses, the same scores, the same stops."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from cifar_cli.core.evaluation.config import EvaluateConfig
+from cifar_cli.core.evaluation.evaluate import evaluate
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.training.checkpoint import read_checkpoint
+from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+from cifar_cli.core.training.ranks import ALONE, Agreement
+from cifar_cli.core.training.train import train
+from cifar_cli.errors import ConfigError
+from tests.core.training.crew import Crew
+from tests.core.training.rank_tasks import (
+    Normalised,
+    Outcome,
+    normalised,
+    run,
+    run_on_a_full_disk,
+    run_spoiled,
+    run_with_signal,
+    scored,
+)
+
+pytestmark = pytest.mark.slow
+ConfigOf = Callable[..., TrainConfig]
+STEPS = 6  # of an epoch: 360 images in batches of 64 or 67
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[Crew]:
+    crew = Crew()
+    yield crew
+    crew.end()
+
+
+@pytest.fixture
+def config(config_of: ConfigOf) -> ConfigOf:
+    """Makes configs whose precision and memory format are given, so that nothing is tried."""
+
+    def make(run_dir: Path, *, epochs: int = 2, batch: int = 64, **changes: object) -> TrainConfig:
+        made = replace(config_of(run_dir, epochs=epochs), precision="32", memory_format="channels-last")
+        return replace(made, recipe=replace(made.recipe, batch=batch), **changes)  # type: ignore[arg-type]
+
+    return make
+
+
+def step_losses(outcomes: list[Outcome]) -> list[float]:
+    """The mean loss of every step over the images of all processes."""
+    steps = zip(*(outcome.losses for outcome in outcomes), strict=True)
+    return [sum(loss * count for loss, count in step) / sum(count for _, count in step) for step in steps]
+
+
+def assert_same_run(several: list[Outcome], one: Outcome, *, tolerance: float = 1e-12) -> None:
+    assert one.result is not None
+    assert step_losses(several) == pytest.approx(step_losses([one]), abs=tolerance, rel=0)
+    for outcome in several:
+        assert outcome.error is None
+        assert outcome.result is not None
+        # The weights that are tested are float32 and may be rounded differently in the last place.
+        assert outcome.result.test_loss == pytest.approx(one.result.test_loss, abs=1e-6)
+        assert outcome.result.val_accuracy == one.result.val_accuracy
+    for ours, theirs in zip(several[0].epochs, one.epochs, strict=True):
+        assert ours.val_loss == pytest.approx(theirs.val_loss, abs=tolerance)
+        assert ours.train_loss == pytest.approx(theirs.train_loss, abs=tolerance)
+        assert (ours.train_accuracy, ours.val_accuracy) == (theirs.train_accuracy, theirs.val_accuracy)
+
+
+@pytest.mark.parametrize(("batch", "size"), [(128, 2), (67, 2), (67, 3)])
+def test_every_step_has_the_loss_of_one_process_in_float64(
+    config: ConfigOf, tmp_path: Path, crew: Crew, batch: int, size: int
+) -> None:
+    one = run(config(tmp_path / "one", epochs=3, batch=batch), double=True)
+    several = crew(run, config(tmp_path / "several", epochs=3, batch=batch), double=True, size=size)
+    assert len(one.losses) == 3 * math.ceil(360 / batch)
+    assert_same_run(several, one)
+    assert [outcome.epochs for outcome in several[1:]] == [[]] * (size - 1), "rank 0 alone talks to its listeners"
+
+
+def test_the_first_steps_in_float32_have_the_loss_of_one_process(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
+    one = run(config(tmp_path / "one", epochs=4, batch=67))
+    two = crew(run, config(tmp_path / "two", epochs=4, batch=67))
+    assert step_losses(two)[:20] == pytest.approx(step_losses([one])[:20], abs=1e-4, rel=0)
+
+
+def test_a_last_batch_with_fewer_images_than_processes_is_trained_with_equal_weight(
+    config: ConfigOf, tmp_path: Path, crew: Crew
+) -> None:
+    one = run(config(tmp_path / "one", batch=359), double=True)
+    two = crew(run, config(tmp_path / "two", batch=359), double=True)
+    assert [count for _, count in two[0].losses] == [179, 0, 179, 0]
+    assert_same_run(two, one)
+
+
+def test_schedule_averaged_weights_and_every_optimizer_state_are_the_same(
+    config: ConfigOf, tmp_path: Path, crew: Crew
+) -> None:
+    def changed(name: str) -> TrainConfig:
+        made = config(tmp_path / name, batch=67)
+        recipe = replace(
+            made.recipe, optimizer="sgd", learning_rate=0.02, schedule="one-cycle", warmup=0.3, ema_decay=0.8
+        )
+        return replace(made, recipe=recipe)
+
+    one, two = run(changed("one"), double=True), crew(run, changed("two"), double=True)
+    assert_same_run(two, one)
+    ours, theirs = (read_checkpoint(tmp_path / name / "checkpoints/last.ckpt") for name in ("one", "two"))
+    for kind in ("state_dict", "current_model_state"):
+        assert list(ours[kind]) == list(theirs[kind]), "no key says that several processes wrote it"
+        for name, value in ours[kind].items():
+            torch.testing.assert_close(theirs[kind][name], value, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("trim", [True, False], ids=["trimmed", "full"])
+def test_hybrid_has_the_losses_of_one_process(config: ConfigOf, tmp_path: Path, crew: Crew, trim: bool) -> None:
+    """Its batch norm is synchronised, and the full backbone has parameters that never get a gradient."""
+    model = ModelConfig(name="hybrid", weights="none", trim_backbone=trim)
+    one = run(config(tmp_path / "one", epochs=1, batch=90, model=model), double=True)
+    two = crew(run, config(tmp_path / "two", epochs=1, batch=90, model=model), double=True)
+    assert_same_run(two, one, tolerance=1e-10)
+
+
+def test_a_cnn_trained_by_two_is_evaluated_by_one_with_the_same_scores(
+    config: ConfigOf, tmp_path: Path, crew: Crew
+) -> None:
+    model = ModelConfig(name="timm:test_efficientnet", weights="none")
+    one = run(config(tmp_path / "one", epochs=1, batch=67, model=model), double=True)
+    two = crew(run, config(tmp_path / "two", epochs=1, batch=67, model=model), double=True)
+    assert_same_run(two, one, tolerance=1e-10)
+    assert two[0].result is not None
+    alone = evaluate(EvaluateConfig(checkpoint=tmp_path / "two"))
+    assert (alone.accuracy, alone.loss) == (two[0].result.test_accuracy, two[0].result.test_loss)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_evaluation_counts_every_image_once_and_equals_one_process_to_the_bit(
+    data_dir: Path, crew: Crew, size: int
+) -> None:
+    asked = {"batch": 30, "model": ModelConfig(name="null")}  # 30, 30, 30 and 10 images
+    path = data_dir / "shapes.safetensors"
+    assert crew(scored, path, size=size, **asked) == [scored(path, **asked)] * size  # type: ignore[arg-type]
+
+
+def test_batch_norm_over_two_processes_is_that_over_all_images(crew: Crew) -> None:
+    several: list[Normalised] = crew(normalised, sizes=(5, 2), alone=False)
+    one: Normalised = crew(normalised, sizes=(5, 2), alone=True)[0]
+
+    def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+
+    close(torch.cat([part.features for part in several]), one.features)
+    # The gradients of a process are those of twice the mean loss, which the average over two halves.
+    close(torch.cat([part.features_gradient for part in several]) / 2, one.features_gradient)
+    for part in several:
+        for name in ("weight_gradient", "bias_gradient", "running_mean", "running_var"):
+            close(getattr(part, name), getattr(one, name))
+
+
+def test_a_run_goes_on_with_one_process_then_two_then_one(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
+    whole = run(config(tmp_path / "whole", epochs=3, batch=67), double=True)
+    resumed = ResumeConfig(run_dir=tmp_path / "cut")
+    cut = config(tmp_path / "cut", epochs=3, batch=67)
+    first = run_with_signal(cut, number=signal.SIGINT, rank=0, step=4, double=True)
+    second = crew(run_with_signal, resumed, number=signal.SIGINT, rank=1, step=7, double=True)
+    third = run(resumed, double=True)
+    assert [first.exit_code, *(part.exit_code for part in second)] == [130, 130, 130]
+    assert (len(first.losses), len(second[0].losses), len(third.losses)) == (4, 7, 7)
+    losses = [*step_losses([first]), *step_losses(second), *step_losses([third])]
+    assert losses == pytest.approx(step_losses([whole]), abs=1e-12, rel=0)
+    assert third.result is not None
+    assert whole.result is not None
+    assert third.result.val_accuracy == whole.result.val_accuracy
+
+
+@pytest.mark.parametrize(
+    ("number", "rank"), [(signal.SIGINT, 0), (signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGHUP, 0)]
+)
+def test_a_signal_to_one_process_stops_all_after_the_same_step(
+    config: ConfigOf, tmp_path: Path, crew: Crew, number: int, rank: int
+) -> None:
+    two = crew(run_with_signal, config(tmp_path / "run"), number=number, rank=rank, step=3)
+    assert [len(part.losses) for part in two] == [3, 3]
+    assert [part.exit_code for part in two] == [128 + number] * 2
+    assert f"interrupted in epoch 1; everything so far is saved in {tmp_path / 'run'}" in str(two[0].error)
+    assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 3
+
+
+def test_the_time_cap_is_by_the_clock_of_rank_0(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
+    made = config(tmp_path / "run", epochs=10_000)
+    two = crew(run, replace(made, recipe=replace(made.recipe, max_seconds=8)))
+    assert len(two[0].losses) == len(two[1].losses)
+    for part in two:
+        assert part.result is not None
+        assert part.result.stopped_by == "time"
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("nan", "the training loss became nan in epoch 2"), ("weight", "became NaN or infinite|became nan")],
+)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_nan_in_one_process_ends_all_with_the_message_of_one(
+    config: ConfigOf, tmp_path: Path, crew: Crew, how: str, message: str, rank: int
+) -> None:
+    two = crew(run_spoiled, config(tmp_path / "run"), how=how, rank=rank, step=STEPS + 1)
+    for part in two:
+        assert part.exit_code == 1
+        assert any(words in str(part.error) for words in message.split("|")), part.error
+        assert "lower --lr" in str(part.error)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_of_one_process_is_the_error_of_all(
+    config: ConfigOf, tmp_path: Path, crew: Crew, rank: int
+) -> None:
+    two = crew(run_spoiled, config(tmp_path / "run"), how="error", rank=rank, step=4)
+    assert [part.error for part in two] == ["this image is upside down. Remedy: turn it"] * 2
+
+
+def test_a_full_disk_on_rank_0_ends_all(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
+    two = crew(run_on_a_full_disk, config(tmp_path / "run"))
+    for part in two:
+        assert "there is no space left to write to" in str(part.error)
+        assert "continue with `cifar train --resume" in str(part.error)
+
+
+def test_the_introduction_says_what_each_process_gets(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
+    two = crew(run, replace(config(tmp_path / "run"), fast_dev_run=True))
+    assert two[0].notes[1] == "2 processes share every batch: 64 = 2 × 32"
+    assert two[1].notes == []
+
+
+def test_a_single_process_agrees_with_itself() -> None:
+    asked = Agreement(signal=15, time_share=0.25)
+    assert ALONE.agree(asked) is asked
+    assert ALONE.gather(3) == [3]
+
+
+def test_a_batch_smaller_than_the_number_of_devices_is_refused(config: ConfigOf, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--batch 3 holds less than one image for each of 4 devices"):
+        config(tmp_path / "run", batch=3, devices=4)
+
+
+def test_library_use_starts_its_own_helpers(config: ConfigOf, tmp_path: Path) -> None:
+    one = train(config(tmp_path / "one", epochs=1))
+    two = train(config(tmp_path / "two", epochs=1, devices=2))
+    assert two.test_loss == pytest.approx(one.test_loss, abs=1e-4)
+    assert not torch.distributed.is_initialized()
