@@ -78,7 +78,10 @@ def fit(
         except KeyboardInterrupt:
             raise interrupted("interrupted; everything up to the last complete epoch is saved", run) from None
         except (OSError, RuntimeError, LostProcessError) as error:
-            raise explained(ranks.explained(error), run, compiled=prepared.config.compile) from error
+            described = explained(ranks.explained(error), run, compiled=prepared.config.compile)
+            if described is error:
+                raise
+            raise described from error
         return loop.test()
     finally:
         if loop.writer is not None:

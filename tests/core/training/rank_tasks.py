@@ -90,7 +90,7 @@ def run_spoiled(asked: Any, *, how: str, rank: int, step: int) -> Outcome:
         if how == "nan":
             training.weight = float("nan")
         elif how == "weight":
-            next(training.model.parameters()).data.view(-1)[0] = float("nan")
+            next(training.model.parameters()).data[0] = float("nan")
         else:
             raise CifarError("this image is upside down", remedy="turn it")
 
@@ -101,10 +101,10 @@ def run_on_a_full_disk(asked: Any) -> Outcome:
     """There is no space for checkpoints from the second epoch on."""
     original = torch.save
 
-    def save(content: dict[str, Any], path: Any) -> None:
-        if content["epoch"] >= 1:
+    def save(content: Any, path: Any, **options: Any) -> None:
+        if isinstance(content, dict) and content["epoch"] >= 1:
             raise OSError(28, "No space left on device")
-        original(content, path)
+        original(content, path, **options)
 
     torch.save = save  # type: ignore[assignment]
     try:

@@ -86,10 +86,18 @@ def test_every_step_has_the_loss_of_one_process_in_float64(
     assert [outcome.epochs for outcome in several[1:]] == [[]] * (size - 1), "rank 0 alone talks to its listeners"
 
 
-def test_the_first_steps_in_float32_have_the_loss_of_one_process(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
-    one = run(config(tmp_path / "one", epochs=4, batch=67))
-    two = crew(run, config(tmp_path / "two", epochs=4, batch=67))
-    assert step_losses(two)[:20] == pytest.approx(step_losses([one])[:20], abs=1e-4, rel=0)
+@pytest.mark.parametrize(("rate", "steps"), [(1e-4, 20), (1e-3, 10)])
+def test_the_first_steps_in_float32_have_the_loss_of_one_process(
+    config: ConfigOf, tmp_path: Path, crew: Crew, rate: float, steps: int
+) -> None:
+    """Adam enlarges rounding: at 1e-3 the losses of one process with one and with two threads part as early."""
+
+    def changed(name: str) -> TrainConfig:
+        made = config(tmp_path / name, epochs=4, batch=67)
+        return replace(made, recipe=replace(made.recipe, learning_rate=rate))
+
+    one, two = run(changed("one")), crew(run, changed("two"))
+    assert step_losses(two)[:steps] == pytest.approx(step_losses([one])[:steps], abs=1e-4, rel=0)
 
 
 def test_a_last_batch_with_fewer_images_than_processes_is_trained_with_equal_weight(
@@ -219,9 +227,7 @@ def test_nan_in_one_process_ends_all_with_the_message_of_one(
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_an_error_of_one_process_is_the_error_of_all(
-    config: ConfigOf, tmp_path: Path, crew: Crew, rank: int
-) -> None:
+def test_an_error_of_one_process_is_the_error_of_all(config: ConfigOf, tmp_path: Path, crew: Crew, rank: int) -> None:
     two = crew(run_spoiled, config(tmp_path / "run"), how="error", rank=rank, step=4)
     assert [part.error for part in two] == ["this image is upside down. Remedy: turn it"] * 2
 
