@@ -6,15 +6,16 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cifar_cli import parsers
 from cifar_cli.command import command, typed
 from cifar_cli.commands.recipe_options import RecipeOptions
-from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice
+from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice, StrategyChoice
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.training.launch import silence_all_but_rank_0
 from cifar_cli.errors import UsageError
 from cifar_cli.options import (
     MEMORY_FORMAT,
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from cifar_cli.core.training.config import ResumeConfig
     from cifar_cli.core.workflow.config import TrainRequest
 
-TAKEN_BESIDE_RESUME = frozenset({"resume", "data_dir", "max_epochs", "max_seconds", "as_json", "verbose", "debug"})
+TAKEN_BESIDE_RESUME = frozenset(
+    {"resume", "data_dir", "max_epochs", "max_seconds", "devices", "num_nodes", "as_json", "verbose", "debug"}
+)
 
 run_option = partial(typer.Option, rich_help_panel="Run")
 
@@ -116,6 +119,33 @@ class NumericsOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProcessOptions:
+    """The processes that train together, one on each device."""
+
+    devices: Annotated[
+        int | Literal["auto"],
+        hardware_option(
+            "--devices",
+            metavar="N|auto",
+            parser=parsers.integer_or_auto,
+            help="Train on this many devices of each machine, with one process on each; auto takes all GPUs. They "
+            "share each batch of --batch images. torchrun and srun set the number themselves.",
+        ),
+    ] = 1
+    num_nodes: Annotated[
+        int, hardware_option("--num-nodes", help="Train on this many machines; torchrun or srun starts the processes.")
+    ] = 1
+    strategy: Annotated[
+        StrategyChoice,
+        hardware_option(
+            "--strategy",
+            help="Share a training step between devices in this way: ddp keeps all weights on each device and "
+            "averages the gradients; auto takes ddp.",
+        ),
+    ] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """The run: its directory, its seeds, what it writes."""
 
@@ -128,8 +158,8 @@ class RunOptions:
         run_option(
             "--resume",
             metavar="RUN_DIR",
-            help="Continue an interrupted run with its own settings. Only --data-dir, --max-epochs, --max-time and the "
-            "output options can be passed beside it.",
+            help="Continue an interrupted run with its own settings. Only --data-dir, --max-epochs, --max-time, "
+            "--devices, --num-nodes and the output options can be passed beside it.",
         ),
     ] = None
     seed: Annotated[int, adapted(SEED, panel="Run")] = 42
@@ -176,15 +206,19 @@ def train(
     data: DataOptions,
     device: DeviceOptions,
     numerics: NumericsOptions,
+    processes: ProcessOptions,
     run: RunOptions,
     output: TrainOutput,
 ) -> None:
     """Train a classifier, keep the weights with the best validation accuracy, and score them on the test split."""
     began = time.monotonic()
+    silence_all_but_rank_0()
     if run.resume is None:
-        request: TrainRequest | ResumeConfig = _request(model, recipe, augmentation, data, device, numerics, run)
+        request: TrainRequest | ResumeConfig = _request(
+            model, recipe, augmentation, data, device, numerics, processes, run
+        )
     else:
-        request = _resume_config(run.resume, recipe, data, typed(ctx))
+        request = _resume_config(run.resume, recipe, data, processes, typed(ctx))
     _train(request, began=began, output=output)
 
 
@@ -195,6 +229,7 @@ def _request(
     data: DataOptions,
     device: DeviceOptions,
     numerics: NumericsOptions,
+    processes: ProcessOptions,
     run: RunOptions,
 ) -> TrainRequest:
     """The run to begin. Raises ConfigError for a value that is out of range."""
@@ -211,6 +246,9 @@ def _request(
         augment_file=augmentation.augment,
         workers=augmentation.workers,
         device=device.chosen_device(),
+        devices=processes.devices,
+        num_nodes=processes.num_nodes,
+        strategy=processes.strategy,
         precision=numerics.precision,
         memory_format=numerics.memory_format,
         compile=numerics.compile,
@@ -222,7 +260,9 @@ def _request(
     return TrainRequest(config=config, batch_auto=recipe.batch == "auto", keep_steps=keep_steps, seeds=run.seeds or ())
 
 
-def _resume_config(run_dir: Path, recipe: RecipeOptions, data: DataOptions, typed: dict[str, str]) -> ResumeConfig:
+def _resume_config(
+    run_dir: Path, recipe: RecipeOptions, data: DataOptions, processes: ProcessOptions, typed: dict[str, str]
+) -> ResumeConfig:
     """The run to continue. Raises UsageError for an option that can't change it. typed: what the user passed."""
     from cifar_cli.core.training.config import ResumeConfig
 
@@ -237,6 +277,8 @@ def _resume_config(run_dir: Path, recipe: RecipeOptions, data: DataOptions, type
         data_dir=data.data_dir if "data_dir" in typed else None,
         max_epochs=recipe.max_epochs,
         max_seconds=recipe.max_seconds,
+        devices=processes.devices if "devices" in typed else None,
+        num_nodes=processes.num_nodes if "num_nodes" in typed else None,
     )
 
 

@@ -48,6 +48,14 @@ def place_of(environment: Mapping[str, str]) -> Place:
     return Place()
 
 
+def silence_all_but_rank_0() -> None:
+    """Send what this process prints nowhere if a launcher gave it another rank: rank 0 speaks for all."""
+    if place_of(os.environ).rank > 0:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+
+
 def require_agreement(place: Place, *, devices: int | str, num_nodes: int) -> None:
     """Raise ConfigError where the launcher started another number of processes than was asked for."""
     if place.world_size == 1:

@@ -296,6 +296,7 @@ class Loop:
             stopped_by=self.stopped_by,
             precision=self.step.config.precision,
             memory_format=self.step.config.memory_format,
+            processes=self.ranks.world_size,
             time=self.accounting.spent(data=self.loaders.train.seconds),
             asked_to_stop=self.agreed.signal != 0,
             config=config,

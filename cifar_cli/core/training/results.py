@@ -130,6 +130,8 @@ class TrainResult:
     stopped_by: Literal["epochs", "time"]
     precision: Precision
     memory_format: MemoryFormat
+    processes: int
+    """That trained together."""
     time: TimeSpent
     asked_to_stop: bool
     """Ctrl-C came when only validation or test were left, which were finished."""

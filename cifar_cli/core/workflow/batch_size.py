@@ -43,11 +43,14 @@ def with_batch_found(
         most=images,
         on_progress=listeners.on_progress,
     )
-    said = f"--batch auto: {found.reason}"
-    chosen = replace(recipe, batch=found.batch)
+    said, processes = f"--batch auto: {found.reason}", prepared.ranks.world_size
+    batch = min(found.batch * processes, images)
+    if processes > 1:
+        said += f"; {processes} processes take {batch} together"
+    chosen = replace(recipe, batch=batch)
     if keep_steps:
         steps = recipe.max_epochs * math.ceil(images / recipe.batch)
-        chosen = replace(chosen, max_epochs=max(1, round(steps / math.ceil(images / found.batch))))
+        chosen = replace(chosen, max_epochs=max(1, round(steps / math.ceil(images / batch))))
         said += (
             f"; learning rate and number of steps stay, so {recipe.max_epochs} epochs at batch "
             f"{recipe.batch} become {chosen.max_epochs}"

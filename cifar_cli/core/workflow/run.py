@@ -38,7 +38,7 @@ def train_and_report(request: TrainRequest, listeners: Listeners = SILENT, *, se
             results = _train_all(request, run_dirs, listeners, seams, ranks)
         else:
             results = serve(ranks, seams=seams)
-    return TrainReport(results=tuple(results), utilization=utilization_of(results[-1]) if ranks.is_first else None)
+    return TrainReport(results=tuple(results), utilization=utilization_of(results[-1]))
 
 
 def _train_all(
@@ -95,7 +95,12 @@ def _interrupted(results: list[TrainResult], left: list[int], error: Interrupted
 def utilization_of(
     result: TrainResult, *, count: Callable[[SummaryConfig], ModelSummary] = summarize
 ) -> Utilization | None:
-    """The rate of the training steps and of a matrix product; None where either can't be had."""
+    """The rate of the training steps and of a matrix product; None where either can't be had.
+
+    Several processes get None: the matrix product would be that of one of them.
+    """
+    if result.processes > 1:
+        return None
     batch = result.config.recipe.batch
     with suppress(CifarError, RuntimeError):
         counted = count(SummaryConfig(model=result.config.model, batch=batch))
