@@ -155,11 +155,11 @@ def test_nan_ends_all_with_the_message_of_one(start: Start) -> None:
     assert "lower --lr" in stderr
 
 
-def test_no_space_ends_all_with_the_message_of_one(start: Start) -> None:
+@pytest.mark.parametrize("devices", [1, 2])
+def test_no_space_ends_all_with_the_message_of_one(start: Start, devices: int) -> None:
     """A limit on the size of files, below that of a checkpoint, in place of a full disk."""
-    process = start(
-        "--devices", 2, "--max-epochs", 5, command=("bash", "-c", 'ulimit -f 1000; exec "$@"', "bash", sys.executable, "-m", "cifar_cli")
-    )  # fmt: skip
+    limited = ("bash", "-c", 'ulimit -f 1000; exec "$@"', "bash", sys.executable, "-m", "cifar_cli")
+    process = start("--devices", devices, "--max-epochs", 5, command=limited)
     stdout, stderr = process.communicate(timeout=START_SECONDS)
     assert (process.returncode, stdout) == (1, ""), stderr
     assert stderr.count("error:") == 1
