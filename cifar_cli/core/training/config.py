@@ -1,4 +1,4 @@
-"""What a training run is asked to do."""
+"""Configs of a training step, a training run, and a run that is resumed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cifar_cli.core.choices import (
     PipelineName,
     Precision,
     PrecisionChoice,
+    require_at_least,
     require_choice,
 )
 from cifar_cli.core.data.config import DataConfig
@@ -99,10 +100,8 @@ class TrainConfig:
                 "--augment names an albumentations policy, which the batched pipeline can't carry out",
                 remedy="add --pipeline albumentations",
             )
-        if self.seed < 0:
-            raise ConfigError(f"--seed {self.seed} is negative", remedy="pass 0 or more")
-        if self.workers < 0:
-            raise ConfigError(f"--workers {self.workers} is negative", remedy="pass 0 or more")
+        require_at_least("--seed", self.seed, 0, example=42)
+        require_at_least("--workers", self.workers, 0, example=2)
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain values, as config.yaml and checkpoints hold it."""
