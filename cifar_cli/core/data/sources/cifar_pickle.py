@@ -27,7 +27,6 @@ from cifar_cli.errors import DataError
 
 SIDE_PIXELS = 32
 ROW_VALUES = 3 * SIDE_PIXELS * SIDE_PIXELS
-MAX_BATCH_BYTES = 512 << 20
 
 
 def import_archive(
@@ -39,7 +38,7 @@ def import_archive(
     """
     members = (
         (PurePosixPath(name).name, content)
-        for name, content in read_members(path, max_member_bytes=MAX_BATCH_BYTES)
+        for name, content in read_members(path)
         if PurePosixPath(name).name in archive.batches and not name.endswith("/")
     )
     provenance = Provenance.now(source=source or str(path), checksum=f"md5:{archive.md5}")

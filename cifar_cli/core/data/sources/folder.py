@@ -27,7 +27,6 @@ from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import DataError, ResourceError
 
 FORMATS = ("JPEG", "PNG")
-MAX_FILE_BYTES = 256 << 20
 MAX_PIXELS = 100_000_000  # of one image, against decompression bombs
 MAX_KEPT_BYTES = 64 << 20  # of encoded images, kept in memory between the two passes
 REPORT_EVERY = 500  # images
@@ -123,7 +122,7 @@ def _entries(path: Path) -> Iterator[tuple[str, bytes]]:
     if path.is_dir():
         yield from _folder_entries(path)
     else:
-        yield from read_members(path, max_member_bytes=MAX_FILE_BYTES)
+        yield from read_members(path)
 
 
 def _folder_entries(top: Path) -> Iterator[tuple[str, bytes]]:
