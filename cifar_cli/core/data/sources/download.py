@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from cifar_cli.core.data.sources.archive import checksum_of
 from cifar_cli.core.data.sources.http_stream import Mirror, RemoteFile, Transport
 from cifar_cli.core.data.sources.mirrors import Archive
-from cifar_cli.core.data.sources.transfer import Fetched, Transfer, part_of, require_space
+from cifar_cli.core.data.sources.transfer import Fetched, Transfer, require_space
 from cifar_cli.core.progress import OnProgress, silent
 
 STORE_PER_ARCHIVE = 1.1  # size of the store relative to the archive
@@ -38,12 +38,6 @@ def fetch_archive(
         and checksum_of(target, "md5", on_progress) == checksum
     ):
         return Fetched(path=target, url=str(target))
-    part = part_of(target)
-    have = part.stat().st_size if part.is_file() else 0
-    if have > archive.size_bytes:
-        part.unlink()
-        have = 0
-    require_space(folder, archive.size_bytes - have + int(STORE_PER_ARCHIVE * archive.size_bytes))
     transfer = Transfer(
         name=archive.dataset,
         target=target,
@@ -53,6 +47,9 @@ def fetch_archive(
         transport=transport or Transport(),
         on_progress=on_progress,
     )
+    if transfer.offset() > archive.size_bytes:
+        transfer.part.unlink()
+    require_space(folder, archive.size_bytes - transfer.offset() + int(STORE_PER_ARCHIVE * archive.size_bytes))
     return transfer.run()
 
 
