@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import timm
-import torch
 from torch import Tensor, nn
 from vit_pytorch.simple_vit import SimpleViT
 
@@ -24,12 +23,15 @@ class Hybrid(nn.Module):
     Sources: He et al. 2015 (ResNet); Beyer, Zhai & Kolesnikov 2022 (SimpleViT).
     """
 
+    optional_prefixes = tuple(f"backbone.{layer}." for layer in UNUSED_LAYERS)
+    """Prefixes of state-dict keys of unused layers, which a checkpoint may lack."""
+
     def __init__(self, *, classes: int, img_size: int, patch_size: int, trim_backbone: bool) -> None:
         super().__init__()
         backbone = timm.create_model(BACKBONE, pretrained=False, features_only=True)
         channels = backbone.feature_info.channels()[FEATURE_INDEX]
-        if trim_backbone:
-            backbone = _trimmed(backbone)
+        for layer in UNUSED_LAYERS if trim_backbone else ():
+            del backbone[layer]
         self.backbone = backbone
         self.vit = SimpleViT(
             image_size=img_size // STRIDE,
@@ -42,26 +44,10 @@ class Hybrid(nn.Module):
             channels=channels,
         )
 
-    @property
-    def optional_prefixes(self) -> tuple[str, ...]:
-        """Prefixes of state-dict keys of unused layers, which a checkpoint may lack."""
-        return tuple(f"backbone.{layer}." for layer in UNUSED_LAYERS)
-
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Map float images [B, 3, H, W] to logits [B, K]."""
         logits_BK: Tensor = self.vit(self.backbone(images_BCHW)[FEATURE_INDEX])
         return logits_BK
-
-
-def _trimmed(full: nn.Module) -> nn.Module:
-    """The same feature extractor without the layers after FEATURE_INDEX, with the same weights."""
-    with torch.random.fork_rng(devices=[]):  # trimming must not change the weights drawn later
-        trimmed: nn.Module = timm.create_model(
-            BACKBONE, pretrained=False, features_only=True, out_indices=tuple(range(FEATURE_INDEX + 1))
-        )
-    weights = full.state_dict()
-    trimmed.load_state_dict({key: weights[key] for key in trimmed.state_dict()})
-    return trimmed
 
 
 def build(config: ModelConfig) -> nn.Module:
