@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -37,10 +38,10 @@ def transform_of(step: Step, img_size: int) -> A.BasicTransform | A.BaseCompose:
                 min_height=padded, min_width=padded, position="center", border_mode=cv2.BORDER_CONSTANT, fill=0, p=1.0
             )
             return A.Sequential([pad, A.RandomCrop(height=img_size, width=img_size, p=1.0)], p=p)
-        case HorizontalFlip(p=p):
-            return A.HorizontalFlip(p=p)
-        case ColorJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, p=p):
-            return A.ColorJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, p=p)
+        case HorizontalFlip():
+            return A.HorizontalFlip(**asdict(step))
+        case ColorJitter():
+            return A.ColorJitter(**asdict(step))
         case CoarseDropout(smallest=smallest, largest=largest, fill=fill, p=p):
             sides = (smallest, largest)
             return A.CoarseDropout(
