@@ -18,25 +18,25 @@ UNUSED_LAYERS = ("layer2", "layer3", "layer4")  # the full backbone computes the
 class Hybrid(nn.Module):
     """ResNet18's features (index 1: 64 channels), followed by SimpleViT.
 
-    trim_backbone: leave out the layers that never reach the logits. The full backbone is initialised in both cases,
-    so that the same seed gives the same logits.
+    config.trim_backbone: leave out the layers that never reach the logits. The full backbone is initialised in both
+    cases, so that the same seed gives the same logits.
     Sources: He et al. 2015 (ResNet); Beyer, Zhai & Kolesnikov 2022 (SimpleViT).
     """
 
     optional_prefixes = tuple(f"backbone.{layer}." for layer in UNUSED_LAYERS)
     """Prefixes of state-dict keys of unused layers, which a checkpoint may lack."""
 
-    def __init__(self, *, classes: int, img_size: int, patch_size: int, trim_backbone: bool) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         backbone = timm.create_model(BACKBONE, pretrained=False, features_only=True)
         channels = backbone.feature_info.channels()[FEATURE_INDEX]
-        for layer in UNUSED_LAYERS if trim_backbone else ():
+        for layer in UNUSED_LAYERS if config.trim_backbone else ():
             del backbone[layer]
         self.backbone = backbone
         self.vit = SimpleViT(
-            image_size=img_size // STRIDE,
-            patch_size=patch_size,
-            num_classes=classes,
+            image_size=config.img_size // STRIDE,
+            patch_size=config.patch_size,
+            num_classes=config.classes,
             dim=256,
             depth=4,
             heads=4,
@@ -60,9 +60,4 @@ def build(config: ModelConfig) -> nn.Module:
             f"{config.img_size}-pixel images",
             remedy=f"pass --img-size {smallest}, or another multiple of {step}",
         )
-    return Hybrid(
-        classes=config.classes,
-        img_size=config.img_size,
-        patch_size=config.patch_size,
-        trim_backbone=config.trim_backbone,
-    )
+    return Hybrid(config)
