@@ -71,12 +71,17 @@ class Mirror:
 class RemoteFile:
     """The file that is downloaded."""
 
-    size_bytes: int | None
+    size_bytes: int | None = None
     """None until a server reports it."""
-    byte_identical: bool
-    """All mirrors have the same bytes, verified by a checksum, so one may continue where another stopped."""
+    checksum: str | None = None
+    """"md5:…" of the complete file, if it is known."""
     validator: str | None = None
     """For a file without a checksum: the server's ETag or modification date of its version."""
+
+    @property
+    def byte_identical(self) -> bool:
+        """All mirrors have the same bytes, verified by the checksum, so one may continue where another stopped."""
+        return self.checksum is not None
 
 
 @dataclass(eq=False)

@@ -41,7 +41,9 @@ def obtain(
         raise unknown(config.data)
     from cifar_cli.core.data.sources.cifar_pickle import import_archive
     from cifar_cli.core.data.sources.download import fetch_archive, fetch_images_archive
+    from cifar_cli.core.data.sources.http_stream import Transport
 
+    transport = transport or Transport()
     if name in archives:
         archive = archives[name]
         fetched = fetch_archive(

@@ -43,7 +43,6 @@ class Transfer:
     target: Path
     mirrors: list[Mirror]
     remote: RemoteFile
-    checksum: str | None
     transport: Transport
     on_progress: OnProgress
     writers: set[Mirror | None] = field(default_factory=set)
@@ -108,14 +107,14 @@ class Transfer:
 
     def _verify(self, last: Mirror | None) -> bool:
         """Whether the complete part has the right checksum; if not, exclude the mirror at fault and start over."""
-        if self.checksum is None:
+        checksum = self.remote.checksum
+        if checksum is None:
             return True
-        algorithm = self.checksum.split(":")[0]
-        actual = checksum_of(self.part, algorithm, self.on_progress)
-        if actual == self.checksum:
+        actual = checksum_of(self.part, checksum.split(":")[0], self.on_progress)
+        if actual == checksum:
             return True
         if self.writers == {last} and last is not None:
-            reason = f"sent wrong bytes: their checksum is {actual}, expected {self.checksum}"
+            reason = f"sent wrong bytes: their checksum is {actual}, expected {checksum}"
             last.note(MirrorFault(reason, final=True))
         else:  # several mirrors wrote and any may be wrong: from now on one mirror sends the complete file
             self.single_writer = True
