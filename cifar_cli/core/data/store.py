@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,7 +201,7 @@ def _header_of(name: str, images: SourceImages) -> dict[str, Any]:
         "format": FORMAT,
         "name": name,
         "classes": json.dumps(images.classes),
-        "provenance": json.dumps(provenance.to_dict()),
+        "provenance": json.dumps(asdict(provenance)),
         "content": content,
     }
     return {"__metadata__": metadata, **header}
