@@ -122,22 +122,21 @@ def _locked(config: DataConfig, on_progress: OnProgress) -> Iterator[None]:
     import filelock
 
     folder = config.data_dir
-    remedy = "pass --data-dir for a folder you may write to"
+    lock = filelock.FileLock(folder / f".{config.dataset}.lock")
+    problem = "can't be created"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise ResourceError(f"--data-dir {folder} is a file, not a folder", remedy=remedy) from error
-    except OSError as error:
-        raise ResourceError(f"--data-dir {folder} can't be created ({error.strerror})", remedy=remedy) from error
-    lock = filelock.FileLock(folder / f".{config.dataset}.lock")
-    try:
+        problem = "can't be written to"
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout:
             on_progress(Progress(task=f"wait for another cifar to finish with {config.dataset}"))
             lock.acquire()
     except OSError as error:
-        raise ResourceError(f"--data-dir {folder} can't be written to ({error.strerror})", remedy=remedy) from error
+        reason = "is a file, not a folder" if folder.is_file() else f"{problem} ({error.strerror})"
+        raise ResourceError(
+            f"--data-dir {folder} {reason}", remedy="pass --data-dir for a folder you may write to"
+        ) from error
     try:
         yield
     finally:
