@@ -52,17 +52,11 @@ def smallest_readable_side(config: ModelConfig) -> int | None:
     one_size = not config.is_from_timm or takes_one_size(timm_name(config))
     model = None if one_size else to_meta(build_for_counting(config))
     for side in range(config.img_size + 1, LARGEST_SIDE_TRIED + 1):
-        if _accepts(replace(config, img_size=side), model):
-            return side
+        images_BCHW = torch.empty(1, 3, side, side, device="meta")
+        try:
+            with torch.no_grad():
+                (model or to_meta(build_for_counting(replace(config, img_size=side)))).eval()(images_BCHW)
+        except SHAPE_ERRORS:
+            continue
+        return side
     return None
-
-
-def _accepts(config: ModelConfig, model: nn.Module | None) -> bool:
-    """Whether `model`, or one built for this size if it is None, accepts images of config.img_size."""
-    images_BCHW = torch.empty(1, 3, config.img_size, config.img_size, device="meta")
-    try:
-        with torch.no_grad():
-            (model or to_meta(build_for_counting(config))).eval()(images_BCHW)
-    except SHAPE_ERRORS:
-        return False
-    return True

@@ -41,17 +41,17 @@ class Racer:
             return
         try:
             chunk = self.reading.result()
-        except MirrorFault as fault:
-            self.fault = fault
         except Exception as error:
-            self.fault = MirrorFault(f"failed ({type(error).__name__}: {error})", final=True)
-        else:
-            if chunk is None:
-                self.finished = True
-                return
-            self._buffer.append(chunk)
-            self.received_bytes += len(chunk)
-            self.reading = asyncio.create_task(self._next())
+            unexpected = MirrorFault(f"failed ({type(error).__name__}: {error})", final=True)
+            self.fault = error if isinstance(error, MirrorFault) else unexpected
+            self.mirror.note(self.fault)
+            return
+        if chunk is None:
+            self.finished = True
+            return
+        self._buffer.append(chunk)
+        self.received_bytes += len(chunk)
+        self.reading = asyncio.create_task(self._next())
 
     async def stop(self) -> None:
         """Drop the connection."""
@@ -73,9 +73,6 @@ async def race(
         leader = await _leader(racers, transport)
     finally:
         await asyncio.gather(*(racer.stop() for racer in racers if racer is not leader))
-        for racer in racers:
-            if racer is not leader and racer.fault:
-                racer.mirror.note(racer.fault)
     return leader
 
 

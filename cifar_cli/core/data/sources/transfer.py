@@ -161,8 +161,6 @@ class Transfer:
             await self._read(racer, offset)
         finally:
             await racer.stop()
-        if racer.fault:
-            racer.mirror.note(racer.fault)
         return racer.mirror, racer.finished
 
     async def _read(self, racer: Racer, offset: int) -> None:
