@@ -11,14 +11,7 @@ from cifar_cli.core.data.config import SPLITS, DataConfig, ImportConfig
 from cifar_cli.core.data.results import ClassCount, DatasetCheck, DownloadResult
 from cifar_cli.core.data.sources.mirrors import ARCHIVES, Archive
 from cifar_cli.core.data.sources.obtain import obtain, unknown
-from cifar_cli.core.data.store import (
-    Store,
-    checksum_of_content,
-    open_store,
-    read_header,
-    read_labels,
-    write_store,
-)
+from cifar_cli.core.data.store import Store, checksum_of_content, open_store, read_header, read_labels, write_store
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import DataError, ResourceError
 

@@ -57,7 +57,7 @@ class Racer:
         """Drop the connection."""
         self.reading.cancel()
         await asyncio.gather(self.reading, return_exceptions=True)
-        await self._chunks.aclose()
+        await asyncio.gather(self._chunks.aclose(), return_exceptions=True)  # after the read has ended
 
 
 async def race(
