@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from cifar_cli.core.augment.colour import jittered
 from cifar_cli.core.augment.draws import Draw, draw
-from cifar_cli.core.augment.opencv import mirrored
+from cifar_cli.core.augment.opencv import mirrored, opencv_can_read
 from cifar_cli.core.augment.policy import CoarseDropout, ColorJitter, HorizontalFlip, PadCrop, Policy, Step
 from cifar_cli.core.transform import BatchSlice
 
@@ -41,7 +41,7 @@ def horizontal_flip(images_BHWC: Tensor, step: HorizontalFlip, drawn: Draw) -> T
 
 def color_jitter(images_BHWC: Tensor, step: ColorJitter, drawn: Draw) -> Tensor:
     """Jitter the images that the step fires on, each with its own factors in its own order."""
-    return _replaced(images_BHWC, drawn.firing, jittered(images_BHWC, drawn))
+    return _replaced(images_BHWC, drawn.firing, jittered(images_BHWC, drawn, with_opencv=opencv_can_read(images_BHWC)))
 
 
 def coarse_dropout(images_BHWC: Tensor, step: CoarseDropout, drawn: Draw) -> Tensor:
