@@ -100,7 +100,7 @@ def test_a_schedule_and_averaged_weights_survive_an_interruption(
 
 
 def test_resuming_nothing_or_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no run that can be continued"):
+    with pytest.raises(CheckpointError, match="contains no run to resume"):
         resume(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     torch.save({"state_dict": {}}, tmp_path / "checkpoints/last.ckpt")
