@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+from cifar_cli.core.training.group import joined
 from cifar_cli.core.training.launch import place_of
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.loop import REAL, Seams, fit
 from cifar_cli.core.training.prepare import prepare, prepare_ordered, prepare_resumed, run_config
-from cifar_cli.core.training.ranks import Ranks, joined
+from cifar_cli.core.training.ranks import Ranks
 from cifar_cli.core.training.results import TrainResult
 from cifar_cli.core.training.run_dir import RunDir
 
