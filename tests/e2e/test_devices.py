@@ -127,6 +127,18 @@ def test_a_killed_helper_ends_the_run_with_one_message(start: Start, tmp_path: P
     assert f"cifar train --resume {tmp_path / 'run'}" in stderr
 
 
+def test_a_process_that_hangs_ends_the_run(start: Start, tmp_path: Path) -> None:
+    process = start("--devices", 2, "--max-epochs", 100_000)
+    wait_for_epoch(process, 2)
+    helpers = helpers_of(process.pid)
+    os.kill(helpers[0], signal.SIGSTOP)
+    _, stderr = ended(process, helpers)
+    assert process.returncode == 1
+    assert stderr.count("error:") == 1
+    assert "another process of this run ended or can't be reached" in stderr
+    assert f"cifar train --resume {tmp_path / 'run'}" in stderr
+
+
 def test_a_killed_command_leaves_no_process(start: Start) -> None:
     process = start("--devices", 2, "--max-epochs", 100_000)
     wait_for_epoch(process, 1)

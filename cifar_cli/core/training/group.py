@@ -30,7 +30,7 @@ from cifar_cli.core.training.parallel import Parallel
 from cifar_cli.core.training.ranks import ALONE, Agreement, LostProcessError, Ranks
 from cifar_cli.errors import CifarError, ResourceError
 
-STEP_SECONDS = 25.0  # a process that doesn't answer for so long within a step is taken for dead
+STEP_SECONDS = 20.0  # a process that doesn't answer for so long within a step is taken for dead
 MEETING_SECONDS = 3600.0  # of a wait for rank 0, which may download, compile, or write to a slow disk
 POLL_SECONDS = 0.05
 REASON_SECONDS = 2.0  # after a connection broke, to find the reason that its process left in the store
