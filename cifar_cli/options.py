@@ -86,6 +86,7 @@ PipelineOpt = Annotated[
 AugmentOpt = Annotated[
     Path | None,
     Option(
+        "--augment",
         metavar="FILE",
         help="Read the policy from this file, which albumentations' A.save wrote. A Normalize step at its end is left "
         "out.",

@@ -21,7 +21,7 @@ class AugmentationOptions:
     """The augmentation that is shown."""
 
     policy: Annotated[str, POLICY()] = "course"
-    augment: AugmentOpt = None
+    augment_file: AugmentOpt = None
     pipeline: PipelineOpt = None
     seed: SeedOpt = 42
 
@@ -56,15 +56,7 @@ def augment_preview(
     from cifar_cli.core.augment.config import PreviewConfig
 
     require_picture_path(picture.out)
-    config = PreviewConfig(
-        images=picture.images,
-        variants=picture.variants,
-        steps=picture.steps,
-        pipeline=augmentation.pipeline,
-        policy=augmentation.policy,
-        augment_file=augmentation.augment,
-        seed=augmentation.seed,
-    )
+    config = PreviewConfig(images=picture.images, variants=picture.variants, steps=picture.steps, **vars(augmentation))
     result, dataset = _preview(config, data)
     _report(result, picture, dataset=dataset, as_json=output.as_json)
 

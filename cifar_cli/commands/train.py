@@ -59,7 +59,7 @@ class TrainedModel(ArchitectureOptions):
 class AugmentationOptions:
     """How training images are augmented."""
 
-    augment: AugmentOpt = None
+    augment_file: AugmentOpt = None
     pipeline: PipelineOpt = None
     workers: int = 2
     """Run the albumentations pipeline in this many processes."""
@@ -127,23 +127,9 @@ def train(
 ) -> None:
     """Train a classifier, keep the weights with the best validation accuracy, and score them on the test split."""
     began = time.monotonic()
-    if run.resume is None:
-        request: TrainRequest | ResumeConfig = _request(model, recipe, augmentation, data, device, numerics, run)
-    else:
-        request = _resume_config(run.resume, recipe, data, typed(ctx))
-    _train(request, began=began, output=output)
-
-
-def _request(
-    model: TrainedModel,
-    recipe: RecipeOptions,
-    augmentation: AugmentationOptions,
-    data: DataOptions,
-    device: DeviceOptions,
-    numerics: NumericsOptions,
-    run: RunOptions,
-) -> TrainRequest:
-    """The run to begin. Raises ConfigError for a value that is out of range."""
+    if run.resume is not None:
+        _train(_resume_config(run.resume, recipe, data, typed(ctx)), began=began, output=output)
+        return
     from cifar_cli.core.training.config import TrainConfig
     from cifar_cli.core.workflow.config import TrainRequest
 
@@ -153,17 +139,22 @@ def _request(
         recipe=recipe.chosen(),
         img_size=model.img_size,
         seed=run.seed,
-        pipeline=augmentation.pipeline or ("batched" if augmentation.augment is None else "albumentations"),
-        augment_file=augmentation.augment,
+        pipeline=augmentation.pipeline or ("batched" if augmentation.augment_file is None else "albumentations"),
+        augment_file=augmentation.augment_file,
         workers=augmentation.workers,
         device=device.chosen_device(),
-        **vars(numerics),
         profile=run.profile,
         fast_dev_run=run.fast_dev_run,
         run_dir=run.run_dir,
+        **vars(numerics),
     )
-    keep_steps = recipe.max_epochs is None
-    return TrainRequest(config=config, batch_auto=recipe.batch == "auto", keep_steps=keep_steps, seeds=run.seeds or ())
+    request = TrainRequest(
+        config=config,
+        batch_auto=recipe.batch == "auto",
+        keep_steps=recipe.max_epochs is None,
+        seeds=run.seeds or (),
+    )
+    _train(request, began=began, output=output)
 
 
 def _resume_config(run_dir: Path, recipe: RecipeOptions, data: DataOptions, typed: dict[str, str]) -> ResumeConfig:
