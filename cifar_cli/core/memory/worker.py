@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from cifar_cli.core.memory.results import BatchTrial
 from cifar_cli.core.progress import OnProgress, Progress, silent
@@ -58,7 +58,7 @@ class Worker:
             self._pipe.send(arguments)
             if not self._pipe.poll(timeout_seconds):
                 return Outcome(kind="timed out")
-            return Outcome(**self._pipe.recv())
+            return cast(Outcome, self._pipe.recv())
         except (EOFError, OSError):
             self._process.join(_SECONDS_TO_LEAVE)
             return Outcome(kind="died", value=self._process.exitcode)
@@ -137,8 +137,7 @@ class Trials:
             self._worker = self._start()
         outcome = self._worker.ask(batch, proof, timeout_seconds=PROOF_SECONDS if proof else TRIAL_SECONDS)
         if outcome.kind == "done":
-            trial: BatchTrial = outcome.value
-            return trial
+            return cast(BatchTrial, outcome.value)
         self.close()
         why = f"exit code {outcome.value}" if outcome.kind == "died" else str(outcome.value or "")
         return BatchTrial(batch=batch, kind=outcome.kind, why=why)
@@ -157,12 +156,12 @@ def _serve(pipe: Any, function: Callable[..., Any]) -> None:
         pipe.send(_answer(function, arguments))
 
 
-def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any]:
+def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
     try:
-        return {"kind": "done", "value": function(*arguments)}
+        return Outcome(kind="done", value=function(*arguments))
     except Exception as error:  # any exception must reach the other process
         lines = str(error).strip().splitlines()
         sentence = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
         short = isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
-        kind: OutcomeKind = "out of memory" if short or type(error).__name__ == "OutOfMemoryError" else "failed"
-        return {"kind": kind, "value": sentence}
+        short = short or type(error).__name__ == "OutOfMemoryError"
+        return Outcome(kind="out of memory" if short else "failed", value=sentence)
