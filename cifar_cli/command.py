@@ -61,7 +61,6 @@ def command(*, examples: tuple[tuple[str, str], ...]) -> Callable[[Callable[...,
             function(**values)
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.epilog = "\n\n".join(f"# {what}\n{line}" for what, line in examples)  # type: ignore[attr-defined]
         return run
