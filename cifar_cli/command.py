@@ -76,12 +76,13 @@ def _options_of(group: Any) -> Iterator[inspect.Parameter]:
         for name in inspect.get_annotations(base):
             owners.setdefault(name, base)
     known = {field.name: field for field in fields(group)}
-    for field in (known[name] for name in owners if name in known):
+    for name, owner in owners.items():
+        field = known[name]
         default = inspect.Parameter.empty if field.default is MISSING else field.default
         if field.default_factory is not MISSING:
             default = field.default_factory()
-        annotation = _option(field.name, hints[field.name], owners[field.name], group.panel)
-        yield inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        annotation = _option(name, hints[name], owner, group.panel)
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _option(name: str, annotation: Any, owner: type, panel: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast
 
 from cifar_cli.core.memory.results import BatchTrial
@@ -83,33 +83,28 @@ def in_child(
         worker.close()
 
 
+@dataclass(slots=True)
 class Trials:
     """Runs trials in one process, which is replaced after a failure, and each proof in a process of its own.
 
-    start: begins a process. refuses: batch sizes that are not even tried. Starting a process takes some seconds for
-    torch's imports, so one is kept. A size that fails in a process that has already run other sizes is tried again in a
-    fresh one, whose outcome counts.
+    Starting a process takes some seconds for torch's imports, so one is kept. A size that fails in a process that has
+    already run other sizes is tried again in a fresh one, whose outcome counts.
     """
 
-    def __init__(
-        self,
-        start: Callable[[], Process],
-        *,
-        label: str,
-        refuses: Callable[[int], bool] = lambda batch: False,
-        on_progress: OnProgress = silent,
-    ) -> None:
-        self._start = start
-        self._label = label
-        self._refuses = refuses
-        self._on_progress = on_progress
-        self._worker: Process | None = None
-        self._done = 0
+    start: Callable[[], Process]
+    """Begins a process."""
+    label: str
+    """The model's name in progress reports."""
+    refuses: Callable[[int], bool] = lambda batch: False
+    """Whether a batch size is not even tried."""
+    on_progress: OnProgress = silent
+    _worker: Process | None = field(default=None, init=False)
+    _done: int = field(default=0, init=False)
 
     def trial(self, batch: int) -> BatchTrial:
         """Try a batch size."""
         self._report(f"batch {batch}")
-        if self._refuses(batch):
+        if self.refuses(batch):
             return BatchTrial(batch=batch, kind="refused", why="far more memory than there is, by the estimate")
         used_before = self._worker is not None
         trial = self._ask(batch)
@@ -134,7 +129,7 @@ class Trials:
 
     def _ask(self, batch: int, *, proof: bool = False) -> BatchTrial:
         if self._worker is None:
-            self._worker = self._start()
+            self._worker = self.start()
         outcome = self._worker.ask(batch, proof, timeout_seconds=PROOF_SECONDS if proof else TRIAL_SECONDS)
         if outcome.kind == "done":
             return cast(BatchTrial, outcome.value)
@@ -143,7 +138,7 @@ class Trials:
         return BatchTrial(batch=batch, kind=outcome.kind, why=why)
 
     def _report(self, detail: str) -> None:
-        self._on_progress(Progress(task=f"running {self._label}", done=self._done, detail=detail))
+        self.on_progress(Progress(task=f"running {self.label}", done=self._done, detail=detail))
         self._done += 1
 
 
