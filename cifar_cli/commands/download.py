@@ -10,7 +10,7 @@ from cifar_cli.command import command, option_group
 from cifar_cli.options import DataOptions, OutputOptions
 
 if TYPE_CHECKING:
-    from cifar_cli.core.data.config import DataConfig, ImportConfig
+    from cifar_cli.core.data.config import DataConfig
 
 
 @option_group("Import")
@@ -55,17 +55,13 @@ def download(data: DataOptions, images: ImportOptions, output: OutputOptions) ->
         skip_bad=images.skip_bad,
         force=images.force,
     )
-    _import(config, as_json=output.as_json)
-
-
-def _import(config: ImportConfig, *, as_json: bool) -> None:
     from cifar_cli.core.data.dataset import import_dataset
     from cifar_cli.render import console, data_tables
     from cifar_cli.render.progress import progress_shown
 
     with progress_shown() as on_progress:
         result = import_dataset(config, on_progress=on_progress)
-    if as_json:
+    if output.as_json:
         console.print_json(result.to_dict())
         return
     console.show(data_tables.downloaded(result))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Option
 
@@ -20,9 +20,6 @@ from cifar_cli.options import (
     ModelNames,
     OutputOptions,
 )
-
-if TYPE_CHECKING:
-    from cifar_cli.core.memory.config import MemoryRequest
 
 
 @option_group("Model")
@@ -96,17 +93,13 @@ def profile_memory(
         device=device.chosen_device(),
         **vars(search),
     )
-    _profile(request, as_json=output.as_json)
-
-
-def _profile(request: MemoryRequest, *, as_json: bool) -> None:
     from cifar_cli.core.memory.profile import profile
     from cifar_cli.render import console, memory_tables
     from cifar_cli.render.progress import progress_shown
 
     with progress_shown() as on_progress:
         report = profile(request, on_progress=on_progress)
-    if as_json:
+    if output.as_json:
         console.print_json(report.to_dict())
         return
     console.show(*memory_tables.report(report.peaks, report.largest))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -73,14 +73,9 @@ class TrainingView:
         self._listen = None
 
 
-@contextmanager
-def training_shown(*, clock: Callable[[], float] = time.monotonic) -> Iterator[TrainingView]:
-    """Yield the view. At the end the live part is removed, and lines stay."""
-    view = TrainingView(stderr(), clock=clock)
-    try:
-        yield view
-    finally:
-        view.close()
+def training_shown(*, clock: Callable[[], float] = time.monotonic) -> closing[TrainingView]:
+    """A context with the view. At its end the live part is removed, and lines stay."""
+    return closing(TrainingView(stderr(), clock=clock))
 
 
 def panel(progress: TrainProgress) -> RenderableType:

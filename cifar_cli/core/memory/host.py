@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from cifar_cli.core.memory.meta_ops import Metadata
 
 _MARK = "cifar: operator "
+_ATEN = torch.ops.aten
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +32,7 @@ class Call:
 
 # Operators whose kernels allocate memory that they release before they return (seen with torch's profiler). Others
 # allocate none, or too little to decide a peak.
-_TAKES_SCRATCH = frozenset(
-    {
-        torch.ops.aten.convolution.default,
-        torch.ops.aten.convolution_backward.default,
-        torch.ops.aten.mean.dim,
-    }
-)
+_TAKES_SCRATCH = (_ATEN.convolution.default, _ATEN.convolution_backward.default, _ATEN.mean.dim)
 
 
 def call_of(operator: Any, args: tuple[Any, ...]) -> Call | None:
