@@ -35,6 +35,8 @@ def profile(
         if request.measure and request.device == "cpu":
             config = replace(config, backend="cpu")
         tracer = Tracer(config, on_progress=on_progress)
+        if request.gpu or request.memory_bytes:
+            require_weights_fit(tracer, cards_of(request, machine)[0].memory_bytes)
         if request.find_max_batch:
             largest.extend(_largest(request, tracer, machine))
         else:
@@ -72,18 +74,13 @@ def _largest(request: MemoryRequest, tracer: Tracer, machine: Machine) -> Sequen
         return [max_batch_on_host(tracer, machine, memory_bytes=memory, margin=margin, multiple_of=multiple_of)]
     if gpu := gpu_to_run_on(request, machine):
         return max_batch_on_gpu(tracer, gpu, margin=margin, multiple_of=multiple_of, start=machine.start)
-    cards = cards_of(request, machine)
-    if request.gpu or request.memory_bytes:
-        require_weights_fit(tracer, cards[0].memory_bytes)
     return [
         find_max_batch(tracer, gpu=card.name, memory_bytes=card.memory_bytes, margin=margin, multiple_of=multiple_of)
-        for card in cards
+        for card in cards_of(request, machine)
     ]
 
 
 def _peaks(request: MemoryRequest, tracer: Tracer, machine: Machine) -> list[PeakMemory]:
-    if request.gpu or request.memory_bytes:
-        require_weights_fit(tracer, cards_of(request, machine)[0].memory_bytes)
     on_host = tracer.config.backend == "cpu"
     found: list[PeakMemory] = []
     for batch in request.batches:
