@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
+from cifar_cli.core.memory.config import GIB, MIB
 from cifar_cli.core.memory.results import KNEE_SHARE, MaxBatch, MemoryTerms, PeakMemory
 from cifar_cli.render.tables import table_of
 
-MIB = 1024**2
-GIB = 1024**3
 WIDTH = 80  # terms of more peaks than fit into it go to a further table
 _TERM_WIDTH = len("allocator overhead")
 _CELL_PADDING = 3  # a blank on both sides and the line

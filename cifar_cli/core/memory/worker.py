@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast
 
@@ -76,11 +77,8 @@ def in_child(
     function: Callable[..., Any], *arguments: Any, timeout_seconds: float, start: StartProcess = Worker
 ) -> Outcome:
     """Call `function` in a fresh process."""
-    worker = start(function)
-    try:
+    with closing(start(function)) as worker:
         return worker.ask(*arguments, timeout_seconds=timeout_seconds)
-    finally:
-        worker.close()
 
 
 @dataclass(slots=True)
@@ -116,10 +114,8 @@ class Trials:
         """Run a shortened epoch, with no other process of ours on the device."""
         self.close()
         self._report(f"proving batch {batch}")
-        try:
+        with closing(self):
             return self._ask(batch, proof=True)
-        finally:
-            self.close()
 
     def close(self) -> None:
         """End the process that is kept."""
