@@ -28,8 +28,8 @@ _Group = TypeVar("_Group")
 def option_group(panel: str) -> Callable[[type[_Group]], type[_Group]]:
     """Make a class a frozen dataclass whose fields are options, shown in this panel of the help page.
 
-    The docstring under a field is the option's help text. What its name, its type and its default don't tell stands in
-    a `typer.Option`: `Annotated[str, Option("--model", "-m", metavar="NAME")]`.
+    The field's name is the flag, its type decides the parser, and the docstring under it is the help text. A
+    `typer.Option` declares what differs: `Annotated[str, Option("--model", "-m", metavar="NAME")]`.
     """
 
     def decorate(group: type[_Group]) -> type[_Group]:
