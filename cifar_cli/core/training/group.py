@@ -24,7 +24,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from cifar_cli import errors
 from cifar_cli.core.choices import DeviceChoice
 from cifar_cli.core.data.loader import Batch, BatchLoader
-from cifar_cli.core.training.launch import Helpers, Place, place_of, require_agreement, started_count
+from cifar_cli.core.training.launch import LEAVE_SECONDS, Helpers, Place, place_of, require_agreement, started_count
 from cifar_cli.core.training.machine import device_of
 from cifar_cli.core.training.parallel import Parallel
 from cifar_cli.core.training.ranks import ALONE, Agreement, LostProcessError, Ranks
@@ -140,8 +140,20 @@ class Group(Ranks):
             self.order(None)
         if dist.is_initialized():
             dist.destroy_process_group()
+        if not isinstance(error, LostProcessError):
+            self._wait_until_all_left()
         if self._helpers is not None:
             self._helpers.end()
+
+    def _wait_until_all_left(self) -> None:
+        """Keep the store, which may be this process's, until the others have read why they are to leave."""
+        end = time.monotonic() + LEAVE_SECONDS
+        with suppress(RuntimeError):
+            self._store.add("left", 1)
+            while self.is_first and self._store.add("left", 0) < self.world_size and not self._dead():
+                if time.monotonic() > end:
+                    break
+                time.sleep(POLL_SECONDS)
 
     def _failure(self) -> CifarError:
         """The error that another process left behind, or that it left none."""
