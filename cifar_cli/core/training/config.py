@@ -20,6 +20,7 @@ from cifar_cli.core.choices import (
 )
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.plain import plain
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.errors import ConfigError
@@ -120,6 +121,17 @@ class TrainConfig:
             )
         require_at_least("--seed", self.seed, 0, example=42)
         require_at_least("--workers", self.workers, 0, example=2)
+
+    def step_config(self) -> StepConfig:
+        """The training step of this run. Its precision and memory format must be chosen."""
+        assert self.precision != "auto"
+        assert self.memory_format != "auto"
+        return StepConfig.of_recipe(
+            self.recipe,
+            learning_rate=self.recipe.learning_rate or spec_of(self.model.name).learning_rate,
+            precision=self.precision,
+            memory_format=self.memory_format,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain values, as config.yaml and checkpoints hold it."""

@@ -58,6 +58,6 @@ def interrupted(what: str, run: RunDir, *, by: int = signal.SIGINT) -> Interrupt
     if run.last.exists():
         error = Interrupted(f"{what} in {run.path}", remedy=f"continue with `cifar train --resume {run.path}`")
     else:
-        error = Interrupted(f"{what}; nothing was saved yet in {run.path}", remedy="start the run again")
+        error = Interrupted(f"interrupted before anything was saved in {run.path}", remedy="start the run again")
     error.exit_code = 128 + by  # as shells report it
     return error

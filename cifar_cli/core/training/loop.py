@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.build import build_untrained
-from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint, restore_step, save_checkpoint
-from cifar_cli.core.training.config import StepConfig
 from cifar_cli.core.training.deadline import Deadline
-from cifar_cli.core.training.failures import explained
+from cifar_cli.core.training.failures import explained, first_line, require_finite
 from cifar_cli.core.training.interrupts import Interrupts, interrupted
+from cifar_cli.core.training.introduction import dataset_line, introduce
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import fast_kernels, wait_for
 from cifar_cli.core.training.pace import Pace
@@ -37,7 +34,7 @@ from cifar_cli.core.training.schedule import LearningRate
 from cifar_cli.core.training.scores import Scores, score, validate
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.training.step_trace import traced_steps
-from cifar_cli.errors import CheckpointError, CifarError
+from cifar_cli.errors import CheckpointError
 
 TEST_PASSES = 2  # each test image is scored as it is and mirrored
 FLOAT32_COST = 2  # time of a pass in float32, in which the test runs, as a multiple of one in 16 bits
@@ -70,32 +67,26 @@ def fit(
     if ranks.is_first:
         ranks.order(prepared.config)
     ranks.meet()
-    loop = Loop(prepared, run, listeners, seams)
     try:
-        try:
+        with Loop(prepared, run, listeners, seams) as loop:
             with fast_kernels(prepared.device), loop.interrupts.listening():
                 loop.train()
-        except KeyboardInterrupt:
-            raise interrupted("interrupted; everything up to the last complete epoch is saved", run) from None
-        except (OSError, RuntimeError, LostProcessError) as error:
-            described = explained(ranks.explained(error), run, compiled=prepared.config.compile)
-            if described is error:
-                raise
-            raise described from error
-        return loop.test()
-    finally:
-        if loop.writer is not None:
-            loop.writer.close()
+            return loop.test()
+    except KeyboardInterrupt:
+        raise interrupted("interrupted; saved up to the last complete epoch", run) from None
+    except (OSError, RuntimeError, LostProcessError) as error:
+        described = explained(ranks.explained(error), run, compiled=prepared.config.compile)
+        if described is error:
+            raise
+        raise described from error
 
 
 class Loop:
-    """One run while it trains."""
+    """One run while it trains. Its `with` block closes the TensorBoard file."""
 
     def __init__(self, prepared: Prepared, run: RunDir, listeners: Listeners, seams: Seams) -> None:
         config, store, device = prepared.config, prepared.store, prepared.device
         recipe, loaders = config.recipe, prepared.loaders
-        assert config.precision != "auto"
-        assert config.memory_format != "auto"
         self.config, self.run, self.listeners, self.device = config, run, listeners, device
         self.ranks = ranks = prepared.ranks
         self.store, self.loaders, self.clock = store, loaders, seams.clock
@@ -105,14 +96,9 @@ class Loop:
         self.stopped_by: Literal["epochs", "time"] = "epochs"
 
         self.accounting = Accounting(device, seams.clock)
-        step_config = StepConfig.of_recipe(
-            recipe,
-            learning_rate=recipe.learning_rate or spec_of(config.model.name).learning_rate,
-            precision=config.precision,
-            memory_format=config.memory_format,
-        )
+        step_config = config.step_config()
         ranks.same_weights(prepared.model)
-        model = training_form(prepared.model, config.memory_format).to(device).train()
+        model = training_form(prepared.model, step_config.memory_format).to(device).train()
         self.step = seams.make_step(
             model, step_config, device_type=device.type, on_stage=self.accounting.enter, parallel=ranks.parallel
         )
@@ -130,16 +116,18 @@ class Loop:
             * (1 if config.precision == "32" else FLOAT32_COST),
         )
         self.description = describe(config, classes=store.classes, synthetic=store.synthetic)
-        self.writer = SummaryWriter(run.path) if ranks.is_first else None
-        self.record = Record(run, self.writer, listeners, clock=seams.clock)
+        self.record = Record(run, listeners, clock=seams.clock)
         self.interrupts = Interrupts()
         self.agreed = Agreement()
         checkpoint = ranks.broadcast(prepared.checkpoint)
         if checkpoint is not None:
             self._restore(checkpoint)
         self.began = prepared.began
-        if self.writer is None:
+        self.writer: SummaryWriter | None = None
+        if not ranks.is_first:
             return
+        self.writer = SummaryWriter(run.path)  # only now, so that a run that is refused stays unchanged
+        self.record.write_to(self.writer)
         self.writer.add_text("dataset", dataset_line(store))
         self.pictures = Pictures(
             self.writer,
@@ -156,9 +144,16 @@ class Loop:
             environment["trials"] = [asdict(trial) for trial in prepared.numerics.trials]
         run.write_config(self.description | environment)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
     def train(self) -> None:
         """Train until the epochs are done or the time is up."""
-        self._introduce()
+        introduce(self.config, self.step.model, self.loaders, self.store, self.ranks, self.listeners.on_note)
         # For what the model draws while it trains, such as dropout; each process has other images.
         torch.manual_seed(self.config.seed + self.ranks.rank)
         if self.config.compile:
@@ -206,7 +201,7 @@ class Loop:
             # After the last step of an epoch, its validation and record come first.
             if self.agreed.signal and not is_last:
                 self._save(self.run.last, next_epoch=self.epoch)
-                what = f"interrupted in epoch {self.epoch + 1}; everything so far is saved"
+                what = f"interrupted in epoch {self.epoch + 1}; saved"
                 raise interrupted(what, self.run, by=self.agreed.signal)
 
     def _agree(self) -> None:
@@ -249,7 +244,9 @@ class Loop:
             train_scores = self.train_scores.joined(self.ranks)
             result = self._epoch_result(train_scores, val_scores)
             self.record.add_epoch(result)
-            self._require_finite(result)
+            weights = self.step.optimizer.state  # of the weights that it updates; the others may hold anything
+            not_finite = not all(bool(weight.isfinite().all()) for weight in weights)
+            require_finite(result, self.run, weights_are=not self.ranks.any(not_finite))
             if result.best:
                 self._save(self.run.best, next_epoch=self.epoch + 1)
             self._save(self.run.last, next_epoch=self.epoch + 1)
@@ -261,7 +258,7 @@ class Loop:
         self.epoch, self.epoch_step = self.epoch + 1, 0
         self._agree()
         if self.agreed.signal and self.epoch < self.epochs and self.stopped_by != "time":
-            what = f"interrupted in epoch {self.epoch}, after its last step; everything is saved"
+            what = f"interrupted in epoch {self.epoch}, after its last step; saved"
             raise interrupted(what, self.run, by=self.agreed.signal)
 
     def test(self) -> TrainResult:
@@ -307,29 +304,11 @@ class Loop:
         return answer
 
     def _best_model(self) -> nn.Module:
-        """The weights that are kept, in a model of its own: the trained one may be compiled."""
+        """The best weights in a separate model: the trained one may be compiled."""
         first = self.ranks.is_first
         model = load_checkpoint(self.run.best).model if first else build_untrained(self.config.model)
         self.ranks.same_weights(model)
         return model
-
-    def _introduce(self) -> None:
-        """Tell the listeners what is trained, on what, and where the run goes."""
-        config, note = self.config, self.listeners.on_note
-        parameters = sum(parameter.numel() for parameter in self.step.model.parameters())
-        note(
-            f"training {config.model.label} ({parameters:,} parameters, recipe {config.recipe.name}) on "
-            f"{len(self.loaders.train_indices):,} images of {dataset_line(self.store)}, {self.device}, "
-            f"precision {config.precision}, {config.memory_format}; everything goes to {self.run.path}"
-        )
-        if (world_size := self.ranks.world_size) > 1:
-            batch, slices = config.recipe.batch, self.ranks.images_of(config.recipe.batch)
-            even = f"{world_size} × {slices}" if batch % world_size == 0 else f"{slices} or {slices + 1} each"
-            note(f"{world_size} processes share every batch: {batch} = {even}")
-        left_out: tuple[str, ...] = getattr(self.step.model, "optional_prefixes", ())
-        if left_out and config.model.trim_backbone:
-            names = ", ".join(prefix.rstrip(".") for prefix in left_out)
-            note(f"left out, because they never reach the logits: {names} (--full-backbone keeps them)")
 
     def _profiled(self, steps: int) -> AbstractContextManager[Callable[[], None]]:
         if not self.config.profile:
@@ -363,24 +342,6 @@ class Loop:
             elapsed_seconds=self.deadline.elapsed_seconds,
             images_per_second=self.pace.epoch_images_per_second,
             best=val_accuracy > self.record.best_val_accuracy,
-        )
-
-    def _require_finite(self, result: EpochResult) -> None:
-        """Raise CifarError when the loss or a weight is NaN or infinite.
-
-        oneDNN's poolings and ReLUs can hide a NaN weight from the loss. Only weights that the optimizer updates count:
-        the others may hold anything.
-        """
-        updated = self.step.optimizer.state
-        if not math.isfinite(result.train_loss):
-            lost = f"the training loss became {result.train_loss}"
-        elif self.ranks.any(not all(bool(weight.isfinite().all()) for weight in updated)):
-            lost = "a weight became NaN or infinite"
-        else:
-            return
-        kept = f"; the best weights so far are in {self.run.path}" if self.run.best.exists() else ""
-        raise CifarError(
-            f"{lost} in epoch {result.epoch}", remedy=f"lower --lr (it was {result.learning_rate:g}){kept}"
         )
 
     def _save(self, path: Path, *, next_epoch: int) -> None:
@@ -418,13 +379,7 @@ class Loop:
             had_seconds = content["cifar"]["config"]["recipe"]["max_seconds"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
-                f"{self.run.last} doesn't fit this run ({str(error).splitlines()[0]})", remedy="start a new run"
+                f"{self.run.last} doesn't fit this run ({first_line(error)})", remedy="start a new run"
             ) from error
         if state["stopped_by"] == "time" and self.deadline.max_seconds <= had_seconds:
             self.stopped_by = "time"
-
-
-def dataset_line(store: Store) -> str:
-    """The dataset's name and where its images come from."""
-    kind = "synthetic, drawn by cifar: not real images" if store.synthetic else f"from {store.provenance.source}"
-    return f"{store.name} ({kind})"

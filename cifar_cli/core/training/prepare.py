@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cifar_cli.core.data.config import DataConfig
+from cifar_cli.core.data.config import STORE_SUFFIX, DataConfig
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.build import build_model, build_untrained
@@ -32,7 +32,7 @@ class Prepared:
     """A model, data and a device, ready to train."""
 
     config: TrainConfig
-    """With nothing left to choose but the run directory."""
+    """All settings resolved except the run directory."""
     model: nn.Module
     """With its initial weights, on the CPU. Training changes it."""
     store: Store
@@ -74,6 +74,10 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
     began = time.monotonic() if listeners.began is None else listeners.began
     device = prepared_device(config.device)
     require_precision(config.precision, device)
+    if config.augment_file is not None:
+        from cifar_cli.core.augment.per_image import load_policy  # albumentations takes seconds to import
+
+        load_policy(config.augment_file)  # a bad file is refused before anything is downloaded
     # The weights come first: if they can't be had, nothing has been downloaded or written.
     model = build_model(config.model, seed=config.seed)
     store = open_dataset(config.data, on_progress=listeners.on_progress)
@@ -81,6 +85,7 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
     if fitted != config:
         config = fitted
         model = build_model(config.model, seed=config.seed)
+    loaders = make_loaders(config, store, device=device, ranks=ranks)
     with fast_kernels(device):
         numerics = choose_numerics(config, model, classes=len(store.classes), device=device)
     listeners.on_numerics(numerics)
@@ -89,7 +94,7 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
         config=config,
         model=model,
         store=store,
-        loaders=make_loaders(config, store, device=device, ranks=ranks),
+        loaders=loaders,
         device=device,
         numerics=numerics,
         began=began,
@@ -109,7 +114,7 @@ def prepare_resumed(
     run = open_run_dir(asked.run_dir)
     content = read_checkpoint(run.last)
     config, classes = _continued(run, content)
-    config = _changed(config, asked, epochs_done=int(content["loop"]["epoch"]))
+    config = _changed(config, asked, content["loop"])
     device = prepared_device(config.device)
     store = open_dataset(config.data, on_progress=listeners.on_progress)
     if store.classes != classes:
@@ -176,12 +181,25 @@ def _continued(run: RunDir, content: dict[str, Any]) -> tuple[TrainConfig, tuple
             f"{run.last} was written by an earlier version, whose runs can't be continued",
             remedy="start a new run; `cifar evaluate` still reads its best weights",
         )
+    if int(content["loop"]["epoch"]) > 0 and not run.best.is_file():
+        raise CheckpointError(f"the best weights {run.best} are missing", remedy="start a new run")
     return config, classes
 
 
-def _changed(config: TrainConfig, asked: ResumeConfig, *, epochs_done: int) -> TrainConfig:
-    """The config with what may change when a run is continued."""
-    recipe = config.recipe
+def _changed(config: TrainConfig, asked: ResumeConfig, loop: dict[str, Any]) -> TrainConfig:
+    """The config with what may change when a run is continued. loop: the state of its loop. Raises ConfigError."""
+    recipe, epochs_done = config.recipe, int(loop["epoch"])
+    elapsed = float(loop["deadline"]["elapsed_seconds"])
+    if asked.max_seconds is not None and asked.max_seconds <= elapsed:
+        raise ConfigError(
+            f"--max-time is not longer than the {elapsed:,.0f} s that the run has taken",
+            remedy="pass a longer one; it counts from the start of the run",
+        )
+    if asked.max_epochs is not None and asked.max_seconds is None and loop["stopped_by"] == "time":
+        raise ConfigError(
+            f"the run has used up its --max-time of {recipe.max_seconds:,.0f} s, so more epochs alone change nothing",
+            remedy="pass a longer --max-time too",
+        )
     if asked.max_epochs is not None:
         if asked.max_epochs < epochs_done:
             raise ConfigError(
@@ -191,5 +209,13 @@ def _changed(config: TrainConfig, asked: ResumeConfig, *, epochs_done: int) -> T
         recipe = replace(recipe, max_epochs=asked.max_epochs)
     if asked.max_seconds is not None:
         recipe = replace(recipe, max_seconds=asked.max_seconds)
-    data = DataConfig(dataset=config.data.dataset, data_dir=asked.data_dir or config.data.data_dir)
-    return replace(config, recipe=recipe, data=data)
+    return replace(
+        config, recipe=recipe, data=config.data if asked.data_dir is None else _moved(config.data, asked.data_dir)
+    )
+
+
+def _moved(data: DataConfig, data_dir: Path) -> DataConfig:
+    """The same dataset in another folder; for one that was given as a path, the file of that name there."""
+    if data.dataset.endswith(STORE_SUFFIX):
+        return DataConfig(dataset=str(data_dir / Path(data.dataset).name), data_dir=data_dir)
+    return DataConfig(dataset=data.dataset, data_dir=data_dir)

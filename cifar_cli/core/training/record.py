@@ -16,18 +16,19 @@ PROGRESS_SECONDS = 0.5  # between two reports: reading the loss waits for the de
 
 
 class Record:
-    """Writes the result of every epoch and tells the listeners.
+    """Writes the result of every epoch and tells the listeners, in the one process that calls `write_to`."""
 
-    writer: None for a process that writes nothing, because another one does.
-    """
-
-    def __init__(
-        self, run: RunDir, writer: SummaryWriter | None, listeners: Listeners, *, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, run: RunDir, listeners: Listeners, *, clock: Callable[[], float]) -> None:
         self.val_accuracies: list[float] = []
         """Of the finished epochs, the first one first."""
-        self._run, self._writer, self._listeners, self._clock = run, writer, listeners, clock
+        self._run, self._listeners, self._clock = run, listeners, clock
+        self._writer: SummaryWriter | None = None
         self._last_progress = 0.0
+
+    def write_to(self, writer: SummaryWriter) -> None:
+        """Begin to write. Rows of metrics.csv after the finished epochs are dropped: those epochs are trained again."""
+        self._writer = writer
+        self._run.keep_metrics(len(self.val_accuracies))
 
     @property
     def best_val_accuracy(self) -> float:
@@ -58,7 +59,5 @@ class Record:
         return {"val_accuracies": self.val_accuracies}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the epochs of a checkpoint, and drop later rows of metrics.csv: those epochs are trained again."""
+        """Restore the epochs of a checkpoint."""
         self.val_accuracies = [float(accuracy) for accuracy in state["val_accuracies"]]
-        if self._writer is not None:
-            self._run.keep_metrics(len(self.val_accuracies))

@@ -79,10 +79,7 @@ def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None
     try:
         if path is not None:
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise CheckpointError(
-                    f"{path} is not empty", remedy=f"pass another --run-dir, or continue it with --resume {path}"
-                )
+            require_free(path)
             return _with_checkpoints(path)
         stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
         root = Path("runs")
@@ -100,6 +97,14 @@ def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None
             remedy="pass --run-dir for a folder you may write to",
         ) from error
     raise ResourceError("runs/ already has 1,000 runs with this time stamp", remedy="pass --run-dir")
+
+
+def require_free(path: Path) -> None:
+    """Raise CheckpointError when a run directory is not empty."""
+    if path.is_dir() and any(path.iterdir()):
+        raise CheckpointError(
+            f"{path} is not empty", remedy=f"pass another --run-dir, or continue it with --resume {path}"
+        )
 
 
 def open_run_dir(path: Path) -> RunDir:

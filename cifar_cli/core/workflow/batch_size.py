@@ -8,8 +8,6 @@ from dataclasses import replace
 
 from cifar_cli.core.memory.choose import choose_batch
 from cifar_cli.core.memory.results import BatchChoice
-from cifar_cli.core.models.registry import spec_of
-from cifar_cli.core.training.config import StepConfig
 from cifar_cli.core.training.listeners import Listeners
 from cifar_cli.core.training.prepare import Prepared
 from cifar_cli.errors import ConfigError
@@ -21,39 +19,28 @@ def with_batch_found(
     """The run with the batch size that this machine trains best with, at the same learning rate.
 
     keep_steps: change the number of epochs so that the number of steps stays.
-    Raises ResourceError when not one image fits, ConfigError on a device whose memory can't be queried.
+    Raises ResourceError when no batch size fits, ConfigError on a device whose memory can't be queried.
     """
     config, device = prepared.config, prepared.device
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(
             f"--batch auto can't query the memory of {device.type}", remedy="pass a number, or --device cpu"
         )
-    assert config.precision != "auto"
-    assert config.memory_format != "auto"
     images, recipe = len(prepared.loaders.train_indices), config.recipe
     found = choose(
-        config.model,
-        StepConfig.of_recipe(
-            recipe,
-            learning_rate=recipe.learning_rate or spec_of(config.model.name).learning_rate,
-            precision=config.precision,
-            memory_format=config.memory_format,
-        ),
-        device=device.type,
-        most=images,
-        on_progress=listeners.on_progress,
+        config.model, config.step_config(), device=device.type, most=images, on_progress=listeners.on_progress
     )
-    said, processes = f"--batch auto: {found.reason}", prepared.ranks.world_size
+    message, processes = f"--batch auto: {found.reason}", prepared.ranks.world_size
     batch = min(found.batch * processes, images)
     if processes > 1:
-        said += f"; {processes} processes take {batch} together"
+        message += f"; {processes} processes take {batch} together"
     chosen = replace(recipe, batch=batch)
     if keep_steps:
         steps = recipe.max_epochs * math.ceil(images / recipe.batch)
         chosen = replace(chosen, max_epochs=max(1, round(steps / math.ceil(images / batch))))
-        said += (
+        message += (
             f"; learning rate and number of steps stay, so {recipe.max_epochs} epochs at batch "
             f"{recipe.batch} become {chosen.max_epochs}"
         )
-    listeners.on_note(said)
+    listeners.on_note(message)
     return prepared.with_recipe(chosen)

@@ -18,12 +18,13 @@ from cifar_cli.core.training.machine import fast_kernels, matmul_flops_per_secon
 from cifar_cli.core.training.prepare import prepare
 from cifar_cli.core.training.ranks import Ranks
 from cifar_cli.core.training.results import TrainResult
+from cifar_cli.core.training.run_dir import require_free
 from cifar_cli.core.training.step import AUTOCAST_DTYPES
 from cifar_cli.core.training.train import ranks_of, resume, serve
 from cifar_cli.core.workflow.batch_size import with_batch_found
 from cifar_cli.core.workflow.config import TrainRequest
 from cifar_cli.core.workflow.results import TrainReport, Utilization
-from cifar_cli.errors import CheckpointError, CifarError, Interrupted
+from cifar_cli.errors import CifarError, Interrupted
 
 
 def train_and_report(request: TrainRequest, listeners: Listeners = SILENT, *, seams: Seams = REAL) -> TrainReport:
@@ -72,19 +73,19 @@ def resume_and_report(asked: ResumeConfig, listeners: Listeners = SILENT, *, sea
 
 
 def _run_dirs(config: TrainConfig, seeds: tuple[int, ...]) -> dict[int, Path | None]:
-    """The run directory of each seed. Raises CheckpointError when one of them is taken."""
-    if not seeds or config.run_dir is None:
-        return dict.fromkeys(seeds or (config.seed,), config.run_dir)
-    run_dirs = {seed: config.run_dir / f"seed-{seed}" for seed in seeds}
+    """The run directory of each seed; None for a new one. Raises CheckpointError when one of them is taken."""
+    root = config.run_dir
+    if root is None:
+        return dict.fromkeys(seeds or (config.seed,))
+    run_dirs = {seed: root / f"seed-{seed}" for seed in seeds} or {config.seed: root}
     for run_dir in run_dirs.values():
-        if run_dir.is_dir() and any(run_dir.iterdir()):
-            raise CheckpointError(f"{run_dir} is not empty", remedy="pass another --run-dir, or other --seeds")
+        require_free(run_dir)
     return dict(run_dirs)
 
 
 def _interrupted(results: list[TrainResult], left: list[int], error: Interrupted | None) -> Interrupted:
     """Which seeds are done and which are left."""
-    parts = [] if error is None else [error.what]
+    parts = ["interrupted" if error is None else error.what]
     parts += [f"seed {result.seed} is done in {result.run_dir}: {result.test_accuracy:.2%} test" for result in results]
     remedies = [] if error is None or error.remedy is None else [error.remedy]
     if left:

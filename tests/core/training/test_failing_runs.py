@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from cifar_cli.core.data.config import DataConfig
+from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.onednn import computes
 from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import TrainConfig
@@ -81,7 +83,7 @@ def test_a_full_disk_is_named_with_the_way_to_continue_and_damages_nothing(
     monkeypatch.setattr(torch, "save", save)
     with pytest.raises(ResourceError, match="there is no space left to write to") as caught:
         train(config_of(run, epochs=2))
-    assert f"free some, then {go_on}" in str(caught.value)
+    assert f"free disk space, then {go_on}" in str(caught.value)
     left = {path.name for path in (run / "checkpoints").iterdir()}
     assert left == ({"best.ckpt", "last.ckpt"} if full_from == 2 else set())
     if left:
@@ -90,3 +92,32 @@ def test_a_full_disk_is_named_with_the_way_to_continue_and_damages_nothing(
         assert resume(run).epochs == 2
         with (run / "metrics.csv").open(newline="") as file:
             assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system"),
+              RuntimeError("File x.part cannot be opened: Permission denied")],
+    ids=["denied", "read-only", "torch"],
+)  # fmt: skip
+def test_a_run_directory_that_becomes_read_only_is_named(
+    config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def save(content: object, path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(ResourceError, match="run can't be written to") as caught:
+        train(config_of(tmp_path / "run", epochs=1))
+    assert "make it writable" in str(caught.value)
+
+
+def test_a_bad_policy_file_is_refused_before_a_dataset_is_opened(tmp_path: Path) -> None:
+    config = TrainConfig(
+        model=ModelConfig(name="null"),
+        data=DataConfig(dataset="absent", data_dir=tmp_path / "data"),
+        pipeline="albumentations",
+        augment_file=tmp_path / "absent.yaml",
+    )
+    with pytest.raises(CifarError, match=r"absent\.yaml"):
+        train(config)
+    assert not (tmp_path / "data").exists()

@@ -68,7 +68,7 @@ def test_every_signal_saves_and_has_its_own_exit_status(
     config_of: ConfigOf, tmp_path: Path, by: int, status: int
 ) -> None:
     before = signal.getsignal(by)
-    with pytest.raises(Interrupted, match="interrupted in epoch 1; everything so far is saved") as caught:
+    with pytest.raises(Interrupted, match="interrupted in epoch 1; saved in") as caught:
         train(config_of(tmp_path / "run"), seams=stopping_at(3, by=by))
     assert caught.value.exit_code == status
     assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 3
@@ -214,6 +214,48 @@ def test_ctrl_c_twice_before_anything_is_saved_does_not_promise_a_way_to_continu
             os.kill(os.getpid(), signal.SIGINT)
             return super().__call__(images_BCHW, labels_B)
 
-    with pytest.raises(Interrupted, match="nothing was saved yet") as caught:
+    with pytest.raises(Interrupted, match="interrupted before anything was saved in") as caught:
         train(config_of(tmp_path / "run"), seams=Seams(make_step=Impatient))
     assert caught.value.remedy == "start the run again"
+
+
+def test_more_epochs_alone_are_refused_for_a_run_that_its_time_cap_ended(config_of: ConfigOf, tmp_path: Path) -> None:
+    train(config_of(tmp_path / "run", epochs=3), Listeners(began=time.monotonic() - 599.999))
+    with pytest.raises(ConfigError, match="has used up its --max-time of 600 s") as caught:
+        resume(ResumeConfig(run_dir=tmp_path / "run", max_epochs=9))
+    assert "pass a longer --max-time too" in str(caught.value)
+
+
+def test_a_time_cap_below_the_elapsed_time_is_refused(config_of: ConfigOf, tmp_path: Path) -> None:
+    train(config_of(tmp_path / "run", epochs=1), Listeners(began=time.monotonic() - 100))
+    with pytest.raises(ConfigError, match=r"--max-time is not longer than the 1\d\d s that the run has taken"):
+        resume(ResumeConfig(run_dir=tmp_path / "run", max_epochs=2, max_seconds=60))
+
+
+def test_a_dataset_given_as_a_path_is_found_in_the_folder_it_moved_to(
+    config_of: ConfigOf, data_dir: Path, tmp_path: Path
+) -> None:
+    here, elsewhere = tmp_path / "mine.safetensors", tmp_path / "elsewhere"
+    shutil.copy(data_dir / "shapes.safetensors", here)
+    train(replace(config_of(tmp_path / "run", epochs=1), data=DataConfig(dataset=str(here))))
+    elsewhere.mkdir()
+    here.rename(elsewhere / here.name)
+    assert resume(ResumeConfig(run_dir=tmp_path / "run", max_epochs=2, data_dir=elsewhere)).epochs == 2
+
+
+def test_a_refused_checkpoint_leaves_the_run_unchanged(config_of: ConfigOf, tmp_path: Path) -> None:
+    run = train(config_of(tmp_path / "run", epochs=1)).run_dir
+    content = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    del content["optimizer"]
+    torch.save(content, run / "checkpoints/last.ckpt")
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    with pytest.raises(CheckpointError, match="doesn't fit this run"):
+        resume(ResumeConfig(run_dir=run, max_epochs=2))
+    assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
+
+
+def test_a_run_without_its_best_weights_is_refused_before_it_trains(config_of: ConfigOf, tmp_path: Path) -> None:
+    run = train(config_of(tmp_path / "run", epochs=1)).run_dir
+    (run / "checkpoints/best.ckpt").unlink()
+    with pytest.raises(CheckpointError, match=r"the best weights .*best\.ckpt are missing"):
+        resume(ResumeConfig(run_dir=run, max_epochs=2))

@@ -67,6 +67,15 @@ def test_a_seed_s_run_directory_that_is_taken_is_named_before_anything_is_traine
     assert calls == []
 
 
+def test_a_run_directory_that_is_taken_is_named_before_a_dataset_is_opened(config: TrainConfig) -> None:
+    assert config.run_dir is not None
+    config.run_dir.mkdir()
+    (config.run_dir / "mine").write_text("")
+    absent = replace(config, data=DataConfig(dataset="absent", data_dir=config.run_dir / "data"))
+    with pytest.raises(CheckpointError, match="run is not empty"):
+        train_and_report(TrainRequest(config=absent))
+
+
 def test_ctrl_c_names_the_seeds_that_are_done_and_those_that_are_left(config: TrainConfig) -> None:
     """360 images in batches of 64 are 6 steps: the eighth is the second step of the second seed."""
     seams, calls = stopping_at(8)
@@ -79,7 +88,7 @@ def test_ctrl_c_names_the_seeds_that_are_done_and_those_that_are_left(config: Tr
 
 def test_ctrl_c_in_the_last_step_of_a_seed_starts_no_other(config: TrainConfig) -> None:
     seams, calls = stopping_at(6)
-    with pytest.raises(Interrupted, match="seed 0 is done") as caught:
+    with pytest.raises(Interrupted, match=r"^interrupted; seed 0 is done") as caught:
         train_and_report(TrainRequest(config=config, seeds=(0, 1)), seams=seams)
     assert caught.value.remedy == "train the others with --seeds 1"
     assert calls == [6]

@@ -1,0 +1,40 @@
+"""What is trained, on what, and where: the first notes of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from cifar_cli.core.data.store import Store
+from cifar_cli.core.training.batches import Loaders
+from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.ranks import Ranks
+
+
+def introduce(
+    config: TrainConfig, model: nn.Module, loaders: Loaders, store: Store, ranks: Ranks, note: Callable[[str], None]
+) -> None:
+    """Report model, dataset, device, slices of the batch and run directory."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    device = next(model.parameters()).device
+    note(
+        f"training {config.model.label} ({parameters:,} parameters, recipe {config.recipe.name}) on "
+        f"{len(loaders.train_indices):,} images of {dataset_line(store)}, {device}, precision {config.precision}, "
+        f"{config.memory_format}; writing to {config.run_dir}"
+    )
+    if ranks.world_size > 1:
+        batch, slices = config.recipe.batch, ranks.images_of(config.recipe.batch)
+        even = batch % ranks.world_size == 0
+        split = f"{ranks.world_size} × {slices}" if even else f"{slices} or {slices + 1} each"
+        note(f"{ranks.world_size} processes share every batch: {batch} = {split}")
+    left_out: tuple[str, ...] = getattr(model, "optional_prefixes", ())
+    if left_out and config.model.trim_backbone:
+        names = ", ".join(prefix.rstrip(".") for prefix in left_out)
+        note(f"left out, because they never reach the logits: {names} (--full-backbone keeps them)")
+
+
+def dataset_line(store: Store) -> str:
+    """The dataset's name and where its images come from."""
+    kind = "synthetic, drawn by cifar: not real images" if store.synthetic else f"from {store.provenance.source}"
+    return f"{store.name} ({kind})"
