@@ -12,14 +12,14 @@ import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 
 from cifar_cli import errors
 from cifar_cli.core.choices import DeviceChoice, StrategyChoice
@@ -40,6 +40,7 @@ MEETING_SECONDS = 1800.0  # a longer wait: rank 0 may download, compile, or writ
 POLL_SECONDS = 0.05
 LAST_WORDS_SECONDS = 2.0  # after a connection broke, for the reason that its process left behind
 FAILURE = "failure"
+_joins = itertools.count()  # each run needs keys of its own in a store that outlives it
 
 
 class LostProcessError(ResourceError):
@@ -133,7 +134,11 @@ class Group(Ranks):
         self.meet()
         limit = timedelta(seconds=STEP_SECONDS)
         options: dict[str, Any] = {"rank": self.rank, "world_size": self.world_size, "timeout": limit}
-        dist.init_process_group("gloo", store=PrefixStore("groups", store), **options)
+        self._owns_world = not dist.is_initialized()
+        if self._owns_world:
+            dist.init_process_group("gloo", store=PrefixStore("groups", store), **options)
+        # Ray Train's group may use NCCL, which takes no tensors of the host, and waits for half an hour.
+        self._host: Any = dist.group.WORLD if self._owns_world else dist.new_group(backend="gloo", timeout=limit)
         backend = "nccl" if device_type == "cuda" else "gloo"
         # Groups of their own, so that batch norm's messages and the gradients' can't be mistaken for each other.
         self._gradients, self._statistics = (dist.new_group(backend=backend, timeout=limit) for _ in range(2))
@@ -148,7 +153,7 @@ class Group(Ranks):
     def agree(self, own: Agreement) -> Agreement:
         signal, *decided = astuple(own)
         message = torch.tensor([signal, *(decided if self.is_first else [0] * len(decided))], dtype=torch.float64)
-        dist.all_reduce(message, op=dist.ReduceOp.MAX)
+        dist.all_reduce(message, op=dist.ReduceOp.MAX, group=self._host)
         signal, time_is_up, progress_is_due, time_share = message.tolist()
         return Agreement(
             signal=int(signal),
@@ -163,18 +168,18 @@ class Group(Ranks):
     def gather(self, value: Any) -> list[Any]:
         self.meet()  # some have more to score than others
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self._host)
         return values
 
     def broadcast(self, value: Any) -> Any:
         self.meet()
         values = [value]
-        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"), group=self._host)
         return values[0]
 
     def sum_(self, tensor: Tensor) -> Tensor:
         on_host = tensor.cpu()
-        dist.all_reduce(on_host)
+        dist.all_reduce(on_host, group=self._host)
         return tensor.copy_(on_host)
 
     def same_weights(self, model: nn.Module) -> None:
@@ -225,7 +230,8 @@ class Group(Ranks):
         elif error is None and self.is_first:
             self.order(None)
         if dist.is_initialized():
-            dist.destroy_process_group()
+            for group in [None] if self._owns_world else [self._host, self._gradients, self._statistics]:
+                dist.destroy_process_group(group)
         if self._helpers is not None:
             self._helpers.end()
 
@@ -245,6 +251,14 @@ class Group(Ranks):
         return None if self._helpers is None else self._helpers.dead()
 
 
+def this_place() -> Place:
+    """The place of this process. Where a program such as Ray Train has initialised torch.distributed, it decides."""
+    place = place_of(os.environ)
+    if dist.is_initialized():
+        return replace(place, rank=dist.get_rank(), world_size=dist.get_world_size())
+    return place
+
+
 @contextmanager
 def joined(
     *, devices: int | str = 1, num_nodes: int = 1, strategy: StrategyChoice = "auto", device: DeviceChoice = "auto"
@@ -253,7 +267,7 @@ def joined(
 
     Raises ConfigError when the launcher and the config disagree, ResourceError for more devices than there are.
     """
-    place = place_of(os.environ)
+    place = this_place()
     require_agreement(place, devices=devices, num_nodes=num_nodes)
     kind = device_of(device).type
     gpus = torch.cuda.device_count() if kind == "cuda" else 0
@@ -265,7 +279,7 @@ def joined(
         place = Place(world_size=count, local_size=count)
     if kind == "mps":
         raise ResourceError("several processes can't share an MPS device", remedy="pass --device cpu, or --devices 1")
-    if gpus:
+    if gpus and not dist.is_initialized():  # a program that has initialised it has chosen the GPU too
         started_count(place.local_rank + 1, gpus=gpus)
         torch.cuda.set_device(place.local_rank)
     with _threads_shared(place.local_size):
@@ -284,6 +298,11 @@ def joined(
 
 def _connected(place: Place, *, device_type: str) -> Group:
     """The group, with its helpers where this process is to start them."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store_outlives_run = place.agent_store or dist.is_initialized()
+    prefix = f"cifar-{attempt}-{next(_joins) if store_outlives_run else 0}"
+    if dist.is_initialized():
+        return Group(place, store=PrefixStore(prefix, _get_default_store()), device_type=device_type)
     starts_helpers = place.port == 0
     listens = place.rank == 0 and not place.agent_store
     try:
@@ -296,10 +315,8 @@ def _connected(place: Place, *, device_type: str) -> Group:
             remedy="check that all processes of the run were started, and MASTER_ADDR and MASTER_PORT",
         ) from error
     helpers = Helpers(place.world_size, port=store.port, device=device_type) if starts_helpers else None
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    prefixed = PrefixStore(f"cifar-{attempt}", store)
     try:
-        return Group(place, store=prefixed, device_type=device_type, helpers=helpers)
+        return Group(place, store=PrefixStore(prefix, store), device_type=device_type, helpers=helpers)
     except BaseException:
         if helpers is not None:
             helpers.end()

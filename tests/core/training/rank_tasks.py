@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -162,3 +163,15 @@ def normalised(*, sizes: tuple[int, ...], alone: bool) -> Normalised:
 
 
 SIGNALS = {130: signal.SIGINT, 143: signal.SIGTERM, 129: signal.SIGHUP}
+
+
+def run_twice_in_a_group(first: TrainConfig, second: TrainConfig) -> tuple[list[Outcome], bool]:
+    """Train two runs in a process group of the program, as under Ray Train. Returns whether it is there afterwards."""
+    dist.init_process_group("gloo")
+    try:
+        outcomes = [run(first), run(second)]
+        value = torch.ones(1)
+        dist.all_reduce(value)
+        return outcomes, value.item() == dist.get_world_size()
+    finally:
+        dist.destroy_process_group()
