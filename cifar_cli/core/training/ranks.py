@@ -39,6 +39,7 @@ STEP_SECONDS = 25.0  # a process that doesn't answer for so long within a step i
 MEETING_SECONDS = 1800.0  # a longer wait: rank 0 may download, compile, or write to a slow disk
 POLL_SECONDS = 0.05
 LAST_WORDS_SECONDS = 2.0  # after a connection broke, for the reason that its process left behind
+PARTING_SECONDS = 5.0
 FAILURE = "failure"
 _joins = itertools.count()  # each run needs keys of its own in a store that outlives it
 
@@ -227,13 +228,24 @@ class Group(Ranks):
             with suppress(RuntimeError):
                 if not self._store.check([FAILURE]):
                     self._store.set(FAILURE, pickle.dumps(_in_words(error)))  # type: ignore[arg-type]
-        elif error is None and self.is_first:
-            self.order(None)
+        elif error is None:
+            with suppress(RuntimeError):  # the run is complete: that another process is gone changes nothing
+                self._part()
         if dist.is_initialized():
             for group in [None] if self._owns_world else [self._host, self._gradients, self._statistics]:
                 dist.destroy_process_group(group)
         if self._helpers is not None:
             self._helpers.end()
+
+    def _part(self) -> None:
+        """Rank 0 orders the end, and waits until the others have read it: the store may end with its process."""
+        if not self.is_first:
+            self._store.add("parted", 1)
+            return
+        self.order(None)
+        end = time.monotonic() + PARTING_SECONDS
+        while self._store.add("parted", 0) < self.world_size - 1 and time.monotonic() < end:
+            time.sleep(0.001)
 
     def _failure(self) -> CifarError:
         """The error that another process left behind, or that it left none."""

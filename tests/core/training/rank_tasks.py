@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -175,3 +176,12 @@ def run_twice_in_a_group(first: TrainConfig, second: TrainConfig) -> tuple[list[
         return outcomes, value.item() == dist.get_world_size()
     finally:
         dist.destroy_process_group()
+
+
+def order_read_late() -> Any:
+    """The last order, which every process but the first reads a second after the first has left."""
+    with joined(device="cpu") as ranks:
+        if ranks.is_first:
+            return None
+        time.sleep(1)
+        return ranks.next_order()

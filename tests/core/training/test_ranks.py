@@ -24,6 +24,7 @@ from tests.core.training.rank_tasks import (
     Normalised,
     Outcome,
     normalised,
+    order_read_late,
     run,
     run_on_a_full_disk,
     run_spoiled,
@@ -257,6 +258,10 @@ def test_a_program_with_a_process_group_of_its_own_trains_twice_in_it_and_keeps_
         assert step_losses(list(several)) == pytest.approx(step_losses([one]), abs=1e-4, rel=0)
         assert several[0].result is not None
         assert several[0].result.processes == 2
+
+
+def test_rank_0_ends_after_the_others_have_read_its_last_order(crew: Crew) -> None:
+    assert crew(order_read_late, size=3) == [None] * 3
 
 
 def test_a_single_process_agrees_with_itself() -> None:
