@@ -13,7 +13,7 @@ from cifar_cli import __version__
 from cifar_cli.command import Command, CommandMixin
 from cifar_cli.commands import COMMANDS
 from cifar_cli.errors import CifarError, Interrupted
-from cifar_cli.options import DEBUG, adapted
+from cifar_cli.options import DebugOpt
 
 
 class ErrorBoundary(CommandMixin, TyperGroup):
@@ -70,7 +70,7 @@ def root(
         bool,
         typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
-    debug: Annotated[bool, adapted(DEBUG, panel="Options")] = False,
+    debug: DebugOpt = False,
 ) -> None:
     """Train, measure and evaluate CIFAR-10 image classifiers."""
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from copy import copy
-from dataclasses import MISSING, fields, is_dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
@@ -17,26 +21,39 @@ from cifar_cli.parsers import explained, parser_of
 
 _WORDS = "cifar_cli.words"
 _METAVARS = {int: "N", float: "X"}
+_Group = TypeVar("_Group")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def option_group(panel: str) -> Callable[[type[_Group]], type[_Group]]:
+    """Make a class a frozen dataclass whose fields are options, shown in this panel of the help page.
+
+    The field's name is the flag, its type decides the parser, and the docstring under it is the help text. A
+    `typer.Option` declares what differs: `Annotated[str, Option("--model", "-m", metavar="NAME")]`.
+    """
+
+    def decorate(group: type[_Group]) -> type[_Group]:
+        group.panel = panel  # type: ignore[attr-defined]
+        return dataclass(frozen=True, kw_only=True)(group)
+
+    return decorate
 
 
 def command(*, examples: tuple[tuple[str, str], ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Turn a function whose parameters are option groups (dataclasses) into one that Typer can register.
+    """Turn a function whose parameters are option groups into one that Typer can register.
 
     Every field of a group becomes an option of the command. The function gets the groups back, filled.
     examples: what each does, in a sentence, and its command line. The help page ends with them.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        hints = get_type_hints(function, include_extras=True)
-        names = inspect.signature(function).parameters
-        groups = {name: hints[name] for name in names if is_dataclass(hints[name])}
+        declared = inspect.signature(function, eval_str=True).parameters
+        groups: dict[str, Any] = {
+            name: each.annotation for name, each in declared.items() if is_dataclass(each.annotation)
+        }
         parameters: list[inspect.Parameter] = []
-        for name, parameter in names.items():
-            if name in groups:
-                parameters += _parameters_of(groups[name])
-            else:
-                annotation = _completed(hints[name])
-                parameters.append(parameter.replace(annotation=annotation, kind=inspect.Parameter.KEYWORD_ONLY))
+        for name, parameter in declared.items():
+            parameters += _options_of(groups[name]) if name in groups else [parameter]
 
         def run(**values: Any) -> None:
             for name, group in groups.items():
@@ -44,7 +61,6 @@ def command(*, examples: tuple[tuple[str, str], ...]) -> Callable[[Callable[...,
             function(**values)
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.epilog = "\n\n".join(f"# {what}\n{line}" for what, line in examples)  # type: ignore[attr-defined]
         return run
@@ -52,38 +68,54 @@ def command(*, examples: tuple[tuple[str, str], ...]) -> Callable[[Callable[...,
     return decorate
 
 
-def _parameters_of(group: Any) -> Iterator[inspect.Parameter]:
+def _options_of(group: Any) -> Iterator[inspect.Parameter]:
     """One parameter for each field of an option group: its own fields first, then those of its bases."""
     hints = get_type_hints(group, include_extras=True)
-    in_order = dict.fromkeys(name for base in group.__mro__ for name in inspect.get_annotations(base))
+    owners: dict[str, type] = {}
+    for base in group.__mro__:
+        for name in inspect.get_annotations(base):
+            owners.setdefault(name, base)
     known = {field.name: field for field in fields(group)}
-    for field in (known[name] for name in in_order if name in known):
+    for name, owner in owners.items():
+        field = known[name]
         default = inspect.Parameter.empty if field.default is MISSING else field.default
         if field.default_factory is not MISSING:
             default = field.default_factory()
-        yield inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_completed(hints[field.name])
-        )
+        annotation = _option(name, hints[name], owner, group.panel)
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _completed(annotation: Any) -> Any:
-    """The annotation of an option, with the parser and the metavar that follow from its type filled in."""
-    if get_origin(annotation) is not Annotated:
-        return annotation
-    base, info = get_args(annotation)
-    if not isinstance(info, OptionInfo):
-        return annotation
-    info = copy(info)
-    if info.parser is not None and get_origin(base) is not list:
-        base = str  # what is typed: Typer would take two words for a tuple of two
-    kind = _element(base)
-    parser = info.parser or parser_of(kind)
-    if parser is not None:
-        flag = next(name for name in (str(info.default), *(info.param_decls or ())) if name.startswith("--"))
-        info.parser = explained(flag, parser)
-    if info.metavar is None:
-        info.metavar = "|".join(map(str, get_args(kind))) if get_origin(kind) is Literal else _METAVARS.get(kind)
-    return Annotated[base, info]
+def _option(name: str, annotation: Any, owner: type, panel: str) -> Any:
+    """The annotation of an option, with what its declaration leaves out: flag, help, panel, parser and metavar."""
+    kind, declared = get_args(annotation) if get_origin(annotation) is Annotated else (annotation, typer.Option())
+    info = copy(declared)
+    info.help = info.help or _help_texts(owner.__module__)[owner.__name__, name]
+    info.rich_help_panel = info.rich_help_panel or panel
+    if isinstance(info, OptionInfo):
+        if info.default is ...:  # where Typer puts the first spelling
+            info.default = f"--{name.replace('_', '-')}"
+        if info.parser is not None and get_origin(kind) is not list:
+            kind = str  # what is typed: Typer would take two words for a tuple of two
+        element = _element(kind)
+        if parser := info.parser or parser_of(element):
+            info.parser = explained(str(info.default), parser)
+        if info.metavar is None:
+            closed = get_origin(element) is Literal
+            info.metavar = "|".join(map(str, get_args(element))) if closed else _METAVARS.get(element)
+    return Annotated[kind, info]
+
+
+@cache
+def _help_texts(module: str) -> dict[tuple[str, str], str]:
+    """The docstrings under the fields of a module's classes, by class and field."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {
+        (group.name, ast.unparse(field.target)): " ".join(ast.literal_eval(text.value).split())
+        for group in tree.body
+        if isinstance(group, ast.ClassDef)
+        for field, text in pairwise(group.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
 
 
 def _element(annotation: Any) -> Any:

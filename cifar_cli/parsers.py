@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cifar_cli.errors import UsageError
 
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_Value = TypeVar("_Value", int, float)
 
 
 class BadValue(ValueError):
@@ -23,33 +24,32 @@ class BadValue(ValueError):
         """A value that the option accepts."""
 
 
+def _converted(convert: Callable[[str], _Value], text: str, bad: BadValue) -> _Value:
+    """What `convert` reads. Raises `bad` where that raises ValueError."""
+    try:
+        return convert(text)
+    except ValueError:
+        raise bad from None
+
+
 def integer(text: str) -> int:
     """Read "128". Raises BadValue."""
-    try:
-        return int(text)
-    except ValueError:
-        raise BadValue("is not a whole number", example="8") from None
+    return _converted(int, text, BadValue("is not a whole number", example="8"))
 
 
 def number(text: str) -> float:
     """Read "0.1" or "1e-3". Raises BadValue, also for "nan"."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    bad = BadValue("is not a number", example="0.1")
+    value = _converted(float, text, bad)
     if math.isnan(value):
-        raise BadValue("is not a number", example="0.1")
+        raise bad
     return value
 
 
 def integer_or_auto(text: str) -> int | Literal["auto"]:
     """Read "128" or "auto". Raises BadValue."""
-    if text == "auto":
-        return "auto"
-    try:
-        return int(text)
-    except ValueError:
-        raise BadValue("is neither a whole number nor auto", example="128") from None
+    bad = BadValue("is neither a whole number nor auto", example="128")
+    return "auto" if text == "auto" else _converted(int, text, bad)
 
 
 def duration(text: str) -> float:
@@ -75,12 +75,10 @@ def byte_count(text: str) -> int:
 
 def margin(text: str) -> float:
     """Read "5%" or "0.05" as a fraction. Raises BadValue outside 0 to 90 %."""
-    try:
-        fraction = float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        fraction = math.nan
+    bad = BadValue("is not a share between 0% and 90%", example="5%")
+    fraction = _converted(float, text.removesuffix("%"), bad) / (100 if text.endswith("%") else 1)
     if not 0 <= fraction <= 0.9:
-        raise BadValue("is not a share between 0% and 90%", example="5%")
+        raise bad
     return fraction
 
 

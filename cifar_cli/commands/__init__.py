@@ -11,11 +11,5 @@ from cifar_cli.commands.profile_memory import profile_memory
 from cifar_cli.commands.summarize import summarize
 from cifar_cli.commands.train import train
 
-COMMANDS: dict[str, Any] = {
-    "download": download,
-    "augment-preview": augment_preview,
-    "summarize": summarize,
-    "train": train,
-    "evaluate": evaluate,
-    "profile-memory": profile_memory,
-}
+_FUNCTIONS: tuple[Any, ...] = (download, augment_preview, summarize, train, evaluate, profile_memory)
+COMMANDS = {function.__name__.replace("_", "-"): function for function in _FUNCTIONS}

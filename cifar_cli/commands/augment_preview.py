@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from cifar_cli.command import command
+from cifar_cli.command import command, option_group
 from cifar_cli.errors import ConfigError
-from cifar_cli.options import POLICY, SEED, AugmentOpt, DataOptions, OutputOptions, PipelineOpt, adapted
+from cifar_cli.options import POLICY, AugmentOpt, DataOptions, OutputOptions, PipelineOpt, SeedOpt
 
 if TYPE_CHECKING:
     from cifar_cli.core.augment.config import PreviewConfig
     from cifar_cli.core.augment.preview import PreviewResult
 
-picture_option = partial(typer.Option, rich_help_panel="Picture")
 
-
-@dataclass(frozen=True, kw_only=True)
+@option_group("Augmentation")
 class AugmentationOptions:
     """The augmentation that is shown."""
 
-    policy: Annotated[str, POLICY] = "course"
-    augment: AugmentOpt = None
+    policy: Annotated[str, POLICY()] = "course"
+    augment_file: AugmentOpt = None
     pipeline: PipelineOpt = None
-    seed: Annotated[int, adapted(SEED, panel="Augmentation")] = 42
+    seed: SeedOpt = 42
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_group("Picture")
 class PictureOptions:
     """The picture that is drawn."""
 
-    images: Annotated[int, picture_option("--images", help="Draw this many rows, one image of another class each.")] = 8
-    variants: Annotated[
-        int, picture_option("--variants", help="Draw this many columns, one augmented variant each.")
-    ] = 8
-    steps: Annotated[bool, picture_option("--steps", help="Draw one column for each step of the policy instead.")] = (
-        False
-    )
-    out: Annotated[Path, picture_option("--out", metavar="FILE.png", help="Write the picture to this file.")] = Path(
-        "augment-preview.png"
-    )
-    show: Annotated[
-        bool, picture_option("--show", help="Draw the picture in the terminal as well, in true colour.")
-    ] = False
+    images: int = 8
+    """Draw this many rows, one image of another class each."""
+    variants: int = 8
+    """Draw this many columns, one augmented variant each."""
+    steps: bool = False
+    """Draw one column for each step of the policy instead."""
+    out: Annotated[Path, Option(metavar="FILE.png")] = Path("augment-preview.png")
+    """Write the picture to this file."""
+    show: bool = False
+    """Draw the picture in the terminal as well, in true colour."""
 
 
 @command(
@@ -63,15 +56,7 @@ def augment_preview(
     from cifar_cli.core.augment.config import PreviewConfig
 
     require_picture_path(picture.out)
-    config = PreviewConfig(
-        images=picture.images,
-        variants=picture.variants,
-        steps=picture.steps,
-        pipeline=augmentation.pipeline,
-        policy=augmentation.policy,
-        augment_file=augmentation.augment,
-        seed=augmentation.seed,
-    )
+    config = PreviewConfig(images=picture.images, variants=picture.variants, steps=picture.steps, **vars(augmentation))
     result, dataset = _preview(config, data)
     _report(result, picture, dataset=dataset, as_json=output.as_json)
 

@@ -2,57 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
-from cifar_cli.command import command
+from cifar_cli.command import command, option_group
 from cifar_cli.options import DataOptions, OutputOptions
 
 if TYPE_CHECKING:
-    from cifar_cli.core.data.config import DataConfig, ImportConfig
-
-import_option = partial(typer.Option, rich_help_panel="Import")
+    from cifar_cli.core.data.config import DataConfig
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_group("Import")
 class ImportOptions:
     """Where images come from, and how they are imported."""
 
-    source: Annotated[
-        list[str] | None,
-        import_option(
-            "--from",
-            metavar="URL|PATH",
-            help="Import images from here: a folder or tar archive of images, an official archive or its extracted "
-            "folder, or the URL of one more mirror. Several URLs are tried side by side.",
-        ),
-    ] = None
-    img_size: Annotated[
-        int | None,
-        import_option(
-            "--img-size",
-            metavar="PIXELS",
-            show_default="the size that most images have",
-            help="Scale and crop images to squares with this many pixels a side.",
-        ),
-    ] = None
-    skip_bad: Annotated[
-        bool, import_option("--skip-bad", help="Leave out images that can't be read, and count them.")
-    ] = False
-    force: Annotated[
-        bool, import_option("--force", help="Fetch or import the dataset again, even if it is already there.")
-    ] = False
-    check: Annotated[
-        bool,
-        import_option(
-            "--check",
-            help="Check every byte of the dataset on disk and fetch nothing. Exit with status 1 if it is damaged or "
-            "missing.",
-        ),
-    ] = False
+    source: Annotated[list[str] | None, Option("--from", metavar="URL|PATH")] = None
+    """Import images from here: a folder or tar archive of images, an official archive or its extracted folder, or the
+    URL of one more mirror. Several URLs are tried side by side.
+    """
+    img_size: Annotated[int | None, Option(metavar="PIXELS", show_default="the size that most images have")] = None
+    """Scale and crop images to squares with this many pixels a side."""
+    skip_bad: bool = False
+    """Leave out images that can't be read, and count them."""
+    force: bool = False
+    """Fetch or import the dataset again, even if it is already there."""
+    check: bool = False
+    """Check every byte of the dataset on disk and fetch nothing. Exit with status 1 if it is damaged or missing."""
 
 
 @command(
@@ -79,17 +55,13 @@ def download(data: DataOptions, images: ImportOptions, output: OutputOptions) ->
         skip_bad=images.skip_bad,
         force=images.force,
     )
-    _import(config, as_json=output.as_json)
-
-
-def _import(config: ImportConfig, *, as_json: bool) -> None:
     from cifar_cli.core.data.dataset import import_dataset
     from cifar_cli.render import console, data_tables
     from cifar_cli.render.progress import progress_shown
 
     with progress_shown() as on_progress:
         result = import_dataset(config, on_progress=on_progress)
-    if as_json:
+    if output.as_json:
         console.print_json(result.to_dict())
         return
     console.show(data_tables.downloaded(result))

@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from cifar_cli.command import command
-from cifar_cli.options import BATCH, DATA_DIR, DATASET, DeviceOptions, OutputOptions, adapted, output_option
+from cifar_cli.command import command, option_group
+from cifar_cli.options import DATA_DIR, DATASET, BatchOpt, DeviceOptions, OutputOptions
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_group("Data")
 class CheckpointOptions:
     """What is scored, and on which images."""
 
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN_DIR|CHECKPOINT",
-            rich_help_panel="Model",
-            help="Score the best weights of this run directory, or the weights of this checkpoint file.",
-        ),
-    ]
-    dataset: Annotated[str | None, adapted(DATASET, default="the one that the model was trained on")] = None
-    data_dir: Annotated[Path | None, adapted(DATA_DIR, default="the one that it was trained from")] = None
-    batch: Annotated[int, BATCH] = 512
+    checkpoint: Annotated[Path, Argument(metavar="RUN_DIR|CHECKPOINT", rich_help_panel="Model")]
+    """Score the best weights of this run directory, or the weights of this checkpoint file."""
+    dataset: Annotated[str | None, DATASET(show_default="the one that the model was trained on")] = None
+    data_dir: Annotated[Path | None, DATA_DIR(show_default="the one that it was trained from")] = None
+    batch: BatchOpt = 512
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_group("Output")
 class EvaluateOutput(OutputOptions):
     """What is written and printed."""
 
-    out: Annotated[
-        Path | None,
-        output_option(
-            "--out",
-            metavar="FILE.png",
-            show_default="confusion-*.png in the run directory",
-            help="Draw the confusion matrix into this file.",
-        ),
-    ] = None
+    out: Annotated[Path | None, Option(metavar="FILE.png", show_default="confusion-*.png in the run directory")] = None
+    """Draw the confusion matrix into this file."""
 
 
 @command(
@@ -57,14 +43,7 @@ def evaluate(asked: CheckpointOptions, device: DeviceOptions, output: EvaluateOu
     from cifar_cli.render import console, tables
     from cifar_cli.render.progress import progress_shown
 
-    config = EvaluateConfig(
-        checkpoint=asked.checkpoint,
-        dataset=asked.dataset,
-        data_dir=asked.data_dir,
-        batch=asked.batch,
-        device=device.chosen_device(),
-        out=output.out,
-    )
+    config = EvaluateConfig(device=device.chosen_device(), out=output.out, **vars(asked))
     with progress_shown() as on_progress:
         result = run(config, on_progress=on_progress)
     if output.as_json:

@@ -2,66 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import field
+from typing import Annotated
 
-import typer
+from typer import Option
 
 from cifar_cli import parsers
-from cifar_cli.command import command
+from cifar_cli.command import command, option_group
 from cifar_cli.core.choices import MemoryFormat, OptimizerName, Precision
 from cifar_cli.options import (
+    BATCH,
     DEFAULT_BATCH,
     MEMORY_FORMAT,
-    MODEL_NAMES,
     PRECISION,
     CountedModels,
     DeviceOptions,
+    ModelNames,
     OutputOptions,
-    hardware_option,
 )
 
-if TYPE_CHECKING:
-    from cifar_cli.core.memory.config import MemoryRequest
 
-memory_option = partial(typer.Option, rich_help_panel="Memory")
-step_option = partial(typer.Option, rich_help_panel="Training step")
-
-
-@dataclass(frozen=True, kw_only=True)
+@option_group("Model")
 class ProfiledModels(CountedModels):
     """The models to profile; all three unless others are named."""
 
-    model: Annotated[list[str], MODEL_NAMES] = field(default_factory=lambda: ["null", "cnn", "hybrid"])
+    model: ModelNames = field(default_factory=lambda: ["null", "cnn", "hybrid"])
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_group("Training step")
 class StepOptions:
     """The training step whose memory is asked for."""
 
-    batch: Annotated[
-        list[int],
-        step_option(
-            "--batch",
-            "--batch-size",
-            "-b",
-            help="Put this many images into a batch. Repeat the option to compare several sizes.",
-        ),
-    ] = field(default_factory=lambda: [DEFAULT_BATCH])
-    optimizer: Annotated[OptimizerName, step_option("--optimizer", help="Update the weights with this optimizer.")] = (
-        "adam"
-    )
-    precision: Annotated[Precision, PRECISION] = "32"
-    memory_format: Annotated[MemoryFormat, MEMORY_FORMAT] = "contiguous"
-    channels_last: Annotated[
-        bool | None,
-        hardware_option(
-            "--channels-last/--contiguous",
-            hidden=True,
-            help="Lay images out in this memory format (use --memory-format).",
-        ),
-    ] = None
+    batch: Annotated[list[int], BATCH()] = field(default_factory=lambda: [DEFAULT_BATCH])
+    """Put this many images into a batch. Repeat the option to compare several sizes."""
+    optimizer: OptimizerName = "adam"
+    """Update the weights with this optimizer."""
+    precision: Annotated[Precision, PRECISION()] = "32"
+    memory_format: Annotated[MemoryFormat, MEMORY_FORMAT()] = "contiguous"
+    channels_last: Annotated[bool | None, Option("--channels-last/--contiguous", hidden=True)] = None
+    """Lay images out in this memory format (use --memory-format)."""
 
     def chosen_format(self) -> MemoryFormat:
         """The value of --memory-format, or of its older spelling --channels-last."""
@@ -70,43 +49,24 @@ class StepOptions:
         return "channels-last" if self.channels_last else "contiguous"
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_group("Memory")
 class SearchOptions:
     """What is asked about the memory of the step."""
 
-    find_max_batch: Annotated[
-        bool,
-        memory_option(
-            "--find-max-batch", help="Find the largest batch size that fits, with real steps if there is a GPU."
-        ),
-    ] = False
-    gpu: Annotated[
-        str | None, memory_option("--gpu", metavar="NAME", help="Estimate for this card, such as RTX 3090.")
-    ] = None
-    memory: Annotated[
-        int | None,
-        memory_option(
-            "--memory",
-            metavar="SIZE",
-            parser=parsers.byte_count,
-            help="Estimate for this much memory, such as 24GiB or 8000MB. With --measure, take at most this much.",
-        ),
-    ] = None
-    margin: Annotated[
-        float,
-        memory_option(
-            "--margin",
-            metavar="SHARE",
-            parser=parsers.margin,
-            show_default="0%",
-            help="Leave this share of the memory free, such as 5%.",
-        ),
-    ] = 0.0
-    multiple_of: Annotated[
-        int, memory_option("--multiple-of", help="Try only batch sizes that this number divides.")
-    ] = 1
-    estimate: Annotated[bool, memory_option("--estimate", help="Predict the memory and run nothing.")] = False
-    measure: Annotated[bool, memory_option("--measure", help="Run real steps and measure their memory.")] = False
+    find_max_batch: bool = False
+    """Find the largest batch size that fits, with real steps if there is a GPU."""
+    gpu: Annotated[str | None, Option(metavar="NAME")] = None
+    """Estimate for this card, such as RTX 3090."""
+    memory_bytes: Annotated[int | None, Option("--memory", metavar="SIZE", parser=parsers.byte_count)] = None
+    """Estimate for this much memory, such as 24GiB or 8000MB. With --measure, take at most this much."""
+    margin: Annotated[float, Option(metavar="SHARE", parser=parsers.margin, show_default="0%")] = 0.0
+    """Leave this share of the memory free, such as 5%."""
+    multiple_of: int = 1
+    """Try only batch sizes that this number divides."""
+    estimate: bool = False
+    """Predict the memory and run nothing."""
+    measure: bool = False
+    """Run real steps and measure their memory."""
 
 
 @command(
@@ -130,26 +90,16 @@ def profile_memory(
     request = MemoryRequest(
         configs=tuple(MemoryConfig(model=model, step=config) for model in models.configs()),
         batches=tuple(step.batch),
-        find_max_batch=search.find_max_batch,
-        gpu=search.gpu,
-        memory_bytes=search.memory,
-        margin=search.margin,
-        multiple_of=search.multiple_of,
-        estimate=search.estimate,
-        measure=search.measure,
         device=device.chosen_device(),
+        **vars(search),
     )
-    _profile(request, as_json=output.as_json)
-
-
-def _profile(request: MemoryRequest, *, as_json: bool) -> None:
     from cifar_cli.core.memory.profile import profile
     from cifar_cli.render import console, memory_tables
     from cifar_cli.render.progress import progress_shown
 
     with progress_shown() as on_progress:
         report = profile(request, on_progress=on_progress)
-    if as_json:
+    if output.as_json:
         console.print_json(report.to_dict())
         return
     console.show(*memory_tables.report(report.peaks, report.largest))

@@ -3,57 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, make_dataclass, replace
-from functools import partial
+from dataclasses import field, fields, make_dataclass, replace
 from typing import Annotated, Any, get_type_hints
 
-import typer
+from typer import Option
 
 from cifar_cli import parsers
+from cifar_cli.command import option_group
 from cifar_cli.core.training.recipe import RECIPES, Recipe, recipe_of
-from cifar_cli.options import POLICY, adapted
+from cifar_cli.options import BATCH, POLICY
 
-recipe_option = partial(typer.Option, rich_help_panel="Recipe", show_default=False)
 OVERRIDES = {
-    "learning_rate": recipe_option(
+    "learning_rate": Option(
         "--lr",
         "--learning-rate",
         metavar="RATE",
         show_default="the recipe's; course: 1e-3 for null, 1e-4 for other models",
         help="Reach this learning rate at the highest point of the schedule.",
     ),
-    "batch": recipe_option(
-        "--batch",
-        "--batch-size",
-        "-b",
+    "batch": BATCH(
         metavar="N|auto",
         parser=parsers.integer_or_auto,
         help="Put this many images into a batch; auto finds a fast size for this machine.",
     ),
-    "max_epochs": recipe_option("--max-epochs", help="Stop after this many epochs."),
-    "max_seconds": recipe_option(
+    "max_epochs": Option(help="Stop after this many epochs."),
+    "max_seconds": Option(
         "--max-time",
         metavar="HH:MM:SS",
         parser=parsers.duration,
         help="Finish within this time, validation and test included.",
     ),
-    "optimizer": recipe_option("--optimizer", help="Update the weights with this optimizer."),
-    "schedule": recipe_option("--schedule", help="Let the learning rate follow this schedule."),
-    "warmup": recipe_option(
-        "--warmup", metavar="SHARE", help="Let the learning rate rise during this first share of the run."
-    ),
-    "weight_decay": recipe_option("--weight-decay", help="Decay weight matrices and kernels at this rate."),
-    "clip_norm": recipe_option("--clip-norm", help="Clip the gradient to this L2 norm; 0 switches clipping off."),
-    "label_smoothing": recipe_option(
-        "--label-smoothing", metavar="SHARE", help="Spread this share of the target over all classes."
-    ),
-    "ema_decay": recipe_option(
-        "--ema-decay",
+    "optimizer": Option(help="Update the weights with this optimizer."),
+    "schedule": Option(help="Let the learning rate follow this schedule."),
+    "warmup": Option(metavar="SHARE", help="Let the learning rate rise during this first share of the run."),
+    "weight_decay": Option(help="Decay weight matrices and kernels at this rate."),
+    "clip_norm": Option(help="Clip the gradient to this L2 norm; 0 switches clipping off."),
+    "label_smoothing": Option(metavar="SHARE", help="Spread this share of the target over all classes."),
+    "ema_decay": Option(
         metavar="SHARE",
         help="Average the weights over the steps, keep this share of the average at each, and validate and save the "
         "average; 0 switches averaging off.",
     ),
-    "policy": adapted(POLICY, panel="Augmentation", default="the recipe's"),
+    "policy": POLICY(show_default="the recipe's"),
 }
 """The option for each field of Recipe. Its type, and so its parser, is that of the field."""
 ZERO_IS_OFF = ("clip_norm", "ema_decay")
@@ -70,22 +61,14 @@ def _fields() -> Iterator[tuple[str, Any, Any]]:
 _Overrides: Any = make_dataclass("_Overrides", _fields(), frozen=True, kw_only=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_group("Recipe")
 class RecipeOptions(_Overrides):  # type: ignore[misc]
     """A recipe by name, and what replaces its fields."""
 
-    recipe: Annotated[
-        str,
-        recipe_option(
-            "--recipe",
-            show_default=True,
-            metavar="|".join(RECIPES),
-            parser=parsers.one_of(RECIPES),
-            help="Train by this recipe: course follows the university exercise behind this tool, fast reaches the same "
-            "accuracy in the least time, best reaches the highest accuracy in 20 minutes. Each option below replaces "
-            "one part of it.",
-        ),
-    ] = "course"
+    recipe: Annotated[str, Option(metavar="|".join(RECIPES), parser=parsers.one_of(RECIPES))] = "course"
+    """Train by this recipe: course follows the university exercise behind this tool, fast reaches the same accuracy in
+    the least time, best reaches the highest accuracy in 20 minutes. Each option below replaces one part of it.
+    """
 
     def chosen(self) -> Recipe:
         """The recipe with its overrides. Raises ConfigError for a value that is out of range."""

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
-import typer
+from typer import Option
 
-from cifar_cli.command import command
-from cifar_cli.options import BATCH, DEFAULT_BATCH, CountedModels, OutputOptions, adapted
+from cifar_cli.command import command, option_group
+from cifar_cli.options import DEFAULT_BATCH, BatchOpt, CountedModels, OutputOptions
 
 ONE_MODEL_DEPTH = 3
 
-counting_option = partial(typer.Option, rich_help_panel="Counting")
 
-
-@dataclass(frozen=True, kw_only=True)
+@option_group("Counting")
 class CountOptions:
     """What is counted and how much of it is shown."""
 
-    batch: Annotated[int, adapted(BATCH, panel="Counting")] = DEFAULT_BATCH
+    batch: BatchOpt = DEFAULT_BATCH
     depth: Annotated[
-        int | None,
-        counting_option(
-            "--depth",
-            show_default=f"{ONE_MODEL_DEPTH} for one model, no layer table for several",
-            help="Show this many levels of the layer table.",
-        ),
+        int | None, Option(show_default=f"{ONE_MODEL_DEPTH} for one model, no layer table for several")
     ] = None
-    top: Annotated[int, counting_option("--top", help="Name this many of the largest layers.")] = 5
-    memory: Annotated[
-        bool, counting_option("--memory", help="Count the bytes of weights, gradients and Adam's state as well.")
-    ] = False
+    """Show this many levels of the layer table."""
+    top: int = 5
+    """Name this many of the largest layers."""
+    memory: bool = False
+    """Count the bytes of weights, gradients and Adam's state as well."""
 
 
 @command(

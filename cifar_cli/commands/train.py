@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Option
 
 from cifar_cli import parsers
-from cifar_cli.command import command, typed
+from cifar_cli.command import command, option_group, typed
 from cifar_cli.commands.recipe_options import RecipeOptions
 from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice, StrategyChoice
 from cifar_cli.core.models.config import ModelConfig
@@ -20,19 +19,14 @@ from cifar_cli.errors import UsageError
 from cifar_cli.options import (
     MEMORY_FORMAT,
     PRECISION,
-    SEED,
     ArchitectureOptions,
     AugmentOpt,
     DataOptions,
     DeviceOptions,
     OutputOptions,
     PipelineOpt,
+    SeedOpt,
     TrimBackboneOpt,
-    adapted,
-    augmentation_option,
-    hardware_option,
-    model_option,
-    output_option,
 )
 
 if TYPE_CHECKING:
@@ -43,151 +37,92 @@ TAKEN_BESIDE_RESUME = frozenset(
     {"resume", "data_dir", "max_epochs", "max_seconds", "devices", "num_nodes", "as_json", "verbose", "debug"}
 )
 
-run_option = partial(typer.Option, rich_help_panel="Run")
 
-
-@dataclass(frozen=True, kw_only=True)
+@option_group("Model")
 class TrainedModel(ArchitectureOptions):
     """The model to train."""
 
-    model: Annotated[
-        str,
-        model_option(
-            "--model",
-            "-m",
-            metavar="NAME",
-            help="Train this model: null, cnn, hybrid, or any timm classifier as timm:NAME.",
-        ),
-    ] = "null"
-    weights: Annotated[
-        str | None,
-        model_option(
-            "--weights",
-            metavar="NAME|PATH",
-            show_default="imagenet; none for null",
-            help="Start from these weights: imagenet, none (random weights), bundled (an installed package, for cnn) "
-            "or the path of a checkpoint.",
-        ),
-    ] = None
+    model: Annotated[str, Option("--model", "-m", metavar="NAME")] = "null"
+    """Train this model: null, cnn, hybrid, or any timm classifier as timm:NAME."""
+    weights: Annotated[str | None, Option(metavar="NAME|PATH", show_default="imagenet; none for null")] = None
+    """Start from these weights: imagenet, none (random weights), bundled (an installed package, for cnn) or the path of
+    a checkpoint.
+    """
     trim_backbone: TrimBackboneOpt = True
-    img_size: Annotated[
-        int | None,
-        model_option(
-            "--img-size",
-            metavar="PIXELS",
-            show_default="the dataset's",
-            help="Resize the images to squares with this many pixels a side.",
-        ),
-    ] = None
+    img_size: Annotated[int | None, Option(metavar="PIXELS", show_default="the dataset's")] = None
+    """Resize the images to squares with this many pixels a side."""
 
     def config(self) -> ModelConfig:
         """The model before its dataset is known. Raises ModelError and ConfigError."""
-        return ModelConfig(
-            name=self.model,
-            img_size=32 if self.img_size is None else self.img_size,
-            backbone=self.backbone,
-            weights=self.weights,
-            trim_backbone=self.trim_backbone,
-            patch_size=self.patch_size,
-        )
+        side = 32 if self.img_size is None else self.img_size
+        return self.model_config(self.model, img_size=side, weights=self.weights)
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_group("Augmentation")
 class AugmentationOptions:
     """How training images are augmented."""
 
-    augment: AugmentOpt = None
+    augment_file: AugmentOpt = None
     pipeline: PipelineOpt = None
-    workers: Annotated[
-        int, augmentation_option("--workers", help="Run the albumentations pipeline in this many processes.")
-    ] = 2
+    workers: int = 2
+    """Run the albumentations pipeline in this many processes."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_group("Hardware")
 class NumericsOptions:
     """How numbers are computed and stored on the device."""
 
     precision: Annotated[
-        PrecisionChoice, adapted(PRECISION, default="auto, the fastest whose loss agrees with float32")
+        PrecisionChoice, PRECISION(show_default="auto, the fastest whose loss agrees with float32")
     ] = "auto"
-    memory_format: Annotated[
-        MemoryFormatChoice, adapted(MEMORY_FORMAT, default="auto, the fastest on this machine")
-    ] = "auto"
-    compile: Annotated[
-        bool, hardware_option("--compile/--no-compile", help="Compile the model with torch.compile.")
-    ] = False
+    memory_format: Annotated[MemoryFormatChoice, MEMORY_FORMAT(show_default="auto, the fastest on this machine")] = (
+        "auto"
+    )
+    compile: Annotated[bool, Option("--compile/--no-compile")] = False
+    """Compile the model with torch.compile."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_group("Hardware")
 class ProcessOptions:
     """The processes that train together, one on each device."""
 
-    devices: Annotated[
-        int | Literal["auto"],
-        hardware_option(
-            "--devices",
-            metavar="N|auto",
-            parser=parsers.integer_or_auto,
-            help="Train on this many devices of each machine, with one process on each; auto takes all GPUs. They "
-            "share each batch of --batch images. torchrun and srun set the number themselves.",
-        ),
-    ] = 1
-    num_nodes: Annotated[
-        int, hardware_option("--num-nodes", help="Train on this many machines; torchrun or srun starts the processes.")
-    ] = 1
-    strategy: Annotated[
-        StrategyChoice,
-        hardware_option(
-            "--strategy",
-            help="Share a training step between devices in this way: ddp keeps all weights on each device and "
-            "averages the gradients; auto takes ddp.",
-        ),
-    ] = "auto"
+    devices: Annotated[int | Literal["auto"], Option(metavar="N|auto", parser=parsers.integer_or_auto)] = 1
+    """Train on this many devices of each machine, with one process on each; auto takes all GPUs. They share each batch
+    of --batch images. torchrun and srun set the number themselves.
+    """
+    num_nodes: int = 1
+    """Train on this many machines; torchrun or srun starts the processes."""
+    strategy: StrategyChoice = "auto"
+    """Share a training step between devices in this way: ddp keeps all weights on each device and averages the
+    gradients; auto takes ddp.
+    """
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_group("Run")
 class RunOptions:
     """The run: its directory, its seeds, what it writes."""
 
-    run_dir: Annotated[
-        Path | None,
-        run_option("--run-dir", metavar="DIR", show_default="runs/TIME-MODEL", help="Write the run to this directory."),
-    ] = None
-    resume: Annotated[
-        Path | None,
-        run_option(
-            "--resume",
-            metavar="RUN_DIR",
-            help="Continue an interrupted run with its own settings. Only --data-dir, --max-epochs, --max-time, "
-            "--devices, --num-nodes and the output options can be passed beside it.",
-        ),
-    ] = None
-    seed: Annotated[int, adapted(SEED, panel="Run")] = 42
-    seeds: Annotated[
-        tuple[int, ...] | None,
-        run_option(
-            "--seeds",
-            metavar="0,1,2",
-            parser=parsers.seeds,
-            help="Train once with each of these seeds and report mean and standard deviation.",
-        ),
-    ] = None
-    profile: Annotated[
-        bool, run_option("--profile", help="Write a trace of ten steps for TensorBoard and Perfetto.")
-    ] = False
-    fast_dev_run: Annotated[
-        bool,
-        run_option("--fast-dev-run", help="Run one batch each of training, validation and test, to try a command."),
-    ] = False
+    run_dir: Annotated[Path | None, Option(metavar="DIR", show_default="runs/TIME-MODEL")] = None
+    """Write the run to this directory."""
+    resume: Annotated[Path | None, Option(metavar="RUN_DIR")] = None
+    """Continue an interrupted run with its own settings. Only --data-dir, --max-epochs, --max-time, --devices,
+    --num-nodes and the output options can be passed beside it.
+    """
+    seed: SeedOpt = 42
+    seeds: Annotated[tuple[int, ...] | None, Option(metavar="0,1,2", parser=parsers.seeds)] = None
+    """Train once with each of these seeds and report mean and standard deviation."""
+    profile: bool = False
+    """Write a trace of ten steps for TensorBoard and Perfetto."""
+    fast_dev_run: bool = False
+    """Run one batch each of training, validation and test, to try a command."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@option_group("Output")
 class TrainOutput(OutputOptions):
     """What is printed."""
 
-    verbose: Annotated[
-        bool, output_option("--verbose", "-v", help="Show the measured speed of each precision and memory format.")
-    ] = False
+    verbose: Annotated[bool, Option("--verbose", "-v")] = False
+    """Show the measured speed of each precision and memory format."""
 
 
 @command(
@@ -213,26 +148,9 @@ def train(
     """Train a classifier, keep the weights with the best validation accuracy, and score them on the test split."""
     began = time.monotonic()
     silence_all_but_rank_0()
-    if run.resume is None:
-        request: TrainRequest | ResumeConfig = _request(
-            model, recipe, augmentation, data, device, numerics, processes, run
-        )
-    else:
-        request = _resume_config(run.resume, recipe, data, processes, typed(ctx))
-    _train(request, began=began, output=output)
-
-
-def _request(
-    model: TrainedModel,
-    recipe: RecipeOptions,
-    augmentation: AugmentationOptions,
-    data: DataOptions,
-    device: DeviceOptions,
-    numerics: NumericsOptions,
-    processes: ProcessOptions,
-    run: RunOptions,
-) -> TrainRequest:
-    """The run to begin. Raises ConfigError for a value that is out of range."""
+    if run.resume is not None:
+        _train(_resume_config(run.resume, recipe, data, processes, typed(ctx)), began=began, output=output)
+        return
     from cifar_cli.core.training.config import TrainConfig
     from cifar_cli.core.workflow.config import TrainRequest
 
@@ -242,22 +160,23 @@ def _request(
         recipe=recipe.chosen(),
         img_size=model.img_size,
         seed=run.seed,
-        pipeline=augmentation.pipeline or ("batched" if augmentation.augment is None else "albumentations"),
-        augment_file=augmentation.augment,
+        pipeline=augmentation.pipeline or ("batched" if augmentation.augment_file is None else "albumentations"),
+        augment_file=augmentation.augment_file,
         workers=augmentation.workers,
         device=device.chosen_device(),
-        devices=processes.devices,
-        num_nodes=processes.num_nodes,
-        strategy=processes.strategy,
-        precision=numerics.precision,
-        memory_format=numerics.memory_format,
-        compile=numerics.compile,
         profile=run.profile,
         fast_dev_run=run.fast_dev_run,
         run_dir=run.run_dir,
+        **vars(numerics),
+        **vars(processes),
     )
-    keep_steps = recipe.max_epochs is None
-    return TrainRequest(config=config, batch_auto=recipe.batch == "auto", keep_steps=keep_steps, seeds=run.seeds or ())
+    request = TrainRequest(
+        config=config,
+        batch_auto=recipe.batch == "auto",
+        keep_steps=recipe.max_epochs is None,
+        seeds=run.seeds or (),
+    )
+    _train(request, began=began, output=output)
 
 
 def _resume_config(

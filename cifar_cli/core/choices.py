@@ -1,4 +1,4 @@
-"""The closed sets of names that a user may pass, each spelled once."""
+"""The closed sets of names that a user may pass, each spelled once, and the checks that several configs share."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def require_choice(flag: str, value: Any, choices: Any) -> None:
     """Raise ConfigError, naming the nearest values, unless `value` is one of a Literal's."""
     if value not in get_args(choices):
         raise ConfigError(f"{flag} {value} is not offered", remedy=nearest(str(value), map(str, get_args(choices))))
+
+
+def require_at_least(flag: str, value: int, minimum: int, *, example: int) -> None:
+    """Raise ConfigError for a number below `minimum`. example: a value for the remedy."""
+    if value < minimum:
+        raise ConfigError(
+            f"{flag} must be at least {minimum}, not {value}", remedy=f"pass for example {flag} {example}"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich import box
 from rich.console import Group
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
@@ -65,9 +66,7 @@ def _facts(dataset: DatasetSummary) -> Table:
         table.add_row("resized", _images(dataset.provenance.resized_images))
     if dataset.provenance.skipped_images:
         table.add_row("left out", f"{_images(dataset.provenance.skipped_images)}, unreadable")
-    megabytes = dataset.size_bytes / 1e6
-    store_size = f"{megabytes:,.1f} MB" if megabytes >= 1 else f"{megabytes * 1000:,.1f} kB"
-    table.add_row("store", f"{escape(str(dataset.path))} ({store_size})")
+    table.add_row("store", f"{escape(str(dataset.path))} ({decimal(dataset.size_bytes)})")
     return table
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -25,18 +24,15 @@ def help_page(command: Any, ctx: Any) -> str:
         console.print(Text(f"{_paragraphs(command.help)}\n"))
         right = console.width - LEFT - 6  # without the border and the gap between the columns
         for title, rows in _panels(command, ctx, right).items():
-            _print_panel(console, title, Group(*rows))
-        if command.epilog:
-            _print_panel(console, "Examples", Group(*_examples(command.epilog)))
+            console.print(Panel(Group(*rows), title=title, title_align="left", border_style="dim"))
     return captured.get()
 
 
-def _print_panel(console: Console, title: str, body: RenderableType) -> None:
-    console.print(Panel(body, title=title, title_align="left", border_style="dim"))
-
-
 def _panels(command: Any, ctx: Any, width: int) -> dict[str, list[RenderableType]]:
-    """The rows of each panel by its title, in the order in which the options are declared. width: of descriptions."""
+    """The rows of each panel by its title, in the order in which the options are declared, and the examples.
+
+    width: of descriptions.
+    """
     panels: dict[str, list[RenderableType]] = {}
     for name, sub in getattr(command, "commands", {}).items():
         panels.setdefault("Commands", []).append(_row(Text(name, style="bold cyan"), Text(_paragraphs(sub.help))))
@@ -45,6 +41,9 @@ def _panels(command: Any, ctx: Any, width: int) -> dict[str, list[RenderableType
         if not getattr(param, "hidden", False):
             last = param.rich_help_panel or last  # `--help`, which Typer adds at the end, belongs to the last panel
             panels.setdefault(last, []).append(_row(_declaration(param), _description(param, ctx, width)))
+    for line in (command.epilog or "").splitlines():
+        style = "dim" if line.startswith("#") else ""
+        panels.setdefault("Examples", []).append(Text(line, style=style, no_wrap=True, overflow="ignore"))
     return panels
 
 
@@ -93,11 +92,6 @@ def _default(param: Any, ctx: Any) -> str:
     if getattr(param, "is_flag", False):
         return str(param.opts[0] if value else param.secondary_opts[0])
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _examples(epilog: str) -> Iterator[Text]:
-    for line in epilog.splitlines():
-        yield Text(line, style="dim" if line.startswith("#") else "", no_wrap=True, overflow="ignore")
 
 
 def _paragraphs(text: str | None) -> str:

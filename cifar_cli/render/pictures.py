@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.color import Color
 from rich.console import Console
@@ -37,7 +36,6 @@ def save_preview(result: PreviewResult, path: Path) -> None:
     width = max(MIN_WIDTH, left + columns * (side + GAP))
     height = TOP + rows * (side + GAP) + BOTTOM
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     canvas = np.full((height, width, 3), 255, dtype=np.uint8)
     enlarged = result.grid_RCHWC.numpy().repeat(scale, axis=2).repeat(scale, axis=3)

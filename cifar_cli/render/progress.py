@@ -51,7 +51,7 @@ def progress_shown(console: Console | None = None, now: Callable[[], float] = ti
                 unit=progress.unit,
                 detail=progress.detail,
             )
-            if progress.total is not None and progress.done >= progress.total:
+            if _finished(progress):
                 bars.remove_task(tasks.pop(progress.task))
 
         yield listen
@@ -87,40 +87,32 @@ def time_left(seconds: float) -> str:
     return f"{clock(seconds)} left"
 
 
-class _PlainTask:
-    """The last line printed for a task, and the speed since then."""
-
-    def __init__(self, progress: Progress, now: float) -> None:
-        self.printed_at = -math.inf
-        self.detail = ""
-        self.finished = False
-        self._from = (now, progress.done)
-
-    def line(self, progress: Progress, now: float) -> str:
-        start, done = self._from
-        per_second = (progress.done - done) / (now - start) if now > start and progress.done > done else None
-        self._from = (now, progress.done)
-        if not progress.unit:
-            return progress.task
-        parts = [f"{progress.task}: {amount(progress.done, progress.total, progress.unit, per_second)}"]
-        if per_second and progress.total and progress.total > progress.done:
-            parts.append(time_left((progress.total - progress.done) / per_second))
-        return ", ".join([*parts, progress.detail] if progress.detail else parts)
-
-
 def _plain_listener(console: Console, time_now: Callable[[], float]) -> OnProgress:
     """Print a line when a task begins, ends or switches to another mirror, and every few seconds in between."""
-    tasks: dict[str, _PlainTask] = {}
+    printed: dict[str, tuple[Progress, float]] = {}  # what the last line of each task said, and when
 
     def listen(progress: Progress) -> None:
         now = time_now()
-        task = tasks.setdefault(progress.task, _PlainTask(progress, now))
-        finished = progress.total is not None and progress.done >= progress.total
-        switched = progress.unit == "bytes" and progress.detail != task.detail  # another mirror
-        news = switched or (finished and not task.finished)
-        if not news and now - task.printed_at < PLAIN_LINE_SECONDS:
-            return
-        task.printed_at, task.detail, task.finished = now, progress.detail, finished
-        note(task.line(progress, now), console)
+        last, at = printed.get(progress.task, (progress, -math.inf))
+        switched = progress.unit == "bytes" and progress.detail != last.detail  # another mirror
+        ended = _finished(progress) and not _finished(last)
+        if switched or ended or now - at >= PLAIN_LINE_SECONDS:
+            printed[progress.task] = progress, now
+            note(_plain_line(progress, done=progress.done - last.done, seconds=now - at), console)
 
     return listen
+
+
+def _plain_line(progress: Progress, *, done: int, seconds: float) -> str:
+    """The line about a task of which `done` units were done in the last `seconds`."""
+    if not progress.unit:
+        return progress.task
+    per_second = done / seconds if seconds > 0 and done > 0 else None
+    parts = [f"{progress.task}: {amount(progress.done, progress.total, progress.unit, per_second)}"]
+    if per_second and progress.total and progress.total > progress.done:
+        parts.append(time_left((progress.total - progress.done) / per_second))
+    return ", ".join([*parts, progress.detail] if progress.detail else parts)
+
+
+def _finished(progress: Progress) -> bool:
+    return progress.total is not None and progress.done >= progress.total

@@ -7,7 +7,7 @@ from rich.table import Table
 from cifar_cli.core.training.results import LOSS_TOLERANCE, EpochResult, Numerics, TimeSpent, TrainResult
 from cifar_cli.core.workflow.results import TrainReport, Utilization
 from cifar_cli.render.console import note, stderr
-from cifar_cli.render.tables import dataset_name
+from cifar_cli.render.tables import dataset_name, table_of
 
 TIME_LABELS = {
     "startup_seconds": "start-up",
@@ -48,44 +48,42 @@ def facts(result: TrainResult) -> Table:
 
 def by_seed(report: TrainReport) -> Table:
     """A row per seed, with mean and standard deviation below."""
-    table = Table(title=_title(report.results[-1]), title_justify="left", show_footer=True)
-    names = {
-        "test_accuracy": "test",
-        "test_accuracy_flip_averaged": "test, mirror averaged",
-        "val_accuracy": "validation",
+    results = report.results
+    accuracies = {
+        "test": "test_accuracy",
+        "test, mirror averaged": "test_accuracy_flip_averaged",
+        "validation": "val_accuracy",
     }
-    table.add_column("seed", justify="right", footer="mean")
-    for name, heading in names.items():
-        footer = f"{report.mean(name):.2%} ± {report.deviation(name) * 100:.2f}"
-        table.add_column(heading, justify="right", footer=footer)
-    table.add_column("epochs", justify="right")
-    table.add_column("time", justify="right")
-    for result in report.results:
-        accuracies = (f"{getattr(result, name):.2%}" for name in names)
-        table.add_row(str(result.seed), *accuracies, str(result.epochs), duration(result.train_seconds))
-    return table
+    columns = {
+        "seed": [str(result.seed) for result in results],
+        **{heading: [f"{getattr(each, name):.2%}" for each in results] for heading, name in accuracies.items()},
+        "epochs": [str(result.epochs) for result in results],
+        "time": [duration(result.train_seconds) for result in results],
+    }
+    means = (f"{report.mean(name):.2%} ± {report.deviation(name) * 100:.2f}" for name in accuracies.values())
+    return table_of(columns, footer=("mean", *means), title=_title(results[-1]), title_justify="left")
 
 
 def time_spent(spent: TimeSpent, utilization: Utilization | None, result: TrainResult) -> Table:
     """Seconds by part; the rows add up to the last."""
-    table = Table(
-        title="Time",
-        title_justify="left",
-        caption=None
-        if utilization is None
-        else f"{utilization.achieved_flops_per_second / 1e9:,.0f} GFLOP/s in training steps, {utilization.share:.0%} "
-        f"of the {utilization.matmul_flops_per_second / 1e9:,.0f} of a large matrix product here ({result.precision})",
-        caption_justify="left",
-        show_footer=True,
-    )
+    caption = None
+    if utilization is not None:
+        caption = (
+            f"{utilization.achieved_flops_per_second / 1e9:,.0f} GFLOP/s in training steps, {utilization.share:.0%} of "
+            f"the {utilization.matmul_flops_per_second / 1e9:,.0f} of a large matrix product here ({result.precision})"
+        )
     total = spent.total_seconds
-    table.add_column("part", footer="total")
-    table.add_column("seconds", justify="right", footer=f"{total:,.1f}")
-    table.add_column("share", justify="right", footer="100.0%")
-    for name, label in TIME_LABELS.items():
-        seconds = getattr(spent, name)
-        table.add_row(label, f"{seconds:,.1f}", f"{seconds / max(total, 1e-9):.1%}")
-    return table
+    parts = [getattr(spent, name) for name in TIME_LABELS]
+    columns = {
+        "part": list(TIME_LABELS.values()),
+        "seconds": [f"{seconds:,.1f}" for seconds in parts],
+        "share": [f"{seconds / max(total, 1e-9):.1%}" for seconds in parts],
+    }
+    footer = ("total", f"{total:,.1f}", "100.0%")
+    return table_of(
+        columns, words=("part",), footer=footer, title="Time", caption=caption, title_justify="left",
+        caption_justify="left",
+    )  # fmt: skip
 
 
 def epoch_line(result: EpochResult) -> str:
@@ -107,28 +105,26 @@ def say_numerics(numerics: Numerics, *, verbose: bool) -> None:
 
 def trials(numerics: Numerics) -> Table:
     """A row per combination that was tried; the chosen one is marked."""
-    table = Table(
+    chosen = (numerics.precision, numerics.memory_format)
+    columns: dict[str, list[str]] = {
+        "precision": [trial.precision for trial in numerics.trials],
+        "memory format": [trial.memory_format for trial in numerics.trials],
+        "batch": [str(trial.batch) for trial in numerics.trials],
+        "images/s": [f"{trial.images_per_second:,.0f}" for trial in numerics.trials],
+        "loss": [f"{trial.loss:.4f}" for trial in numerics.trials],
+        "": [
+            "chosen" if (trial.precision, trial.memory_format) == chosen else "" if trial.agrees else "loss differs"
+            for trial in numerics.trials
+        ],
+    }
+    return table_of(
+        columns,
+        words=("precision", "memory format", ""),
         title="Precision and memory format",
         caption=f"The loss after three steps may differ from the first row's by {LOSS_TOLERANCE:.0%}.",
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("precision")
-    table.add_column("memory format")
-    for heading in ("batch", "images/s", "loss"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for trial in numerics.trials:
-        chosen = (trial.precision, trial.memory_format) == (numerics.precision, numerics.memory_format)
-        table.add_row(
-            trial.precision,
-            trial.memory_format,
-            str(trial.batch),
-            f"{trial.images_per_second:,.0f}",
-            f"{trial.loss:.4f}",
-            "chosen" if chosen else "" if trial.agrees else "loss differs",
-        )
-    return table
 
 
 def duration(seconds: float) -> str:

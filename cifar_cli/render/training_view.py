@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -28,17 +28,17 @@ class TrainingView:
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
         self._clock = clock
-        self.live: Live | None = None
-        self._bars = ExitStack()
-        self._listen: OnProgress | None = None
+        self._live_part = ExitStack()  # closes the panel or the bars
+        self._panel: Live | None = None
+        self._bars: OnProgress | None = None
         self._said_at = -math.inf
 
     def on_progress(self, progress: Progress) -> None:
         """Preparation and scoring, as bars."""
-        self._end_panel()
-        if self._listen is None:
-            self._listen = self._bars.enter_context(progress_shown())
-        self._listen(progress)
+        if self._bars is None:
+            self.close()
+            self._bars = self._live_part.enter_context(progress_shown())
+        self._bars(progress)
 
     def on_step(self, progress: TrainProgress) -> None:
         """A training step: a panel in a terminal, a line every few seconds elsewhere."""
@@ -47,11 +47,10 @@ class TrainingView:
                 self._said_at = self._clock()
                 note(plain_line(progress))
             return
-        self._end_bars()
-        if self.live is None:
-            self.live = Live(console=self.console, transient=True, auto_refresh=False)
-            self.live.start()
-        self.live.update(panel(progress), refresh=True)
+        if self._panel is None:
+            self.close()
+            self._panel = self._live_part.enter_context(Live(console=self.console, transient=True, auto_refresh=False))
+        self._panel.update(panel(progress), refresh=True)
 
     def on_note(self, message: str) -> None:
         """A note that stays above the live part."""
@@ -60,27 +59,13 @@ class TrainingView:
 
     def close(self) -> None:
         """Remove the live part."""
-        self._end_panel()
-        self._end_bars()
-
-    def _end_panel(self) -> None:
-        if self.live is not None:
-            self.live.stop()
-            self.live = None
-
-    def _end_bars(self) -> None:
-        self._bars.close()
-        self._listen = None
+        self._live_part.close()
+        self._panel = self._bars = None
 
 
-@contextmanager
-def training_shown(*, clock: Callable[[], float] = time.monotonic) -> Iterator[TrainingView]:
-    """Yield the view. At the end the live part is removed, and lines stay."""
-    view = TrainingView(stderr(), clock=clock)
-    try:
-        yield view
-    finally:
-        view.close()
+def training_shown(*, clock: Callable[[], float] = time.monotonic) -> closing[TrainingView]:
+    """A context with the view. At its end the live part is removed, and lines stay."""
+    return closing(TrainingView(stderr(), clock=clock))
 
 
 def panel(progress: TrainProgress) -> RenderableType:

@@ -56,7 +56,7 @@ def test_an_option_beside_resume_is_taken_or_refused(cifar, option: Any, tmp_pat
     for spelling in (*option.opts, *option.secondary_opts):
         result = cifar("train", "--resume", tmp_path / "absent", spelling, *words_of(option)[1:])
         if option.name in TAKEN_BESIDE_RESUME:
-            assert "holds no run that can be continued" in f"{result.stderr}{result.exception}"
+            assert "contains no run to resume" in f"{result.stderr}{result.exception}"
         else:
             assert result.exit_code == 2, spelling
             assert f"and can't change {spelling}\n" in result.stderr

@@ -67,15 +67,15 @@ def test_another_image_size_is_resized_to(cifar, small: list[object]) -> None:  
             "which the batched pipeline can't carry out",
             "albumentations",
         ),
-        (["--warmup", "1.5"], "--warmup 1.5 is not a share", "less than 1"),
-        (["--label-smoothing", "-0.1"], "--label-smoothing -0.1 is not a share", "0 or more"),
-        (["--ema-decay", "1"], "--ema-decay 1 is not a share", "less than 1"),
-        (["--weight-decay", "-1"], "--weight-decay -1 can't train", "0 or more"),
-        (["--clip-norm", "-1"], "--clip-norm -1 can't train", "0 or more"),
+        (["--warmup", "1.5"], "--warmup 1.5 is not between 0 and 1", "less than 1"),
+        (["--label-smoothing", "-0.1"], "--label-smoothing -0.1 is not between 0 and 1", "0 or more"),
+        (["--ema-decay", "1"], "--ema-decay 1 is not between 0 and 1", "less than 1"),
+        (["--weight-decay", "-1"], "--weight-decay -1 is negative or not finite", "0 or more"),
+        (["--clip-norm", "-1"], "--clip-norm -1 is negative or not finite", "0 or more"),
         (["--precision", "16", "--device", "cpu"], "--precision 16 needs a CUDA GPU", "bf16"),
-        (["--batch", "0"], "--batch 0 holds no image", "--batch 128"),
-        (["--seed", "-1"], "--seed -1 is negative", "0 or more"),
-        (["--workers", "-1"], "--workers -1 is negative", "0 or more"),
+        (["--batch", "0"], "--batch must be at least 1, not 0", "--batch 128"),
+        (["--seed", "-1"], "--seed must be at least 0, not -1", "--seed 42"),
+        (["--workers", "-1"], "--workers must be at least 0, not -1", "--workers 2"),
         (["--weights", "absent.pt"], "--weights absent.pt is neither a file", "--weights none"),
     ],
 )
@@ -94,7 +94,7 @@ def test_wrong_values_exit_1_with_a_remedy_and_write_nothing(  # type: ignore[no
 def test_a_directory_without_a_run_can_not_be_resumed(cifar, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     result = cifar("train", "--resume", tmp_path / "absent")
     assert result.exit_code == 1
-    assert "absent holds no run that can be continued" in result.stderr
+    assert "absent contains no run to resume" in result.stderr
     assert "last.ckpt" in result.stderr
 
 

@@ -127,6 +127,18 @@ def test_a_killed_helper_ends_the_run_with_one_message(start: Start, tmp_path: P
     assert f"cifar train --resume {tmp_path / 'run'}" in stderr
 
 
+def test_a_process_that_hangs_ends_the_run(start: Start, tmp_path: Path) -> None:
+    process = start("--devices", 2, "--max-epochs", 100_000)
+    wait_for_epoch(process, 2)
+    helpers = helpers_of(process.pid)
+    os.kill(helpers[0], signal.SIGSTOP)
+    _, stderr = ended(process, helpers)
+    assert process.returncode == 1
+    assert stderr.count("error:") == 1
+    assert "another process of this run ended or can't be reached" in stderr
+    assert f"cifar train --resume {tmp_path / 'run'}" in stderr
+
+
 def test_a_killed_command_leaves_no_process(start: Start) -> None:
     process = start("--devices", 2, "--max-epochs", 100_000)
     wait_for_epoch(process, 1)
@@ -155,11 +167,11 @@ def test_nan_ends_all_with_the_message_of_one(start: Start) -> None:
     assert "lower --lr" in stderr
 
 
-def test_no_space_ends_all_with_the_message_of_one(start: Start) -> None:
+@pytest.mark.parametrize("devices", [1, 2])
+def test_no_space_ends_all_with_the_message_of_one(start: Start, devices: int) -> None:
     """A limit on the size of files, below that of a checkpoint, in place of a full disk."""
-    process = start(
-        "--devices", 2, "--max-epochs", 5, command=("bash", "-c", 'ulimit -f 1000; exec "$@"', "bash", sys.executable, "-m", "cifar_cli")
-    )  # fmt: skip
+    limited = ("bash", "-c", 'ulimit -f 1000; exec "$@"', "bash", sys.executable, "-m", "cifar_cli")
+    process = start("--devices", devices, "--max-epochs", 5, command=limited)
     stdout, stderr = process.communicate(timeout=START_SECONDS)
     assert (process.returncode, stdout) == (1, ""), stderr
     assert stderr.count("error:") == 1

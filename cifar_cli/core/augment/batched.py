@@ -6,7 +6,7 @@ images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from cifar_cli.core.augment.colour import jittered
 from cifar_cli.core.augment.draws import Draw, draw
-from cifar_cli.core.augment.opencv import mirrored
+from cifar_cli.core.augment.opencv import mirrored, opencv_can_read
 from cifar_cli.core.augment.policy import CoarseDropout, ColorJitter, HorizontalFlip, PadCrop, Policy, Step
 from cifar_cli.core.transform import BatchSlice
 
@@ -41,7 +41,7 @@ def horizontal_flip(images_BHWC: Tensor, step: HorizontalFlip, drawn: Draw) -> T
 
 def color_jitter(images_BHWC: Tensor, step: ColorJitter, drawn: Draw) -> Tensor:
     """Jitter the images that the step fires on, each with its own factors in its own order."""
-    return _replaced(images_BHWC, drawn.firing, jittered(images_BHWC, drawn))
+    return _replaced(images_BHWC, drawn.firing, jittered(images_BHWC, drawn, with_opencv=opencv_can_read(images_BHWC)))
 
 
 def coarse_dropout(images_BHWC: Tensor, step: CoarseDropout, drawn: Draw) -> Tensor:
@@ -71,18 +71,18 @@ def _replaced(images_BHWC: Tensor, rows: Tensor, new_BHWC: Tensor) -> Tensor:
     return _picked(torch.cat([images_BHWC, new_BHWC]), source)
 
 
+_FUNCTIONS: dict[type[Step], Callable[..., Tensor]] = {
+    PadCrop: pad_crop,
+    HorizontalFlip: horizontal_flip,
+    ColorJitter: color_jitter,
+    CoarseDropout: coarse_dropout,
+}
+
+
 def apply(images_BHWC: Tensor, steps: Sequence[Step], draws: Sequence[Draw]) -> Tensor:
     """Apply the steps with the drawn parameters; uint8 [B, H, W, 3] to the same."""
     for step, drawn in zip(steps, draws, strict=True):
-        match step:
-            case PadCrop():
-                images_BHWC = pad_crop(images_BHWC, step, drawn)
-            case HorizontalFlip():
-                images_BHWC = horizontal_flip(images_BHWC, step, drawn)
-            case ColorJitter():
-                images_BHWC = color_jitter(images_BHWC, step, drawn)
-            case CoarseDropout():
-                images_BHWC = coarse_dropout(images_BHWC, step, drawn)
+        images_BHWC = _FUNCTIONS[type(step)](images_BHWC, step, drawn)
     return images_BHWC
 
 

@@ -13,19 +13,17 @@ import torch
 from torch import Tensor
 
 from cifar_cli.core.augment.draws import CONTRAST, HUE, LINEAR, SATURATION, Draw
-from cifar_cli.core.augment.opencv import as_tall_image, opencv_can_read
+from cifar_cli.core.augment.opencv import as_tall_image
 
 _HUES = 180  # steps of the colour circle in OpenCV's uint8 images
 
 
-def jittered(images_BHWC: Tensor, drawn: Draw, *, with_opencv: bool | None = None) -> Tensor:
+def jittered(images_BHWC: Tensor, drawn: Draw, *, with_opencv: bool) -> Tensor:
     """The images that the step fires on, in the order of `drawn.firing`, each with its own factors in its own order.
 
     images_BHWC: uint8, all images; returns uint8 [n, H, W, 3].
-    with_opencv: whether to use OpenCV where it is faster; by default where it can read the images.
+    with_opencv: use OpenCV where it is faster; it must be able to read the images.
     """
-    if with_opencv is None:
-        with_opencv = opencv_can_read(images_BHWC)
     firing, device = drawn.firing, images_BHWC.device
     order = drawn.values["order"][firing]
     before_hue = (order == HUE).long().argmax(dim=1)

@@ -7,7 +7,8 @@ reseeded for it, so they depend on the seed and the image's position in the batc
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -37,10 +38,10 @@ def transform_of(step: Step, img_size: int) -> A.BasicTransform | A.BaseCompose:
                 min_height=padded, min_width=padded, position="center", border_mode=cv2.BORDER_CONSTANT, fill=0, p=1.0
             )
             return A.Sequential([pad, A.RandomCrop(height=img_size, width=img_size, p=1.0)], p=p)
-        case HorizontalFlip(p=p):
-            return A.HorizontalFlip(p=p)
-        case ColorJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, p=p):
-            return A.ColorJitter(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, p=p)
+        case HorizontalFlip():
+            return A.HorizontalFlip(**asdict(step))
+        case ColorJitter():
+            return A.ColorJitter(**asdict(step))
         case CoarseDropout(smallest=smallest, largest=largest, fill=fill, p=p):
             sides = (smallest, largest)
             return A.CoarseDropout(
@@ -96,10 +97,11 @@ class PerImagePipeline:
             self._reseed(seed, position)
             self._python.random()  # Compose draws one number for its own probability, which is 1
             for number, step in enumerate(steps):
-                _clear_params(step)
+                for leaf in _leaves(step):
+                    leaf.params = {}
                 image = step(image=image)["image"]
                 shown[number].append(_for_display(image, self.normalise.img_size))
-                fired[number, position] = _fired(step)
+                fired[number, position] = any(leaf.params for leaf in _leaves(step))
             self._checked(image)
         return [(torch.from_numpy(np.stack(after)), fired[number]) for number, after in enumerate(shown)]
 
@@ -147,16 +149,10 @@ def _for_display(image: NDArray[Any], size: int) -> Pixels:
     return np.ascontiguousarray(np.broadcast_to(image.reshape(size, size, -1), (size, size, 3)))
 
 
-def _clear_params(transform: A.BasicTransform | A.BaseCompose) -> None:
+def _leaves(transform: A.BasicTransform | A.BaseCompose) -> Iterator[A.BasicTransform]:
+    """The single transforms in a step. Each keeps the parameters of its last call, if that changed the image."""
     if isinstance(transform, A.BaseCompose):
         for inner in transform.transforms:
-            _clear_params(inner)
+            yield from _leaves(inner)
     else:
-        transform.params = {}
-
-
-def _fired(transform: A.BasicTransform | A.BaseCompose) -> bool:
-    """Whether the last call changed the image; only then does a transform keep parameters."""
-    if isinstance(transform, A.BaseCompose):
-        return any(_fired(inner) for inner in transform.transforms)
-    return bool(transform.params)
+        yield transform

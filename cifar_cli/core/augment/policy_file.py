@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from cifar_cli.core.augment.offline import A
+from cifar_cli.core.augment.offline import TRANSFORMS, A
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
 
@@ -69,15 +69,14 @@ def _checked(tree: Any, path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict) or not isinstance(tree.get(_CLASS), str):
         raise ConfigError(f"{path} is not an augmentation policy: a transform lacks {_CLASS}", remedy=_REMEDY)
     name = tree[_CLASS].rsplit(".", 1)[-1]
-    registry = _registry()
     if name == "Lambda":
         raise ConfigError(
             f"{path} contains a Lambda, which would need code from outside the file",
             remedy="use transforms that A.save can write completely",
         )
-    if name not in registry:
-        raise ConfigError(f"{path} names an unknown transform {tree[_CLASS]}", remedy=nearest(name, registry))
-    known, inherited = _arguments(registry[name])
+    if name not in TRANSFORMS:
+        raise ConfigError(f"{path} names an unknown transform {tree[_CLASS]}", remedy=nearest(name, TRANSFORMS))
+    known, inherited = _arguments(TRANSFORMS[name])
     checked = {_CLASS: name}
     for argument, value in tree.items():
         if argument == "transforms":
@@ -89,14 +88,6 @@ def _checked(tree: Any, path: Path) -> dict[str, Any]:
         elif argument not in inherited and argument != _CLASS:
             raise ConfigError(f"{path} gives {name} an unknown argument {argument}", remedy=nearest(argument, known))
     return checked
-
-
-def _registry() -> dict[str, Any]:
-    """Serialisable transforms by name, including ToTensorV2, which albumentations registers separately."""
-    from albumentations.core.serialization import SERIALIZABLE_REGISTRY, register_additional_transforms
-
-    register_additional_transforms()
-    return dict(SERIALIZABLE_REGISTRY)
 
 
 def _arguments(transform: Any) -> tuple[set[str], set[str]]:

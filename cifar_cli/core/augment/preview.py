@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cifar_cli.core.augment.batched import BatchedPipeline
 from cifar_cli.core.augment.config import PreviewConfig
-from cifar_cli.core.augment.policy import Policy, policy_of
+from cifar_cli.core.augment.policy import Step, policy_of
 from cifar_cli.core.augment.results import PreviewResult, StepResult
 
 __all__ = ["PreviewResult", "across_classes", "preview", "require_policy"]
@@ -32,18 +32,19 @@ def preview(config: PreviewConfig, images_NHWC: Tensor, labels_N: Tensor, classe
     pipeline, described = _pipeline(config, size)
     rows = across_classes(labels_N, config.images)
     originals = images_NHWC[rows]
+    everywhere = torch.ones(len(rows), dtype=torch.bool)
     if config.steps:
-        traced = pipeline.trace(originals, seed=config.seed)
-        columns = [after for after, _ in traced]
-        changed = [fired for _, fired in traced]
-        names = [f"{number} {step.name}" for number, step in enumerate(described, start=1)]
+        columns = pipeline.trace(originals, seed=config.seed)
+        names = [f"{number} {step['name']}" for number, step in enumerate(described, start=1)]
     else:
-        columns = [_augmented(pipeline, originals, config.seed + variant) for variant in range(config.variants)]
-        changed = [torch.ones(len(rows), dtype=torch.bool)] * config.variants
+        seeds = range(config.seed, config.seed + config.variants)
+        ends = (pipeline.trace(originals, seed=seed)[-1:] for seed in seeds)
+        columns = [(end[0][0] if end else originals, everywhere) for end in ends]
         names = [f"variant {number}" for number in range(1, config.variants + 1)]
+    images, changed = zip((originals, everywhere), *columns, strict=True)
     return PreviewResult(
-        grid_RCHWC=torch.stack([originals, *columns], dim=1),
-        changed_RC=torch.stack([torch.ones(len(rows), dtype=torch.bool), *changed], dim=1),
+        grid_RCHWC=torch.stack(images, dim=1),
+        changed_RC=torch.stack(changed, dim=1),
         row_names=tuple(classes[int(label)] for label in labels_N[rows]),
         column_names=("original", *names),
         steps=_measure(pipeline, described, images_NHWC, config.seed),
@@ -70,33 +71,26 @@ def across_classes(labels_N: Tensor, count: int) -> Tensor:
     return order[rank.argsort(stable=True)][:count]
 
 
-class _StepDescription(NamedTuple):
-    name: str
-    probability: float
-    parameters: dict[str, Any]
-
-
-def _pipeline(config: PreviewConfig, size: int) -> tuple[Any, list[_StepDescription]]:
+def _pipeline(config: PreviewConfig, size: int) -> tuple[Any, list[dict[str, Any]]]:
+    """The pipeline, and the declared fields of each step's `StepResult`."""
     policy = policy_of(config.policy)
+    described = [_described(step) for step in policy.scaled(size)]
     if config.pipeline_name == "batched":
-        return BatchedPipeline(policy, size, *_UNUSED), _described(policy, size)
+        return BatchedPipeline(policy, size, *_UNUSED), described
     from cifar_cli.core.augment.per_image import PerImagePipeline, load_policy
 
     if config.augment_file is None:
-        return PerImagePipeline(policy, size, *_UNUSED), _described(policy, size)
+        return PerImagePipeline(policy, size, *_UNUSED), described
     own = load_policy(config.augment_file)
     return PerImagePipeline(own, size, *_UNUSED), [_described_transform(transform) for transform in own.transforms]
 
 
-def _described(policy: Policy, size: int) -> list[_StepDescription]:
-    described = []
-    for step in policy.scaled(size):
-        parameters = asdict(step)
-        described.append(_StepDescription(type(step).__name__, parameters.pop("p"), parameters))
-    return described
+def _described(step: Step) -> dict[str, Any]:
+    parameters = asdict(step)
+    return {"name": type(step).__name__, "probability": parameters.pop("p"), "parameters": parameters}
 
 
-def _described_transform(transform: Any) -> _StepDescription:
+def _described_transform(transform: Any) -> dict[str, Any]:
     """Its parameters are those that differ from albumentations' defaults."""
     saved = transform.to_dict_private()
     if "transforms" in saved:
@@ -106,17 +100,10 @@ def _described_transform(transform: Any) -> _StepDescription:
         parameters = {
             name: value for name, value in saved.items() if name in defaults and name != "p" and value != defaults[name]
         }
-    return _StepDescription(type(transform).__name__, float(transform.p), parameters)
+    return {"name": type(transform).__name__, "probability": float(transform.p), "parameters": parameters}
 
 
-def _augmented(pipeline: Any, images_BHWC: Tensor, seed: int) -> Tensor:
-    traced = pipeline.trace(images_BHWC, seed=seed)
-    return traced[-1][0] if traced else images_BHWC
-
-
-def _measure(
-    pipeline: Any, described: list[_StepDescription], images_NHWC: Tensor, seed: int
-) -> tuple[StepResult, ...]:
+def _measure(pipeline: Any, described: list[dict[str, Any]], images_NHWC: Tensor, seed: int) -> tuple[StepResult, ...]:
     chosen = torch.randperm(len(images_NHWC), generator=torch.Generator().manual_seed(seed))[:SAMPLE_IMAGES]
     before = images_NHWC[chosen]
     results = []
@@ -124,7 +111,7 @@ def _measure(
         change = (after[fired].int() - before[fired].int()).abs().double()
         results.append(
             StepResult(
-                **step._asdict(),
+                **step,
                 fired=int(fired.sum()),
                 sample_images=len(before),
                 mean_change_levels=float(change.mean()) if fired.any() else None,

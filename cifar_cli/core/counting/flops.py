@@ -51,21 +51,31 @@ _NO_ARITHMETIC = frozenset(
 )
 
 
-class FlopTally(ExitStack):
+class FlopTally(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A context manager that counts every operator that runs inside it, in forward and backward passes."""
 
+    bytes_moved: int = 0
+    """Bytes read and written so far by all operators except views, each tensor once per operator, without fusion or
+    cache."""
+
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._counter = FlopCounterMode(
             display=False, custom_mapping={torch.ops.aten.convolution_backward: convolution_backward_flops}
         )
-        self._log = _OperatorLog(counted=self._counter.flop_registry.keys())
+        self._uncounted: Counter[tuple[str, str]] = Counter()
+        self._entered = ExitStack()
 
     def __enter__(self) -> Self:
-        # The counter is innermost: it splits composite operators before the log sees them.
-        for context in (sdpa_kernel(SDPBackend.MATH), self._log, self._counter):
-            self.enter_context(context)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        # The counter is innermost: it splits composite operators before `__torch_dispatch__` sees them.
+        for context in (sdpa_kernel(SDPBackend.MATH), self._counter):
+            self._entered.enter_context(context)
         return self
+
+    def __exit__(self, *details: Any) -> None:
+        self._entered.close()
+        super().__exit__(*details)  # type: ignore[no-untyped-call]
 
     @property
     def flops(self) -> int:
@@ -73,29 +83,12 @@ class FlopTally(ExitStack):
         return int(self._counter.get_total_flops())
 
     @property
-    def bytes_moved(self) -> int:
-        """Bytes read and written so far by all operators except views, each tensor once per operator, without fusion
-        or cache."""
-        return self._log.bytes_moved
-
-    @property
     def uncounted(self) -> tuple[UncountedOperator, ...]:
         """Operators that do arithmetic but have no FLOP formula: unknown ones first, then by number of calls."""
         found = (
-            UncountedOperator(name=name, group=group, calls=calls)
-            for (name, group), calls in self._log.uncounted.items()
+            UncountedOperator(name=name, group=group, calls=calls) for (name, group), calls in self._uncounted.items()
         )
         return tuple(sorted(found, key=lambda item: (item.group != "unknown", -item.calls, item.name)))
-
-
-class _OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the bytes of every operator that runs, and records operators without a FLOP formula."""
-
-    def __init__(self, *, counted: Any) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._counted = counted
-        self.uncounted: Counter[tuple[str, str]] = Counter()
-        self.bytes_moved = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -106,10 +99,10 @@ class _OperatorLog(TorchDispatchMode):  # type: ignore[no-untyped-call]
             for leaf in tree_leaves((args, kwargs, result))
             if isinstance(leaf, Tensor)
         )
-        if func.overloadpacket not in self._counted:
+        if func.overloadpacket not in self._counter.flop_registry:
             group = operator_group(func)
             if group is not None:
-                self.uncounted[_name(func), group] += 1
+                self._uncounted[_name(func), group] += 1
         return result
 
 

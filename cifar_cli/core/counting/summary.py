@@ -7,7 +7,6 @@ little time, and no weights are needed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 import torchinfo
@@ -17,14 +16,9 @@ from torchinfo.layer_info import LayerInfo
 
 from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.flops import FlopTally
-from cifar_cli.core.counting.image_size import build_for_counting, readable_or_explain, to_meta
-from cifar_cli.core.counting.results import (
-    LargeLayer,
-    LayerRow,
-    ModelSummary,
-    TrainingMemory,
-    UnusedPart,
-)
+from cifar_cli.core.counting.image_size import SHAPE_ERRORS, build_for_counting, smallest_readable_side, to_meta
+from cifar_cli.core.counting.results import LargeLayer, LayerRow, ModelSummary, TrainingMemory, UnusedPart
+from cifar_cli.errors import ModelError
 
 _TRAINABLE = {"True": "yes", "False": "no", "Partial": "part", "--": ""}
 
@@ -34,82 +28,81 @@ def summarize(config: SummaryConfig) -> ModelSummary:
 
     Raises ModelError for an unknown model, and for images that it can't read, with the smallest size that it can.
     """
-    with readable_or_explain(config.model):
-        return count_module(build_for_counting(config.model), config)
+    model = config.model
+    if model.is_from_timm:
+        from cifar_cli.core.models.cnn import timm_name
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Pass:
-    """Counts of one pass through the model."""
-
-    statistics: torchinfo.ModelStatistics
-    forward_flops: int
-    forward_bytes_moved: int
-    tally: FlopTally
-    """Forward and backward pass."""
+        timm_name(model)  # raises ModelError with the nearest names if timm lacks the model
+    try:
+        return count_module(build_for_counting(model), config)
+    except SHAPE_ERRORS as error:
+        smallest = smallest_readable_side(model)
+        if smallest is None:
+            raise
+        raise ModelError(
+            f"{model.label} can't read {model.img_size}-pixel images",
+            remedy=f"pass --img-size {smallest}, the smallest that works above {model.img_size}",
+        ) from error
 
 
 def count_module(model: nn.Module, config: SummaryConfig) -> ModelSummary:
     """Count any classifier that maps float images [B, 3, H, W] to logits.
 
-    The model moves to the meta device and into evaluation mode, where dropout and stochastic depth do nothing and
-    batch normalisation accepts a single image. Its gradients are set.
+    A copy of the model is counted on the meta device and in evaluation mode, where dropout and stochastic depth do
+    nothing and batch normalisation accepts a single image.
     Raises the model's own errors on images that it can't read.
     """
     model = to_meta(model).eval()
-    side, batch = config.model.img_size, config.batch
-    step = _run(model, torch.empty(batch, 3, side, side, device="meta"), backward=True)
-    # One image is not the batch divided by its size: some models do work once per batch (SwinV2's position bias).
-    image = step if batch == 1 else _run(model, torch.empty(1, 3, side, side, device="meta"), backward=False)
+    with FlopTally() as step:
+        statistics, logits = _forward(model, config.batch, config.model.img_size)
+        forward_flops, forward_bytes = step.flops, step.bytes_moved
+        torch.autograd.backward(logits, [torch.empty_like(leaf) for leaf in logits])
+    with FlopTally() as image:
+        # One image is not the batch divided by its size: some models do work once per batch (SwinV2's position bias).
+        image_statistics, _ = _forward(model, 1, config.model.img_size)
     unused = {id(p) for p in model.parameters() if p.requires_grad and p.grad is None}
     total = _values(model.parameters())
     unused_params = _values(p for p in model.parameters() if id(p) in unused)
     return ModelSummary(
         label=config.model.label,
         config=config.model,
-        batch=batch,
+        batch=config.batch,
         total_params=total,
         trainable_params=_values(p for p in model.parameters() if p.requires_grad),
         unused_params=unused_params,
         unused_parts=tuple(_unused_parts(model, unused)),
         unused_remedy="--trim-backbone" if unused_params and config.model.name == "hybrid" else None,
-        macs_per_image=image.statistics.total_mult_adds,
-        macs_per_batch=step.statistics.total_mult_adds,
-        forward_flops_per_image=image.forward_flops,
-        forward_flops_per_batch=step.forward_flops,
-        train_step_flops_per_batch=step.tally.flops,
-        forward_bytes_moved_per_batch=step.forward_bytes_moved,
-        memory=_memory(model, unused, step.statistics),
+        macs_per_image=image_statistics.total_mult_adds,
+        macs_per_batch=statistics.total_mult_adds,
+        forward_flops_per_image=image.flops,
+        forward_flops_per_batch=forward_flops,
+        train_step_flops_per_batch=step.flops,
+        forward_bytes_moved_per_batch=forward_bytes,
+        memory=_memory(model, unused, statistics),
         largest_layers=_largest_layers(model, unused, total, config.top),
-        layers=layer_rows(step.statistics.summary_list, depth=config.depth),
-        uncounted_operators=step.tally.uncounted,
+        layers=tuple(
+            _layer_row(info, ends_here=info.depth == config.depth)
+            for info in statistics.summary_list
+            if info.depth <= config.depth
+        ),
+        uncounted_operators=step.uncounted,
     )
 
 
-def _run(model: nn.Module, images_BCHW: Tensor, *, backward: bool) -> _Pass:
-    """Run one forward pass through torchinfo and the FLOP counter, and the backward pass if asked."""
+def _forward(model: nn.Module, batch: int, img_size: int) -> tuple[torchinfo.ModelStatistics, list[Tensor]]:
+    """Run one forward pass; return torchinfo's counts, and the logits with their graph."""
     outputs: list[object] = []
 
     def record_gradients(module: nn.Module, inputs: object) -> None:
         torch.set_grad_enabled(True)  # torchinfo disables gradients during the pass and restores the mode after it
 
-    hooks = (
-        model.register_forward_pre_hook(record_gradients),
-        model.register_forward_hook(lambda module, inputs, output: outputs.append(output)),
-    )
-    tally = FlopTally()
-    try:
-        with tally:
-            statistics = torchinfo.summary(model, input_data=images_BCHW, mode="eval", verbose=0)
-            forward_flops, forward_bytes = tally.flops, tally.bytes_moved
-            if backward:
-                model.zero_grad(set_to_none=True)
-                logits = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
-                torch.autograd.backward(logits, [torch.empty_like(leaf) for leaf in logits])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return _Pass(statistics=statistics, forward_flops=forward_flops, forward_bytes_moved=forward_bytes, tally=tally)
+    def keep(module: nn.Module, inputs: object, output: object) -> None:
+        outputs.append(output)
+
+    images_BCHW = torch.empty(batch, 3, img_size, img_size, device="meta")
+    with model.register_forward_pre_hook(record_gradients), model.register_forward_hook(keep):
+        statistics = torchinfo.summary(model, input_data=images_BCHW, mode="eval", verbose=0)
+    return statistics, [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
 
 
 def _unused_parts(model: nn.Module, unused: set[int]) -> Iterator[UnusedPart]:
@@ -169,22 +162,20 @@ def _memory(model: nn.Module, unused: set[int], statistics: torchinfo.ModelStati
     )
 
 
-def layer_rows(infos: Sequence[LayerInfo], *, depth: int) -> tuple[LayerRow, ...]:
-    """torchinfo's rows down to `depth`; the columns still add up to torchinfo's totals."""
-    return tuple(
-        LayerRow(
-            name=info.var_name,
-            kind=info.class_name,
-            depth=info.depth,
-            input_shape=_shape(info.input_size),
-            output_shape=_shape(info.output_size),
-            params=_params(info, ends_here=info.depth == depth),
-            trainable=_TRAINABLE[info.trainable],
-            macs=_macs(info, ends_here=info.depth == depth),
-            recurs=info.is_recursive,
-        )
-        for info in infos
-        if info.depth <= depth
+def _layer_row(info: LayerInfo, *, ends_here: bool) -> LayerRow:
+    """One of torchinfo's rows. ends_here: the table has no rows below it, so that it counts the modules below."""
+    params = info.num_params if ends_here or info.is_leaf_layer else info.leftover_params()
+    below = sum(child.macs for child in info.children if child.is_leaf_layer) if ends_here else 0
+    return LayerRow(
+        name=info.var_name,
+        kind=info.class_name,
+        depth=info.depth,
+        input_shape=_shape(info.input_size),
+        output_shape=_shape(info.output_size),
+        params=None if info.is_recursive or params <= 0 else params,
+        trainable=_TRAINABLE[info.trainable],
+        macs=(info.macs if info.is_leaf_layer else below) or None,
+        recurs=info.is_recursive,
     )
 
 
@@ -198,20 +189,6 @@ def kind_of(module: nn.Module) -> str:
         groups = f" groups {module.groups}" if module.groups > 1 else ""
         return f"{kind} {module.in_channels}→{module.out_channels} {kernel}{groups}"
     return kind
-
-
-def _params(info: LayerInfo, *, ends_here: bool) -> int | None:
-    if info.is_recursive:
-        return None
-    params = info.num_params if ends_here or info.is_leaf_layer else info.leftover_params()
-    return max(params, 0) or None
-
-
-def _macs(info: LayerInfo, *, ends_here: bool) -> int | None:
-    if info.is_leaf_layer:
-        return info.macs or None
-    below = sum(child.macs for child in info.children if child.is_leaf_layer) if ends_here else 0
-    return below or None
 
 
 def _shape(size: Sequence[object]) -> tuple[int, ...]:

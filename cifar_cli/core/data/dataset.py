@@ -8,17 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_cli.core.data.config import SPLITS, DataConfig, ImportConfig
-from cifar_cli.core.data.results import ClassCount, DatasetCheck, DatasetSummary, DownloadResult
+from cifar_cli.core.data.results import ClassCount, DatasetCheck, DownloadResult
 from cifar_cli.core.data.sources.mirrors import ARCHIVES, Archive
 from cifar_cli.core.data.sources.obtain import obtain, unknown
-from cifar_cli.core.data.store import (
-    Store,
-    checksum_of_content,
-    open_store,
-    read_header,
-    read_labels,
-    write_store,
-)
+from cifar_cli.core.data.store import Store, checksum_of_content, open_store, read_header, read_labels, write_store
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import DataError, ResourceError
 
@@ -61,11 +54,11 @@ def import_dataset(
     path = config.data.store_path
     if path == Path(config.data.dataset):
         raise DataError(f"--dataset {path} is a store file, not a name to import under", remedy="pass --dataset NAME")
-    if not config.force and (found := _intact(path)):
-        return DownloadResult(dataset=found, already_there=True)
+    if found := _existing(config):
+        return found
     with _locked(config.data, on_progress):
-        if not config.force and (found := _intact(path)):  # another process has imported it in the meantime
-            return DownloadResult(dataset=found, already_there=True)
+        if found := _existing(config):  # another process has imported it in the meantime
+            return found
         images = obtain(config, archives, transport, on_progress)
         return DownloadResult(dataset=write_store(path, name=config.data.dataset, images=images), already_there=False)
 
@@ -108,10 +101,15 @@ def check_dataset(
     return DatasetCheck(dataset=summary, per_class=per_class, archive=archive, problems=tuple(problems))
 
 
-def _intact(path: Path) -> DatasetSummary | None:
-    """The existing store, if its header and length are valid. Reads no pixels, so that the answer is immediate."""
+def _existing(config: ImportConfig) -> DownloadResult | None:
+    """The existing dataset, if the header and the length of its store are valid, unless an import is forced.
+
+    Reads no pixels, so that the answer is immediate.
+    """
+    if config.force:
+        return None
     try:
-        return read_header(path).summary
+        return DownloadResult(dataset=read_header(config.data.store_path).summary, already_there=True)
     except DataError:
         return None
 
@@ -122,22 +120,21 @@ def _locked(config: DataConfig, on_progress: OnProgress) -> Iterator[None]:
     import filelock
 
     folder = config.data_dir
-    remedy = "pass --data-dir for a folder you may write to"
+    lock = filelock.FileLock(folder / f".{config.dataset}.lock")
+    problem = "can't be created"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise ResourceError(f"--data-dir {folder} is a file, not a folder", remedy=remedy) from error
-    except OSError as error:
-        raise ResourceError(f"--data-dir {folder} can't be created ({error.strerror})", remedy=remedy) from error
-    lock = filelock.FileLock(folder / f".{config.dataset}.lock")
-    try:
+        problem = "can't be written to"
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout:
             on_progress(Progress(task=f"wait for another cifar to finish with {config.dataset}"))
             lock.acquire()
     except OSError as error:
-        raise ResourceError(f"--data-dir {folder} can't be written to ({error.strerror})", remedy=remedy) from error
+        reason = "is a file, not a folder" if folder.is_file() else f"{problem} ({error.strerror})"
+        raise ResourceError(
+            f"--data-dir {folder} {reason}", remedy="pass --data-dir for a folder you may write to"
+        ) from error
     try:
         yield
     finally:

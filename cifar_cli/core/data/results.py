@@ -9,6 +9,7 @@ from typing import Any
 
 from cifar_cli import __version__
 from cifar_cli.core.data.config import BUILT_IN
+from cifar_cli.core.plain import plain
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +35,6 @@ class Provenance:
         """The provenance of an import that happens now; `counts` are the fields with defaults."""
         imported_at = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(source=source, checksum=checksum, imported_at=imported_at, tool_version=__version__, **counts)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,18 +63,8 @@ class DatasetSummary:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values with the keys of `cifar download --json`."""
-        return {
-            "dataset": self.name,
-            "path": str(self.path),
-            "size_bytes": self.size_bytes,
-            "classes": list(self.classes),
-            "img_size": self.img_size,
-            "train_images": self.train_images,
-            "test_images": self.test_images,
-            "synthetic": self.provenance.synthetic,
-            "provenance": self.provenance.to_dict(),
-            "content": self.content,
-        }
+        values = plain(asdict(self))
+        return {"dataset": values.pop("name"), **values, "synthetic": self.provenance.synthetic}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +112,6 @@ class DatasetCheck:
             **self.dataset.to_dict(),
             "whole": self.whole,
             "problems": list(self.problems),
-            "archive": None if self.archive is None else str(self.archive),
+            "archive": plain(self.archive),
             "per_class": [count.to_dict() for count in self.per_class],
         }

@@ -33,11 +33,9 @@ def stratified_split(labels_N: Tensor, *, fraction: float = VAL_FRACTION, seed: 
             remedy="choose one between 0 and 1, usually 0.1",
         )
     labels_N = labels_N.cpu()
-    counts_K = torch.bincount(labels_N)
     generator = torch.Generator().manual_seed(seed)
     held_out = torch.zeros(len(labels_N), dtype=torch.bool)
-    for label in range(len(counts_K)):
-        count = int(counts_K[label])
+    for label, count in enumerate(labels_N.bincount().tolist()):
         if count == 0:
             continue  # a class with test images only
         if count < 2:

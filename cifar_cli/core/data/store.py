@@ -11,13 +11,13 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_cli.core.data.config import SPLITS
 from cifar_cli.core.data.results import DatasetSummary, Provenance
-from cifar_cli.core.progress import OnProgress, Progress, silent
+from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.errors import DataError, ResourceError
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ FORMAT = "cifar-store-1"
 TENSORS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels"))
 ALIGNMENT = 8
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
-CHUNK_BYTES = 4 << 20
 FORCE_REMEDY = "download or import it again with `cifar download --force`"
 MISSING_REMEDY = "download it with `cifar download`, or import images with `cifar download --from PATH`"
 
@@ -95,24 +94,16 @@ def write_store(path: Path, *, name: str, images: SourceImages) -> DatasetSummar
 
     Raises ResourceError when it can't be written (no space, no permission); an earlier file stays unchanged.
     """
-    arrays = images.arrays()
-    content = _checksum_of_arrays(arrays)
-    provenance = replace(images.provenance, checksum=images.provenance.checksum or content)
-    metadata = {
-        "format": FORMAT,
-        "name": name,
-        "classes": json.dumps(images.classes),
-        "provenance": json.dumps(provenance.to_dict()),
-        "content": content,
-    }
-    header = _header_bytes(metadata, arrays)
+    header = _header_of(name, images)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % ALIGNMENT)  # tensors start at a multiple of eight bytes
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            file.write(header)
-            for key in TENSORS:
-                file.write(arrays[key].data.cast("B"))
+            file.write(len(text).to_bytes(8, "little") + text)
+            for array in images.arrays().values():
+                file.write(array.data.cast("B"))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -124,9 +115,7 @@ def write_store(path: Path, *, name: str, images: SourceImages) -> DatasetSummar
     finally:
         with contextlib.suppress(OSError):  # the folder is missing or not writable, as the ResourceError says
             temporary.unlink(missing_ok=True)
-    size_bytes = len(header) + sum(array.nbytes for array in arrays.values())
-    shapes = {key: array.shape for key, array in arrays.items()}
-    return _summary(path, size_bytes, metadata, shapes)
+    return _summary(path, header)
 
 
 def open_store(path: Path) -> Store:
@@ -167,7 +156,7 @@ def read_header(path: Path) -> StoreHeader:
             header: dict[str, Any] = json.loads(file.read(length))
         if header["__metadata__"]["format"] != FORMAT:
             raise foreign
-        summary = _summary(path, size, header["__metadata__"], {key: header[key]["shape"] for key in TENSORS})
+        summary = _summary(path, header)
         spans = {key: header[key]["data_offsets"] for key in TENSORS}
         offsets = {key: (8 + length + start, 8 + length + end) for key, (start, end) in spans.items()}
     except OSError as error:
@@ -182,24 +171,10 @@ def read_header(path: Path) -> StoreHeader:
 
 def checksum_of_content(header: StoreHeader, on_progress: OnProgress = silent) -> str:
     """Hash all images and labels of a store on disk: "sha256:…". Raises DataError when it can't be read."""
-    path, task = header.summary.path, f"check {header.summary.name}"
-    digest = hashlib.sha256()
-    total, done = sum(end - start for start, end in header.offsets.values()), 0
-    try:
-        with path.open("rb") as file:
-            for start, end in (header.offsets[key] for key in TENSORS):
-                file.seek(start)
-                while start < end:
-                    block = file.read(min(CHUNK_BYTES, end - start))
-                    if not block:
-                        raise DataError(f"{path} is truncated", remedy=FORCE_REMEDY)
-                    digest.update(block)
-                    start += len(block)
-                    done += len(block)
-                    on_progress(Progress(task=task, done=done, total=total, unit="bytes"))
-    except OSError as error:
-        raise DataError(f"{path} can't be read ({error.strerror})", remedy=FORCE_REMEDY) from error
-    return f"sha256:{digest.hexdigest()}"
+    from cifar_cli.core.data.sources.archive import checksum_of
+
+    first = min(start for start, _ in header.offsets.values())
+    return checksum_of(header.summary.path, "sha256", on_progress, start=first)
 
 
 def read_labels(header: StoreHeader, split: str) -> NDArray[np.int64]:
@@ -207,42 +182,41 @@ def read_labels(header: StoreHeader, split: str) -> NDArray[np.int64]:
     import numpy as np
 
     start, end = header.offsets[f"{split}_labels"]
-    with header.summary.path.open("rb") as file:
-        file.seek(start)
-        return np.frombuffer(file.read(end - start), dtype="<i8")
+    return np.fromfile(header.summary.path, dtype="<i8", count=(end - start) // 8, offset=start)
 
 
-def _summary(path: Path, size_bytes: int, metadata: dict[str, str], shapes: dict[str, Any]) -> DatasetSummary:
-    """metadata, shapes: of the tensors, as the header of the file has them."""
+def _header_of(name: str, images: SourceImages) -> dict[str, Any]:
+    """The header of a store file, before it is encoded."""
+    header: dict[str, Any] = {}
+    digest = hashlib.sha256()
+    end = 0
+    for key, array in images.arrays().items():
+        digest.update(array.data.cast("B"))
+        start, end = end, end + array.nbytes
+        dtype = "U8" if key.endswith("_images") else "I64"
+        header[key] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, end]}
+    content = f"sha256:{digest.hexdigest()}"
+    provenance = replace(images.provenance, checksum=images.provenance.checksum or content)
+    metadata = {
+        "format": FORMAT,
+        "name": name,
+        "classes": json.dumps(images.classes),
+        "provenance": json.dumps(asdict(provenance)),
+        "content": content,
+    }
+    return {"__metadata__": metadata, **header}
+
+
+def _summary(path: Path, header: dict[str, Any]) -> DatasetSummary:
+    metadata = header["__metadata__"]
     return DatasetSummary(
         name=metadata["name"],
         path=path,
-        size_bytes=size_bytes,
+        size_bytes=path.stat().st_size,
         classes=tuple(json.loads(metadata["classes"])),
-        img_size=shapes["train_images"][1],
-        train_images=shapes["train_images"][0],
-        test_images=shapes["test_images"][0],
+        img_size=header["train_images"]["shape"][1],
+        train_images=header["train_images"]["shape"][0],
+        test_images=header["test_images"]["shape"][0],
         provenance=Provenance(**json.loads(metadata["provenance"])),
         content=metadata["content"],
     )
-
-
-def _checksum_of_arrays(arrays: dict[str, NDArray[np.generic]]) -> str:
-    digest = hashlib.sha256()
-    for key in TENSORS:
-        digest.update(arrays[key].data.cast("B"))
-    return f"sha256:{digest.hexdigest()}"
-
-
-def _header_bytes(metadata: dict[str, str], arrays: dict[str, NDArray[np.generic]]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": metadata}
-    offset = 0
-    for key in TENSORS:
-        array = arrays[key]
-        end = offset + array.nbytes
-        dtype = "U8" if key.endswith("_images") else "I64"
-        header[key] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % ALIGNMENT)  # tensors start at a multiple of eight bytes
-    return len(text).to_bytes(8, "little") + text

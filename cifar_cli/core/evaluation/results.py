@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from cifar_cli.core.plain import plain
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassScore:
@@ -56,9 +58,8 @@ class EvaluateResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, the means over the classes included."""
-        return asdict(self) | {
-            "checkpoint": str(self.checkpoint),
-            "figure": str(self.figure),
+        values: dict[str, Any] = plain(asdict(self))
+        return values | {
             "mean_precision": self.mean_precision,
             "mean_recall": self.mean_recall,
             "mean_f1": self.mean_f1,

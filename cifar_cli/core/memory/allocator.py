@@ -19,6 +19,7 @@ It follows pytorch's `c10/cuda/CUDACachingAllocator.cpp`, function by function, 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from dataclasses import dataclass
 
 MIN_BLOCK = 512
 SMALL_SIZE = 1 << 20  # the largest request that the small pool serves
@@ -32,18 +33,17 @@ class OutOfDeviceMemory(Exception):
     """The request doesn't fit, even after every unused segment was returned to the device."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Block:
     """A range of one segment; neighbours in the segment are linked."""
 
-    __slots__ = ("address", "free", "next", "previous", "size", "small")
-
-    def __init__(self, address: int, size: int, *, small: bool) -> None:
-        self.address = address
-        self.size = size
-        self.small = small
-        self.free = True
-        self.previous: Block | None = None
-        self.next: Block | None = None
+    address: int
+    size: int
+    small: bool
+    """Whether it belongs to the small pool."""
+    free: bool = True
+    previous: Block | None = None
+    next: Block | None = None
 
 
 class CachingAllocator:
@@ -129,8 +129,7 @@ class CachingAllocator:
 
     def _split(self, block: Block, size: int) -> None:
         """Keep the low end; the rest becomes a free block."""
-        rest = Block(block.address + size, block.size - size, small=block.small)
-        rest.previous, rest.next = block, block.next
+        rest = Block(block.address + size, block.size - size, block.small, previous=block, next=block.next)
         if rest.next is not None:
             rest.next.previous = rest
         block.next, block.size = rest, size

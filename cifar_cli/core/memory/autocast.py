@@ -31,15 +31,7 @@ FLOAT32 = frozenset(
     logsumexp interpolate prod softmax log_softmax cumprod cumsum sum normalize
     """.split()  # noqa: SIM905 - a list of names reads best as words
 )
-
-
-CPU_LOWER = LOWER - {
-    "addmv",
-    "addr",
-    "mv",
-    "einsum",
-    "chain_matmul",
-}  # the last two call cast ones
+CPU_LOWER = LOWER - {"addmv", "addr", "mv", "einsum", "chain_matmul"}  # the last two call cast ones
 CPU_FLOAT32 = frozenset(
     """
     prod cdist binary_cross_entropy mse_loss nll_loss smooth_l1_loss cross_entropy cross_entropy_loss l1_loss

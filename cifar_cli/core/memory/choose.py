@@ -30,7 +30,6 @@ def choose_batch(
     step: StepConfig,
     *,
     device: DeviceChoice = "auto",
-    margin: float = MARGIN,
     most: int = MOST,
     machine: Machine | None = None,
     run_steps: RunSteps = try_steps,
@@ -38,7 +37,7 @@ def choose_batch(
 ) -> BatchChoice:
     """Choose the images per training step. The learning rate and the number of steps are left to the caller.
 
-    On a CUDA GPU: the largest batch, measured and proved, with `margin` of the memory left free. On the CPU, where the
+    On a CUDA GPU: the largest batch, measured and proved, with 5 % of the memory left free. On the CPU, where the
     largest one is no faster: the smallest of a few timed sizes within 5 % of the best throughput, in about 10 seconds.
     most: no larger batch, for example the number of training images. machine: None for this one. run_steps: times
     steps on the CPU.
@@ -50,37 +49,29 @@ def choose_batch(
         raise ResourceError(
             f"there is no {device.upper()} device whose memory can be measured", remedy="pass --device cpu, or auto"
         )
-    if device != "cpu" and machine.gpu is not None:
-        config = MemoryConfig(model=model, step=step)
-        return _on_gpu(config, machine, machine.gpu, margin=margin, most=most, on_progress=on_progress)
-    config = MemoryConfig(model=model, step=step, backend="cpu")
-    return _on_host(config, machine, run_steps, margin=margin, most=most, on_progress=on_progress)
-
-
-def _on_gpu(
-    config: MemoryConfig, machine: Machine, gpu: Gpu, *, margin: float, most: int, on_progress: OnProgress
-) -> BatchChoice:
+    gpu = None if device == "cpu" else machine.gpu
+    config = MemoryConfig(model=model, step=step, backend="cpu" if gpu is None else "cuda")
     tracer = Tracer(config, on_progress=on_progress)
-    require_weights_fit(tracer, gpu.memory_bytes)
-    _, found = max_batch_on_gpu(
-        tracer, gpu, margin=margin, most=most, with_speeds=False, start=machine.start, on_progress=on_progress
-    )
+    if gpu is None:
+        return _on_host(tracer, int((1 - MARGIN) * machine.spare_host_bytes()), run_steps, most=most)
+    return _on_gpu(tracer, machine, gpu, most=most)
+
+
+def _on_gpu(tracer: Tracer, machine: Machine, gpu: Gpu, *, most: int) -> BatchChoice:
+    _, found = max_batch_on_gpu(tracer, gpu, margin=MARGIN, most=most, with_speeds=False, start=machine.start)
     if not found.max_batch:
         raise ResourceError(
-            f"not one image of {config.model.label} fits into {gpu.memory_bytes / GIB:.1f} GiB on {gpu.name}",
+            f"not one image of {tracer.config.model.label} fits into {gpu.memory_bytes / GIB:.1f} GiB on {gpu.name}",
             remedy=found.help,
         )
-    largest = f"the largest that ran on {gpu.name} with {margin:.0%} left free"
+    largest = f"the largest that ran on {gpu.name} with {MARGIN:.0%} left free"
     why = "all training images" if found.max_batch == most else largest
     return BatchChoice(batch=found.max_batch, reason=f"batch {found.max_batch}: {why}", largest=found)
 
 
-def _on_host(
-    config: MemoryConfig, machine: Machine, run_steps: RunSteps, *, margin: float, most: int, on_progress: OnProgress
-) -> BatchChoice:
-    tracer = Tracer(config, on_progress=on_progress)
-    usable = (1 - margin) * machine.spare_host_bytes()
-    require_weights_fit(tracer, int(usable))
+def _on_host(tracer: Tracer, usable: int, run_steps: RunSteps, *, most: int) -> BatchChoice:
+    config = tracer.config
+    require_weights_fit(tracer, usable)
     peak = host_peaks(tracer)
     sizes = [size for size in sorted({min(size, most) for size in HOST_SIZES}) if peak(size) <= usable]
     if not sizes:
@@ -90,7 +81,7 @@ def _on_host(
         )
 
     def speed(batch: int) -> float:
-        on_progress(Progress(task=f"timing {config.model.label}", detail=f"batch {batch}"))
+        tracer.on_progress(Progress(task=f"timing {config.model.label}", detail=f"batch {batch}"))
         return run_steps(config, batch, device="cpu")
 
     return _chosen(time_sizes(sizes, speed), sizes)

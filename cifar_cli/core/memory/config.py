@@ -17,6 +17,12 @@ MIB = 1024**2
 GIB = 1024**3
 
 
+def require_batch(batch: int) -> None:
+    """Raise ConfigError for a batch size below 1."""
+    if batch < 1:
+        raise ConfigError(f"--batch {batch} holds no image", remedy="pass 1 or more, for example --batch 128")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryConfig:
     """A model and its training step.
@@ -64,8 +70,7 @@ class MemoryRequest:
     def __post_init__(self) -> None:
         require_choice("--device", self.device, DeviceChoice)
         for batch in self.batches:
-            if batch < 1:
-                raise ConfigError(f"--batch {batch} holds no image", remedy="pass 1 or more, for example --batch 128")
+            require_batch(batch)
         if self.device == "mps":
             raise ConfigError("the memory of an MPS device can't be measured", remedy="pass --device cpu, cuda or auto")
         if self.gpu is not None and self.memory_bytes is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
 from cifar_cli.core.memory.allocator import Block, CachingAllocator, OutOfDeviceMemory
 from cifar_cli.core.memory.config import MIB, MemoryConfig
@@ -39,12 +41,12 @@ class Tracer:
         self.model = built(config.model)
         self._step_type = step_type
         self._traces: dict[int, Trace] = {}
-        self._on_progress = on_progress
+        self.on_progress = on_progress
 
     def at(self, batch: int) -> Trace:
         """The trace of a batch size. Raises ModelError when it can't be traced."""
         if batch not in self._traces:
-            self._on_progress(
+            self.on_progress(
                 Progress(task=f"tracing {self.config.model.label}", done=len(self._traces), detail=f"batch {batch}")
             )
             self._traces[batch] = trace_steps(self.model, batch, self.config, step_type=self._step_type)
@@ -55,9 +57,9 @@ class Tracer:
         low, high = (self.at(size) for size in FIRST_SIZES)
         return scaled_trace(low, high, batch)
 
-    def smallest_peak(self) -> PeakMemory:
-        """The peak of the smallest batch size that is traced."""
-        return peak_of(self.at(FIRST_SIZES[0]), model=self.config.model.label)
+    def peak(self, batch: int, *, capacity_bytes: int | None = None) -> PeakMemory:
+        """The peak of a batch size; see `peak_of`."""
+        return peak_of(self.at(batch), model=self.config.model.label, capacity_bytes=capacity_bytes)
 
     def line(self) -> tuple[float, float]:
         """Bytes at batch 0 and bytes per image, through two small traces."""
@@ -69,7 +71,7 @@ class Tracer:
 
 def estimate(config: MemoryConfig, batch: int) -> PeakMemory:
     """Predict the peak of one batch size on CUDA. Raises ConfigError and ModelError."""
-    return peak_of(Tracer(config).at(batch), model=config.model.label)
+    return Tracer(config).peak(batch)
 
 
 def find_max_batch(
@@ -97,21 +99,23 @@ def find_max_batch(
     guess = int((usable - CONTEXT_BYTES - WORKSPACE_BYTES - fixed) / max(slope, 1.0)) // multiple_of
     predicted = largest_that(should_run, guess=guess, most=most)
     best = largest_that(runs, guess=predicted, most=most) * multiple_of
-    peak = peak_of(
-        tracer.at(best or FIRST_SIZES[0]),
-        model=tracer.config.model.label,
-        capacity_bytes=max(0, usable - CONTEXT_BYTES) if best else None,
-    )
+    peak = tracer.peak(best, capacity_bytes=usable - CONTEXT_BYTES) if best else tracer.peak(FIRST_SIZES[0])
+    return largest(tracer, best, peak, tested, gpu=gpu, memory_bytes=memory_bytes, method="estimate")
+
+
+def largest(
+    tracer: Tracer, batch: int, peak: PeakMemory, tested: Iterable[int], *, memory_bytes: int, **found: Any
+) -> MaxBatch:
+    """The result of a search, with what follows from the batch and its peak. found: the other fields."""
     return MaxBatch(
         model=tracer.config.model.label,
-        gpu=gpu,
-        memory_bytes=memory_bytes,
-        max_batch=best,
-        method="estimate",
+        max_batch=batch,
         peak=peak,
+        memory_bytes=memory_bytes,
         margin_left_bytes=memory_bytes - peak.device_bytes,
         tested=tuple(dict.fromkeys(tested)),
-        help=None if best else what_would_help(tracer.config),
+        help=None if batch else what_would_help(tracer.config),
+        **found,
     )
 
 
@@ -130,15 +134,13 @@ def require_weights_fit(tracer: Tracer, memory_bytes: int) -> None:
 
 def what_would_help(config: MemoryConfig) -> str:
     """What to try when not even one image fits."""
-    helps = []
-    if config.step.precision == "32":
-        helps.append("--precision bf16")
-    if config.step.optimizer != "sgd":
-        helps.append("--optimizer sgd")
-    if config.model.name == "hybrid" and not config.model.trim_backbone:
-        helps.append("--trim-backbone")
-    helps.append("a smaller --img-size, or gradient accumulation over smaller batches")
-    return "try " + ", ".join(helps)
+    helps = {
+        "--precision bf16": config.step.precision == "32",
+        "--optimizer sgd": config.step.optimizer != "sgd",
+        "--trim-backbone": config.model.name == "hybrid" and not config.model.trim_backbone,
+        "a smaller --img-size, or gradient accumulation over smaller batches": True,
+    }
+    return "try " + ", ".join(text for text, applies in helps.items() if applies)
 
 
 def scaled_trace(low: Trace, high: Trace, batch: int) -> Trace | None:

@@ -26,44 +26,36 @@ class Gpu:
     """Where that figure is from."""
 
 
-def _reported(source: str, **bytes_by_name: int) -> dict[str, Gpu]:
-    """Cards with a published total as CUDA reports it."""
-    return {name: Gpu(name=name, memory_bytes=size, source=source) for name, size in bytes_by_name.items()}
-
-
-def _by_driver(source: str, **mib_by_name: int) -> dict[str, Gpu]:
-    """Cards with a figure from the driver (nvidia-smi's "Memory-Usage") or from the data sheet."""
-    totals = {name: int(mib * MIB * (1 - DRIVER_SHARE)) for name, mib in mib_by_name.items()}
-    return _reported(source, **totals)
-
-
+# Totals as CUDA reports them, by source and name.
+_REPORTED_BYTES = {
+    "deviceQuery, https://chiemon.github.io/2024/12/25/": {"T4": 15_843_721_216},
+    "deviceQuery, https://github.com/bottlerocket-os/bottlerocket/pull/3873": {"A100 40GB": 42_298_834_944},
+    "an out-of-memory error, https://github.com/GaoLii/DSP/issues/10": {"RTX 3090": int(23.70 * GIB)},
+    "an out-of-memory error, https://github.com/zai-org/CogVideo/issues/34": {"RTX 3080": int(9.78 * GIB)},
+    "an out-of-memory error, https://github.com/3DTopia/Phidias-Diffusion/issues/8": {"RTX 4090": int(23.64 * GIB)},
+    "an L40's error, https://github.com/QwenLM/Qwen3-VL/issues/2097": {"L40S": int(44.40 * GIB)},
+}
+# Figures from the driver (nvidia-smi's "Memory-Usage") or from the data sheet, by source and name.
 # With error correction on, the L4, A10, A40, L40S and T4 use up to 6 % of their memory for check bits.
-GPUS: dict[str, Gpu] = {
-    **_reported("deviceQuery, https://chiemon.github.io/2024/12/25/", T4=15_843_721_216),
-    **_reported(
-        "deviceQuery, https://github.com/bottlerocket-os/bottlerocket/pull/3873", **{"A100 40GB": 42_298_834_944}
-    ),
-    **_reported("an out-of-memory error, https://github.com/GaoLii/DSP/issues/10", **{"RTX 3090": int(23.70 * GIB)}),
-    **_reported(
-        "an out-of-memory error, https://github.com/zai-org/CogVideo/issues/34", **{"RTX 3080": int(9.78 * GIB)}
-    ),
-    **_reported(
-        "an out-of-memory error, https://github.com/3DTopia/Phidias-Diffusion/issues/8",
-        **{"RTX 4090": int(23.64 * GIB)},
-    ),
-    **_reported("an L40's error, https://github.com/QwenLM/Qwen3-VL/issues/2097", L40S=int(44.40 * GIB)),
-    **_by_driver(
-        "nvidia-smi, https://github.com/modal-labs/modal-client/pull/2797",
-        **{"L4": 23_034, "A10": 23_028, "A100 80GB": 81_920, "H100 80GB": 81_559},
-    ),
-    **_by_driver("nvidia-smi 410.48, https://blog.cachecha.com/csdn/kunhe0512/126265050.html", **{"V100 32GB": 32_480}),
-    **_by_driver(
-        "NVIDIA's product pages, nominal size",
-        **{"RTX 2080 Ti": 11_264, "RTX 3060": 12_288, "RTX 3070": 8_192},
-        **{"RTX 4060 Ti": 8_192, "RTX 4070": 12_288, "RTX 4080": 16_384, "RTX 5090": 32_768},
-        **{"V100 16GB": 16_384, "H200": 141 * 1024},
-    ),
-    **_by_driver("NVIDIA's product page, 48 GB, less 1/16 for error correction as on the L40S", A40=46_080),
+_DRIVER_MIB = {
+    "nvidia-smi, https://github.com/modal-labs/modal-client/pull/2797": {
+        "L4": 23_034, "A10": 23_028, "A100 80GB": 81_920, "H100 80GB": 81_559,
+    },
+    "nvidia-smi 410.48, https://blog.cachecha.com/csdn/kunhe0512/126265050.html": {"V100 32GB": 32_480},
+    "NVIDIA's product pages, nominal size": {
+        "RTX 2080 Ti": 11_264, "RTX 3060": 12_288, "RTX 3070": 8_192, "RTX 4060 Ti": 8_192, "RTX 4070": 12_288,
+        "RTX 4080": 16_384, "RTX 5090": 32_768, "V100 16GB": 16_384, "H200": 141 * 1024,
+    },
+    "NVIDIA's product page, 48 GB, less 1/16 for error correction as on the L40S": {"A40": 46_080},
+}  # fmt: skip
+_BYTES = _REPORTED_BYTES | {
+    source: {name: int(mib * MIB * (1 - DRIVER_SHARE)) for name, mib in cards.items()}
+    for source, cards in _DRIVER_MIB.items()
+}
+GPUS = {
+    name: Gpu(name=name, memory_bytes=size, source=source)
+    for source, cards in _BYTES.items()
+    for name, size in cards.items()
 }
 TABLE_GPUS = ("RTX 3070", "RTX 3060", "T4", "RTX 3090", "A100 40GB", "H100 80GB")
 

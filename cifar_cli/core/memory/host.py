@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,10 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from cifar_cli.core.memory.meta_ops import Metadata
+
 _MARK = "cifar: operator "
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """A tensor's metadata, by which a kernel chooses its algorithm."""
-
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
+_ATEN = torch.ops.aten
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +27,12 @@ class Call:
 
     operator: Any
     args: tuple[Any, ...]
-    """Tensors as Operand, lists as tuples."""
+    """Tensors as Metadata, lists as tuples."""
 
 
 # Operators whose kernels allocate memory that they release before they return (seen with torch's profiler). Others
 # allocate none, or too little to decide a peak.
-_TAKES_SCRATCH = frozenset(
-    {
-        torch.ops.aten.convolution.default,
-        torch.ops.aten.convolution_backward.default,
-        torch.ops.aten.mean.dim,
-    }
-)
+_TAKES_SCRATCH = (_ATEN.convolution.default, _ATEN.convolution_backward.default, _ATEN.mean.dim)
 
 
 def call_of(operator: Any, args: tuple[Any, ...]) -> Call | None:
@@ -76,12 +66,8 @@ class Watched:
 
     def peak_bytes(self) -> int:
         """The most bytes that the CPU allocator had allocated at once since the watch began."""
-        now = peak = 0
-        for event in self.events:
-            if event.name() == "[memory]":
-                now += event.nbytes()
-                peak = max(peak, now)
-        return peak
+        changes = (int(event.nbytes()) for event in self.events if event.name() == "[memory]")
+        return max(accumulate(changes, initial=0))
 
 
 @contextlib.contextmanager
@@ -123,30 +109,26 @@ def _beyond_results(events: Sequence[Any], count: int) -> list[int]:
         for event in events
         if event.name().startswith(_MARK)
     }
-    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
-    at = 0
+    changes = [event for event in events if event.name() == "[memory]"]
+    times = [event.start_ns() for event in changes]
     found = []
     for number in range(count):
         start, end = spans[number]
-        now = peak = 0
-        while at < len(changes) and changes[at][0] <= end:
-            if changes[at][0] >= start:
-                now += changes[at][1]
-                peak = max(peak, now)
-            at += 1
-        found.append(peak - now)
+        inside = changes[bisect_left(times, start) : bisect_right(times, end)]
+        held = list(accumulate((event.nbytes() for event in inside), initial=0))
+        found.append(max(held) - held[-1])
     return found
 
 
 def _described(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return Operand(tuple(value.shape), value.stride(), value.dtype)
+        return Metadata.of(value)
     if isinstance(value, (list, tuple)):
         return tuple([_described(item) for item in value])
     return value
 
 
 def _made(value: Any) -> Any:
-    if isinstance(value, Operand):
-        return torch.empty_strided(value.shape, value.stride, dtype=value.dtype).zero_()
+    if isinstance(value, Metadata):
+        return value.make("cpu").zero_()
     return tuple([_made(item) for item in value]) if isinstance(value, tuple) else value

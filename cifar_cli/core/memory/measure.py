@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
 from cifar_cli.core.memory.config import GIB, MemoryConfig
-from cifar_cli.core.memory.estimate import MOST, Tracer, find_max_batch, tensor_peak_bytes, what_would_help
+from cifar_cli.core.memory.estimate import (
+    FIRST_SIZES,
+    MOST,
+    Tracer,
+    find_max_batch,
+    largest,
+    require_weights_fit,
+    tensor_peak_bytes,
+)
 from cifar_cli.core.memory.gpus import Gpu
 from cifar_cli.core.memory.host import available_bytes
 from cifar_cli.core.memory.real_steps import peak_of_trial, run_on_gpu, run_on_host
 from cifar_cli.core.memory.results import BatchTrial, MaxBatch, PeakMemory
 from cifar_cli.core.memory.search import Found, Runner, Searching, largest_that
 from cifar_cli.core.memory.worker import StartProcess, Trials, Worker
-from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.errors import ModelError, ResourceError
 
 HOST = "this host"
@@ -71,22 +78,21 @@ def max_batch_on_gpu(
     most: int = MOST,
     with_speeds: bool = True,
     start: StartProcess = Worker,
-    on_progress: OnProgress = silent,
 ) -> tuple[MaxBatch, MaxBatch]:
-    """The largest batch on this machine's GPU, predicted and measured. gpu: with the memory that may be taken."""
-    predicted = find_max_batch(
-        tracer, gpu=gpu.name, memory_bytes=gpu.memory_bytes, margin=margin, multiple_of=multiple_of
-    )
-    config, usable = tracer.config, int(gpu.memory_bytes * (1 - margin))
-    trials = Trials(
-        lambda: start(partial(run_on_gpu, config, usable)), label=config.model.label, on_progress=on_progress
-    )
-    with closing(trials):
+    """The largest batch on this machine's GPU, predicted and measured. gpu: with the memory that may be taken.
+
+    Raises ResourceError when the weights alone don't fit.
+    """
+    memory, config = gpu.memory_bytes, tracer.config
+    require_weights_fit(tracer, memory)
+    predicted = find_max_batch(tracer, gpu=gpu.name, memory_bytes=memory, margin=margin, multiple_of=multiple_of)
+    run = partial(run_on_gpu, config, int(memory * (1 - margin)))
+    with closing(Trials(lambda: start(run), label=config.model.label, on_progress=tracer.on_progress)) as trials:
         measured = measure_max_batch(
             tracer,
             trials,
             name=gpu.name,
-            memory_bytes=gpu.memory_bytes,
+            memory_bytes=memory,
             guess=min(most, predicted.max_batch),
             multiple_of=multiple_of,
             most=most,
@@ -96,27 +102,22 @@ def max_batch_on_gpu(
 
 
 def max_batch_on_host(
-    tracer: Tracer,
-    machine: Machine,
-    *,
-    memory_bytes: int,
-    margin: float = 0.0,
-    multiple_of: int = 1,
-    on_progress: OnProgress = silent,
+    tracer: Tracer, machine: Machine, *, memory_bytes: int, margin: float = 0.0, multiple_of: int = 1
 ) -> MaxBatch:
-    """The largest batch whose peak in the CPU's allocator stays within (1 - margin) of `memory_bytes`."""
+    """The largest batch whose peak in the CPU's allocator stays within (1 - margin) of `memory_bytes`.
+
+    Raises ResourceError when the weights alone don't fit.
+    """
+    require_weights_fit(tracer, memory_bytes)
     usable = int(memory_bytes * (1 - margin))
-    with host_trials(tracer, usable, machine, on_progress=on_progress) as trials:
+    with host_trials(tracer, usable, machine) as trials:
         guess = guess_on_host(tracer, usable)
         return measure_max_batch(
             tracer, trials, name=HOST, memory_bytes=memory_bytes, guess=guess, multiple_of=multiple_of
         )
 
 
-@contextmanager
-def host_trials(
-    tracer: Tracer, usable_bytes: int, machine: Machine, *, on_progress: OnProgress = silent
-) -> Iterator[Trials]:
+def host_trials(tracer: Tracer, usable_bytes: int, machine: Machine) -> closing[Trials]:
     """Trials on the CPU within `usable_bytes`; sizes whose predicted peak is far beyond them are refused."""
     config, predicted = tracer.config, host_peaks(tracer)
     ceiling = max(usable_bytes, min(FAR_BEYOND * usable_bytes, machine.spare_host_bytes()))
@@ -124,10 +125,9 @@ def host_trials(
         lambda: machine.start(partial(run_on_host, config, usable_bytes)),
         label=config.model.label,
         refuses=lambda batch: predicted(batch) > ceiling,
-        on_progress=on_progress,
+        on_progress=tracer.on_progress,
     )
-    with closing(trials):
-        yield trials
+    return closing(trials)
 
 
 def host_peaks(tracer: Tracer) -> Callable[[int], float]:
@@ -174,25 +174,22 @@ def measure_max_batch(
         peak = _smallest_traced(tracer)
     else:
         peak = peak_of_trial(tracer.config, found.proof)
-    refusal = found.refusal
-    return MaxBatch(
-        model=tracer.config.model.label,
+    return largest(
+        tracer,
+        found.batch,
+        peak,
+        (trial.batch for trial in found.trials),
         gpu=name,
         memory_bytes=memory_bytes,
-        max_batch=found.batch,
         method="measure",
-        peak=peak,
-        margin_left_bytes=memory_bytes - peak.device_bytes,
-        tested=tuple(dict.fromkeys(trial.batch for trial in found.trials)),
-        help=None if found.batch else what_would_help(tracer.config),
         proved=found.proof is not None,
-        stopped_by=None if refusal is None else _reason(refusal),
+        stopped_by=found.refusal and _reason(found.refusal),
         speeds=searching.speeds_up_to(found.batch) if with_speeds and found.batch else (),
     )
 
 
 def _smallest_traced(tracer: Tracer) -> PeakMemory:
-    peak = tracer.smallest_peak()
+    peak = tracer.peak(FIRST_SIZES[0])
     if tracer.config.backend == "cuda":
         return peak
     taken = tensor_peak_bytes(tracer.at(peak.batch))

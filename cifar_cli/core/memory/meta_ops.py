@@ -5,28 +5,33 @@ torch's shape functions take up to 6 ms a call, and a network repeats the same c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 _SCALARS = (bool, int, float, complex)
 _OVER_LISTS = ("aten::_foreach_", "aten::_fused_")  # operators over lists of tensors, for the optimizers
 
 
 @dataclass(frozen=True, slots=True)
-class _Metadata:
-    """The metadata of a result, enough to make it again."""
+class Metadata:
+    """The metadata of a tensor, enough to make another one like it."""
 
     shape: torch.Size
     stride: tuple[int, ...]
     dtype: torch.dtype
 
-    def make(self) -> Tensor:
-        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
+    @classmethod
+    def of(cls, tensor: Tensor) -> Metadata:
+        return cls(tensor.shape, tensor.stride(), tensor.dtype)
+
+    def make(self, device: str = "meta") -> Tensor:
+        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=device)
 
 
 class MetaOperators:
@@ -58,12 +63,12 @@ class MetaOperators:
         written = [argument for argument in func._schema.arguments if argument.alias_info is not None]
         if not written:
             if _all_new(out, args, kwargs):
-                metadata = _metadata(out)
-                self._cached[key] = lambda _: _make(metadata)
+                results = tree_map_only(Tensor, Metadata.of, out)
+                self._cached[key] = lambda _: tree_map_only(Metadata, Metadata.make, results)
         elif (
             all(argument.alias_info.is_write for argument in written)
             and _key(args) == key[1]
-            and all(tensor.device.type == "meta" for tensor in _tensors((args, tuple(kwargs.values()))))
+            and all(tensor.device.type == "meta" for tensor in _tensors(args, kwargs))
         ):
             if out is None:
                 self._cached[key] = lambda _: None
@@ -93,32 +98,15 @@ def _key(value: Any) -> Any:
     return (type(value), value) if isinstance(value, _SCALARS) else value  # 1, 1.0 and True decide different types
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
+def _tensors(*values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def _all_new(out: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    results = list(_tensors(out))
+    results = _tensors(out)
     if not results or any(tensor.device.type != "meta" for tensor in results):
         return False
     storages = [tensor.untyped_storage()._cdata for tensor in results]
-    operands = {t.untyped_storage()._cdata for t in _tensors((args, tuple(kwargs.values())))}
-    whole = all(_Metadata(t.shape, t.stride(), t.dtype).make().untyped_storage().nbytes() ==
-                t.untyped_storage().nbytes() for t in results)  # fmt: skip
+    operands = {t.untyped_storage()._cdata for t in _tensors(args, kwargs)}
+    whole = all(Metadata.of(t).make().untyped_storage().nbytes() == t.untyped_storage().nbytes() for t in results)
     return whole and len(set(storages)) == len(storages) and operands.isdisjoint(storages)
-
-
-def _metadata(out: Any) -> Any:
-    if isinstance(out, Tensor):
-        return _Metadata(out.shape, out.stride(), out.dtype)
-    return type(out)(_metadata(item) for item in out) if isinstance(out, (list, tuple)) else out
-
-
-def _make(metadata: Any) -> Any:
-    if isinstance(metadata, _Metadata):
-        return metadata.make()
-    return type(metadata)(_make(item) for item in metadata) if isinstance(metadata, (list, tuple)) else metadata

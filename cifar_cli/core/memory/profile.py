@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cifar_cli.core.memory.config import GIB, MIB, MemoryConfig, MemoryRequest
-from cifar_cli.core.memory.estimate import Tracer, find_max_batch, peak_of, require_weights_fit
+from cifar_cli.core.memory.config import GIB, MIB, MemoryRequest
+from cifar_cli.core.memory.estimate import Tracer, find_max_batch, require_weights_fit
 from cifar_cli.core.memory.gpus import GPUS, TABLE_GPUS, Gpu, gpu_of
 from cifar_cli.core.memory.measure import Machine, host_memory, max_batch_on_gpu, max_batch_on_host, this_machine
 from cifar_cli.core.memory.real_steps import measure
@@ -34,10 +34,13 @@ def profile(
     for config in request.configs:
         if request.measure and request.device == "cpu":
             config = replace(config, backend="cpu")
+        tracer = Tracer(config, on_progress=on_progress)
+        if request.gpu or request.memory_bytes:
+            require_weights_fit(tracer, cards_of(request, machine)[0].memory_bytes)
         if request.find_max_batch:
-            largest.extend(_largest(request, config, machine, on_progress))
+            largest.extend(_largest(request, tracer, machine))
         else:
-            peaks.extend(_peaks(request, config, machine, on_progress))
+            peaks.extend(_peaks(request, tracer, machine))
     return MemoryReport(peaks=tuple(peaks), largest=tuple(largest))
 
 
@@ -64,43 +67,27 @@ def gpu_to_run_on(request: MemoryRequest, machine: Machine) -> Gpu | None:
     return replace(machine.gpu, memory_bytes=min(request.memory_bytes or total, total))
 
 
-def _largest(
-    request: MemoryRequest, config: MemoryConfig, machine: Machine, on_progress: OnProgress
-) -> Sequence[MaxBatch]:
-    tracer = Tracer(config, on_progress=on_progress)
+def _largest(request: MemoryRequest, tracer: Tracer, machine: Machine) -> Sequence[MaxBatch]:
     margin, multiple_of = request.margin, request.multiple_of
-    if config.backend == "cpu":
+    if tracer.config.backend == "cpu":
         memory = host_memory(request.memory_bytes, machine)
-        require_weights_fit(tracer, memory)
-        found = max_batch_on_host(
-            tracer, machine, memory_bytes=memory, margin=margin, multiple_of=multiple_of, on_progress=on_progress
-        )
-        return [found]
+        return [max_batch_on_host(tracer, machine, memory_bytes=memory, margin=margin, multiple_of=multiple_of)]
     if gpu := gpu_to_run_on(request, machine):
-        require_weights_fit(tracer, gpu.memory_bytes)
-        return max_batch_on_gpu(
-            tracer, gpu, margin=margin, multiple_of=multiple_of, start=machine.start, on_progress=on_progress
-        )
-    cards = cards_of(request, machine)
-    if request.gpu or request.memory_bytes:
-        require_weights_fit(tracer, cards[0].memory_bytes)
+        return max_batch_on_gpu(tracer, gpu, margin=margin, multiple_of=multiple_of, start=machine.start)
     return [
         find_max_batch(tracer, gpu=card.name, memory_bytes=card.memory_bytes, margin=margin, multiple_of=multiple_of)
-        for card in cards
+        for card in cards_of(request, machine)
     ]
 
 
-def _peaks(request: MemoryRequest, config: MemoryConfig, machine: Machine, on_progress: OnProgress) -> list[PeakMemory]:
-    tracer = Tracer(config, on_progress=on_progress)
-    if request.gpu or request.memory_bytes:
-        require_weights_fit(tracer, cards_of(request, machine)[0].memory_bytes)
-    on_host = config.backend == "cpu"
+def _peaks(request: MemoryRequest, tracer: Tracer, machine: Machine) -> list[PeakMemory]:
+    on_host = tracer.config.backend == "cpu"
     found: list[PeakMemory] = []
     for batch in request.batches:
         if not on_host:
-            found.append(peak_of(tracer.at(batch), model=config.model.label))
+            found.append(tracer.peak(batch))
         if on_host or gpu_to_run_on(request, machine):
-            found.append(measure(config, batch, start=machine.start))
+            found.append(measure(tracer.config, batch, start=machine.start))
     return [replace(peak, bytes_per_image=_slope([p for p in found if p.method == peak.method])) for peak in found]
 
 

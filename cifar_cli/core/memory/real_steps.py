@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 import torch
 from torch import nn
 
-from cifar_cli.core.memory.config import MemoryConfig
+from cifar_cli.core.memory.config import MemoryConfig, require_batch
 from cifar_cli.core.memory.host import limit_this_process, watched_allocations
 from cifar_cli.core.memory.results import BatchTrial, PeakMemory
 from cifar_cli.core.memory.worker import TRIAL_SECONDS, StartProcess, Worker, in_child
@@ -20,7 +20,7 @@ from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.machine import fast_kernels, wait_for
 from cifar_cli.core.training.step import TrainingStep
-from cifar_cli.errors import ConfigError, ResourceError
+from cifar_cli.errors import ResourceError
 
 TRIAL_STEPS = 2  # the second one runs with the optimizer's state in place
 PROOF_STEPS = 5
@@ -104,8 +104,7 @@ def measure(config: MemoryConfig, batch: int, *, start: StartProcess = Worker) -
 
     Raises ConfigError for a batch below 1, ResourceError when the steps don't fit.
     """
-    if batch < 1:
-        raise ConfigError(f"--batch {batch} holds no image", remedy="pass 1 or more, for example --batch 128")
+    require_batch(batch)
     if config.backend == "cpu":
         return peak_of_trial(config, run_on_host(config, None, batch))
     outcome = in_child(partial(run_on_gpu, config, None), batch, False, timeout_seconds=TRIAL_SECONDS, start=start)

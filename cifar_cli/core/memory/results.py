@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from cifar_cli.core.plain import plain
 
@@ -75,8 +75,7 @@ class PeakMemory:
     """The figures are host memory."""
 
     def to_dict(self) -> dict[str, Any]:
-        values: dict[str, Any] = plain(asdict(self))
-        return values
+        return cast(dict[str, Any], plain(asdict(self)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,15 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.hooks import RemovableHandle
 
 from cifar_cli.core.memory.autocast import Autocast
-from cifar_cli.core.memory.config import MemoryConfig
+from cifar_cli.core.memory.config import MemoryConfig, require_batch
 from cifar_cli.core.memory.host import Call, call_of, scratch_bytes
 from cifar_cli.core.memory.meta_ops import MetaOperators
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.step import AUTOCAST_DTYPES, Stage, TrainingStep, make_optimizer
-from cifar_cli.errors import ConfigError, ModelError
+from cifar_cli.errors import ModelError
 
 STEPS = 2  # the second one runs with the optimizer's state in place
 
@@ -132,16 +131,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif isinstance(out, (tuple, list)):
             for item in filter(torch.is_tensor, out):
                 self.track(item)
-        if self.on_host:
-            self._add_scratch(call_of(func, args))
-        return out
-
-    def _add_scratch(self, call: Call | None) -> None:
-        """Record memory that an operator releases before it returns; `measure_scratch` fills in its size."""
-        if call is not None:
-            scratch = self._new(0, Category.TEMPORARIES)
+        if self.on_host and (call := call_of(func, args)):
+            scratch = self._new(0, Category.TEMPORARIES)  # released before the operator returned
             self.trace.events.append(~scratch)
             self._calls.setdefault(call, []).append(scratch)
+        return out
 
     def measure_scratch(self) -> None:
         """Run each distinct operator once on the host, for the size of its scratch memory."""
@@ -237,8 +231,7 @@ def trace_steps(
     operators: runs the operators; None makes a new cache of them.
     Raises ConfigError for a batch below 1 and ModelError for a model that can't run without data.
     """
-    if batch < 1:
-        raise ConfigError(f"--batch {batch} holds no image", remedy="pass 1 or more, for example --batch 128")
+    require_batch(batch)
     size = config.model.img_size
     traced = step_type.form(copy_without_data(model), config.step.memory_format).train()
     recorder = Recorder(batch, operators or MetaOperators(), on_host=config.backend == "cpu")
@@ -292,17 +285,14 @@ def _fused_on_meta() -> Iterator[None]:
 @contextlib.contextmanager
 def _modules_named(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     """Tell the recorder which module's forward pass runs."""
-    handles: list[RemovableHandle] = []
+    path = recorder.module_path
 
-    def leave(*_: Any) -> None:
-        recorder.module_path.pop()
+    def leave(*_: Any) -> None:  # a value would replace the module's output
+        path.pop()
 
-    for name, module in model.named_modules():
-        if name:
-            handles.append(module.register_forward_pre_hook(lambda *_, name=name: recorder.module_path.append(name)))
-            handles.append(module.register_forward_hook(leave))
-    try:
+    with contextlib.ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if name:
+                hooks.enter_context(module.register_forward_pre_hook(lambda *_, name=name: path.append(name)))
+                hooks.enter_context(module.register_forward_hook(leave))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

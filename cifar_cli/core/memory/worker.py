@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, cast
 
 from cifar_cli.core.memory.results import BatchTrial
 from cifar_cli.core.progress import OnProgress, Progress, silent
@@ -58,7 +59,7 @@ class Worker:
             self._pipe.send(arguments)
             if not self._pipe.poll(timeout_seconds):
                 return Outcome(kind="timed out")
-            return Outcome(**self._pipe.recv())
+            return cast(Outcome, self._pipe.recv())
         except (EOFError, OSError):
             self._process.join(_SECONDS_TO_LEAVE)
             return Outcome(kind="died", value=self._process.exitcode)
@@ -76,40 +77,32 @@ def in_child(
     function: Callable[..., Any], *arguments: Any, timeout_seconds: float, start: StartProcess = Worker
 ) -> Outcome:
     """Call `function` in a fresh process."""
-    worker = start(function)
-    try:
+    with closing(start(function)) as worker:
         return worker.ask(*arguments, timeout_seconds=timeout_seconds)
-    finally:
-        worker.close()
 
 
+@dataclass(slots=True)
 class Trials:
     """Runs trials in one process, which is replaced after a failure, and each proof in a process of its own.
 
-    start: begins a process. refuses: batch sizes that are not even tried. Starting a process takes some seconds for
-    torch's imports, so one is kept. A size that fails in a process that has already run other sizes is tried again in a
-    fresh one, whose outcome counts.
+    Starting a process takes some seconds for torch's imports, so one is kept. A size that fails in a process that has
+    already run other sizes is tried again in a fresh one, whose outcome counts.
     """
 
-    def __init__(
-        self,
-        start: Callable[[], Process],
-        *,
-        label: str,
-        refuses: Callable[[int], bool] = lambda batch: False,
-        on_progress: OnProgress = silent,
-    ) -> None:
-        self._start = start
-        self._label = label
-        self._refuses = refuses
-        self._on_progress = on_progress
-        self._worker: Process | None = None
-        self._done = 0
+    start: Callable[[], Process]
+    """Begins a process."""
+    label: str
+    """The model's name in progress reports."""
+    refuses: Callable[[int], bool] = lambda batch: False
+    """Whether a batch size is not even tried."""
+    on_progress: OnProgress = silent
+    _worker: Process | None = field(default=None, init=False)
+    _done: int = field(default=0, init=False)
 
     def trial(self, batch: int) -> BatchTrial:
         """Try a batch size."""
         self._report(f"batch {batch}")
-        if self._refuses(batch):
+        if self.refuses(batch):
             return BatchTrial(batch=batch, kind="refused", why="far more memory than there is, by the estimate")
         used_before = self._worker is not None
         trial = self._ask(batch)
@@ -121,10 +114,8 @@ class Trials:
         """Run a shortened epoch, with no other process of ours on the device."""
         self.close()
         self._report(f"proving batch {batch}")
-        try:
+        with closing(self):
             return self._ask(batch, proof=True)
-        finally:
-            self.close()
 
     def close(self) -> None:
         """End the process that is kept."""
@@ -134,17 +125,16 @@ class Trials:
 
     def _ask(self, batch: int, *, proof: bool = False) -> BatchTrial:
         if self._worker is None:
-            self._worker = self._start()
+            self._worker = self.start()
         outcome = self._worker.ask(batch, proof, timeout_seconds=PROOF_SECONDS if proof else TRIAL_SECONDS)
         if outcome.kind == "done":
-            trial: BatchTrial = outcome.value
-            return trial
+            return cast(BatchTrial, outcome.value)
         self.close()
         why = f"exit code {outcome.value}" if outcome.kind == "died" else str(outcome.value or "")
         return BatchTrial(batch=batch, kind=outcome.kind, why=why)
 
     def _report(self, detail: str) -> None:
-        self._on_progress(Progress(task=f"running {self._label}", done=self._done, detail=detail))
+        self.on_progress(Progress(task=f"running {self.label}", done=self._done, detail=detail))
         self._done += 1
 
 
@@ -157,12 +147,12 @@ def _serve(pipe: Any, function: Callable[..., Any]) -> None:
         pipe.send(_answer(function, arguments))
 
 
-def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, Any]:
+def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome:
     try:
-        return {"kind": "done", "value": function(*arguments)}
+        return Outcome(kind="done", value=function(*arguments))
     except Exception as error:  # any exception must reach the other process
         lines = str(error).strip().splitlines()
         sentence = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
         short = isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
-        kind: OutcomeKind = "out of memory" if short or type(error).__name__ == "OutOfMemoryError" else "failed"
-        return {"kind": kind, "value": sentence}
+        short = short or type(error).__name__ == "OutOfMemoryError"
+        return Outcome(kind="out of memory" if short else "failed", value=sentence)

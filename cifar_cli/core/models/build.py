@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
+import pkgutil
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import nn
@@ -23,9 +21,7 @@ def build_model(config: ModelConfig, *, seed: int | None = None) -> nn.Module:
     """
     if seed is not None:
         torch.manual_seed(seed)
-    module_name, function = spec_of(config.name).builder.split(":")
-    builder = cast(Callable[[ModelConfig], nn.Module], getattr(importlib.import_module(module_name), function))
-    model = builder(config)
+    model: nn.Module = pkgutil.resolve_name(spec_of(config.name).builder)(config)
     load_initial_weights(model, config)
     return model
 

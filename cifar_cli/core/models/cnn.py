@@ -22,6 +22,12 @@ def timm_name(config: ModelConfig) -> str:
     return name
 
 
+def takes_one_size(name: str) -> bool:
+    """Whether a timm model is built for one image size."""
+    pretrained = timm.get_pretrained_cfg(name)
+    return pretrained is not None and bool(pretrained.fixed_input_size)
+
+
 def build(config: ModelConfig) -> nn.Module:
     """Build a classifier with random weights that maps float images [B, 3, H, W] to logits [B, K].
 
@@ -29,8 +35,7 @@ def build(config: ModelConfig) -> nn.Module:
     """
     name = timm_name(config)
     options: dict[str, int] = {"num_classes": config.classes}
-    pretrained = timm.get_pretrained_cfg(name)
-    if pretrained is not None and pretrained.fixed_input_size:
+    if takes_one_size(name):
         options["img_size"] = config.img_size  # position embeddings or windows fit one size
     try:
         with warnings.catch_warnings():

@@ -53,6 +53,11 @@ class ModelConfig:
         return self.weights if self.weights is not None else spec_of(self.name).weights[0]
 
     @property
+    def is_from_timm(self) -> bool:
+        """Whether the model is `cnn` or `timm:NAME`."""
+        return self.name == "cnn" or self.name.startswith(TIMM_PREFIX)
+
+    @property
     def label(self) -> str:
         """The model's name in tables and run directories."""
         return self.name.removeprefix(TIMM_PREFIX)

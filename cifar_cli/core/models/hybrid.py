@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import timm
-import torch
 from torch import Tensor, nn
 from vit_pytorch.simple_vit import SimpleViT
 
@@ -19,22 +18,25 @@ UNUSED_LAYERS = ("layer2", "layer3", "layer4")  # the full backbone computes the
 class Hybrid(nn.Module):
     """ResNet18's features (index 1: 64 channels), followed by SimpleViT.
 
-    trim_backbone: leave out the layers that never reach the logits. The full backbone is initialised in both cases,
-    so that the same seed gives the same logits.
+    config.trim_backbone: leave out the layers that never reach the logits. The full backbone is initialised in both
+    cases, so that the same seed gives the same logits.
     Sources: He et al. 2015 (ResNet); Beyer, Zhai & Kolesnikov 2022 (SimpleViT).
     """
 
-    def __init__(self, *, classes: int, img_size: int, patch_size: int, trim_backbone: bool) -> None:
+    optional_prefixes = tuple(f"backbone.{layer}." for layer in UNUSED_LAYERS)
+    """Prefixes of state-dict keys of unused layers, which a checkpoint may lack."""
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         backbone = timm.create_model(BACKBONE, pretrained=False, features_only=True)
         channels = backbone.feature_info.channels()[FEATURE_INDEX]
-        if trim_backbone:
-            backbone = _trimmed(backbone)
+        for layer in UNUSED_LAYERS if config.trim_backbone else ():
+            del backbone[layer]
         self.backbone = backbone
         self.vit = SimpleViT(
-            image_size=img_size // STRIDE,
-            patch_size=patch_size,
-            num_classes=classes,
+            image_size=config.img_size // STRIDE,
+            patch_size=config.patch_size,
+            num_classes=config.classes,
             dim=256,
             depth=4,
             heads=4,
@@ -42,26 +44,10 @@ class Hybrid(nn.Module):
             channels=channels,
         )
 
-    @property
-    def optional_prefixes(self) -> tuple[str, ...]:
-        """Prefixes of state-dict keys of unused layers, which a checkpoint may lack."""
-        return tuple(f"backbone.{layer}." for layer in UNUSED_LAYERS)
-
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Map float images [B, 3, H, W] to logits [B, K]."""
         logits_BK: Tensor = self.vit(self.backbone(images_BCHW)[FEATURE_INDEX])
         return logits_BK
-
-
-def _trimmed(full: nn.Module) -> nn.Module:
-    """The same feature extractor without the layers after FEATURE_INDEX, with the same weights."""
-    with torch.random.fork_rng(devices=[]):  # trimming must not change the weights drawn later
-        trimmed: nn.Module = timm.create_model(
-            BACKBONE, pretrained=False, features_only=True, out_indices=tuple(range(FEATURE_INDEX + 1))
-        )
-    weights = full.state_dict()
-    trimmed.load_state_dict({key: weights[key] for key in trimmed.state_dict()})
-    return trimmed
 
 
 def build(config: ModelConfig) -> nn.Module:
@@ -74,9 +60,4 @@ def build(config: ModelConfig) -> nn.Module:
             f"{config.img_size}-pixel images",
             remedy=f"pass --img-size {smallest}, or another multiple of {step}",
         )
-    return Hybrid(
-        classes=config.classes,
-        img_size=config.img_size,
-        patch_size=config.patch_size,
-        trim_backbone=config.trim_backbone,
-    )
+    return Hybrid(config)

@@ -68,9 +68,12 @@ def computes(dtype: torch.dtype) -> bool:
 def _is_supported(layer: nn.Module) -> bool:
     if type(layer) is nn.Conv2d:
         return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    if type(layer) is nn.MaxPool2d:
-        return layer.dilation in (1, (1, 1)) and not layer.return_indices
-    return type(layer) is nn.ReLU
+    return type(layer) is nn.ReLU or is_plain_max_pooling(layer)
+
+
+def is_plain_max_pooling(layer: nn.Module) -> bool:
+    """Whether the layer is a max pooling without dilation that returns values alone."""
+    return type(layer) is nn.MaxPool2d and not layer.return_indices and layer.dilation in (1, (1, 1))
 
 
 def _has_hooks(layer: nn.Module) -> bool:

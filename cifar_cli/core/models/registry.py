@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ModelError
@@ -56,13 +56,12 @@ MODELS: dict[str, ModelSpec] = {
     )
 }
 
-_TIMM = ModelSpec(
+_TIMM = replace(
+    MODELS["cnn"],
     name="timm",
     summary="any timm classifier as timm:NAME",
     source="Wightman 2019, PyTorch Image Models",
-    builder="cifar_cli.core.models.cnn:build",
     weights=("imagenet", "none"),
-    learning_rate=1e-4,
 )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cifar_cli.core.choices import MemoryFormat
-from cifar_cli.core.models.onednn import OneDNNSequential, computes
+from cifar_cli.core.models.onednn import OneDNNSequential, computes, is_plain_max_pooling
 
 LAYOUTS: dict[MemoryFormat, torch.memory_format] = {
     "channels-last": torch.channels_last,
@@ -50,17 +50,10 @@ def _pool_before_relu(sequence: nn.Sequential) -> None:
 
     Outputs and gradients stay equal: if a window has a positive value, ReLU doesn't change which value is the first
     maximum; if it has none, no gradient passes in either order. With 2x2 windows, ReLU then processes a quarter of the
-    values.
+    values. With dilation, a window may cover only padding: its result is then -inf if the pooling runs last, 0 if ReLU
+    does.
     """
     for place, (first, second) in enumerate(pairwise(list(sequence))):
         # An in-place ReLU at the start modifies the sequence's input, which other layers may read.
-        if type(first) is nn.ReLU and _commutes_with_relu(second) and not (place == 0 and first.inplace):
+        if type(first) is nn.ReLU and is_plain_max_pooling(second) and not (place == 0 and first.inplace):
             sequence[place], sequence[place + 1] = second, first
-
-
-def _commutes_with_relu(layer: nn.Module) -> bool:
-    """Whether a max pooling gives equal results before and after a ReLU.
-
-    With dilation, a window may cover only padding. Its result is then -inf if the pooling runs last, 0 if ReLU does.
-    """
-    return type(layer) is nn.MaxPool2d and not layer.return_indices and layer.dilation in (1, (1, 1))

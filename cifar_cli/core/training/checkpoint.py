@@ -1,4 +1,4 @@
-"""Checkpoints: what a run writes, and from a path to the model that was trained."""
+"""Checkpoints: saving a run, and loading a trained model."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class Checkpoint:
 
 
 def describe(config: TrainConfig, *, classes: tuple[str, ...], synthetic: bool) -> dict[str, Any]:
-    """What a checkpoint says about itself, as plain values; `load_checkpoint` reads it back."""
+    """The metadata of a checkpoint, as plain values."""
     return {"config": config.to_dict(), "classes": list(classes), "synthetic": synthetic}
 
 
 def save_checkpoint(path: Path, step: TrainingStep, description: dict[str, Any], **more: Any) -> None:
-    """Write the weights to keep, and everything that continuing needs. Plain values and tensors only.
+    """Write the evaluated weights, and everything that resuming needs. Plain values and tensors only.
 
     "state_dict" holds the averaged weights where there are some, and "current_model_state" the trained ones. The file
-    is replaced as a whole: if the disk is full, the previous one stays. Raises OSError or RuntimeError.
+    is replaced atomically: if the disk is full, the previous one stays. Raises OSError or RuntimeError.
     """
     content: dict[str, Any] = {"cifar": description, "state_dict": _prefixed(step.evaluated.state_dict())}
     if step.average is not None:

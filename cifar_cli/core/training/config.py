@@ -1,4 +1,4 @@
-"""What a training run is asked to do."""
+"""Configs of a training step, a training run, and a run that is resumed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cifar_cli.core.choices import (
     Precision,
     PrecisionChoice,
     StrategyChoice,
+    require_at_least,
     require_choice,
 )
 from cifar_cli.core.data.config import DataConfig
@@ -103,9 +104,9 @@ class TrainConfig:
         require_choice("--precision", self.precision, PrecisionChoice)
         require_choice("--memory-format", self.memory_format, MemoryFormatChoice)
         require_choice("--strategy", self.strategy, StrategyChoice)
-        for flag, count in (("--devices", self.devices), ("--num-nodes", self.num_nodes)):
-            if isinstance(count, int) and count < 1:
-                raise ConfigError(f"{flag} {count} leaves nothing to train on", remedy="pass 1 or more")
+        require_at_least("--num-nodes", self.num_nodes, 1, example=1)
+        if isinstance(self.devices, int):
+            require_at_least("--devices", self.devices, 1, example=2)
         if isinstance(self.devices, int) and self.recipe.batch < self.devices * self.num_nodes:
             raise ConfigError(
                 f"--batch {self.recipe.batch} holds less than one image for each of "
@@ -117,10 +118,8 @@ class TrainConfig:
                 "--augment names an albumentations policy, which the batched pipeline can't carry out",
                 remedy="add --pipeline albumentations",
             )
-        if self.seed < 0:
-            raise ConfigError(f"--seed {self.seed} is negative", remedy="pass 0 or more")
-        if self.workers < 0:
-            raise ConfigError(f"--workers {self.workers} is negative", remedy="pass 0 or more")
+        require_at_least("--seed", self.seed, 0, example=42)
+        require_at_least("--workers", self.workers, 0, example=2)
 
     def to_dict(self) -> dict[str, Any]:
         """The config as plain values, as config.yaml and checkpoints hold it."""

@@ -26,7 +26,7 @@ def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
     if isinstance(error, LostProcessError):
         return ResourceError(error.what, remedy=go_on)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    # torch.save reports a full disk as a RuntimeError.
-    if full or "PytorchStreamWriter failed" in str(error):
+    # torch.save reports a full disk as a RuntimeError: of the write, or of closing the file after it.
+    if full or any(words in str(error) for words in ("PytorchStreamWriter failed", "inline_container.cc")):
         return ResourceError(f"there is no space left to write to {run.path}", remedy=f"free some, then {go_on}")
     return error

@@ -15,7 +15,7 @@ from cifar_cli.core.choices import PipelineName
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.loader import BatchLoader
-from cifar_cli.core.data.splits import SPLIT_SEED, VAL_FRACTION, stratified_split
+from cifar_cli.core.data.splits import VAL_FRACTION, stratified_split
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.batches import eval_loader, train_loader
@@ -25,15 +25,15 @@ from cifar_cli.core.training.schedule import LearningRate
 from cifar_cli.core.training.scores import Scores, evaluation_step
 from cifar_cli.core.training.step import TrainingStep
 
-CPU = torch.device("cpu")
+DEFAULT_SEED = 42
 
 
 class ClassifierModule(LightningModule):
     """Trains any module that maps images [B, 3, H, W] to logits [B, K] with this package's training step.
 
-    Logs train_loss, train_accuracy, val_loss and val_accuracy (fractions) after every epoch. Clipping, weight decay,
-    schedule and averaged weights are the recipe's; precision and device are the Trainer's, so the config's precision
-    is not used. model: is modified and not to be used elsewhere.
+    Logs train_loss, train_accuracy, val_loss and val_accuracy (fractions) after every epoch, and test_loss and
+    test_accuracy after a test. Clipping, weight decay, schedule and averaged weights are the recipe's; precision and
+    device are the Trainer's. model: is modified in place; do not use it elsewhere.
     """
 
     def __init__(self, model: nn.Module, *, classes: int, learning_rate: float, recipe: Recipe | None = None) -> None:
@@ -82,13 +82,23 @@ class ClassifierModule(LightningModule):
         self.log("val_loss", self.val_scores.loss)
         self.log("val_accuracy", self.val_scores.accuracy)
 
+    def on_test_epoch_start(self) -> None:
+        self.val_scores.reset()
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        evaluation_step(self, *batch, self.val_scores)
+
+    def on_test_epoch_end(self) -> None:
+        self.log("test_loss", self.val_scores.loss)
+        self.log("test_accuracy", self.val_scores.accuracy)
+
     def on_train_epoch_end(self) -> None:
         self.log("train_loss", self.train_scores.loss)
         self.log("train_accuracy", self.train_scores.accuracy)
 
 
 class _StepInTrainer(TrainingStep):
-    """The training step with backward pass and update through the Trainer, which knows precision and devices."""
+    """The training step with backward pass and update through the Trainer, which handles precision and devices."""
 
     def __init__(self, model: nn.Module, config: StepConfig, *, module: LightningModule) -> None:
         super().__init__(model, config, device_type="cpu")
@@ -120,7 +130,7 @@ class CifarDataModule(LightningDataModule):
         num_workers: int = 0,
         img_size: int | None = None,
         val_split: float = VAL_FRACTION,
-        seed: int = SPLIT_SEED,
+        seed: int = DEFAULT_SEED,
         *,
         dataset: str = "cifar10",
         policy: str = "course",

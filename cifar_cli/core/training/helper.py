@@ -10,7 +10,7 @@ from cifar_cli.core.training.launch import end_with_the_first_process
 
 if __name__ == "__main__":
     end_with_the_first_process()  # before torch is imported, which takes seconds
-    from cifar_cli.core.training.ranks import joined
+    from cifar_cli.core.training.group import joined
     from cifar_cli.core.training.train import serve
     from cifar_cli.errors import CifarError
 

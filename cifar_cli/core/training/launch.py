@@ -15,7 +15,7 @@ from pathlib import Path
 from cifar_cli.errors import ConfigError, ResourceError
 
 ALIVE_FD = "CIFAR_ALIVE_FD"  # read end of a pipe that the first process holds open while it lives
-LEAVE_SECONDS = 5.0  # that a process gets to end by itself
+LEAVE_SECONDS = 3.0  # that a process gets to end by itself
 FIRST_SPECIAL_STEP = 0xFFFFFFF0  # SLURM's numbers for a batch script and an interactive shell, which are no tasks
 
 

@@ -1,4 +1,4 @@
-"""Who hears of a training run while it goes on."""
+"""Callbacks of a training run."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import time
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ from cifar_cli.errors import ResourceError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
-SIDE = 2048
-SECONDS = 0.3
+MATMUL_SIDE = 2048
+MATMUL_SECONDS = 0.3
 
 
 def device_of(choice: DeviceChoice) -> torch.device:
@@ -67,16 +66,16 @@ def wait_for(device: torch.device) -> None:
 
 
 def matmul_flops_per_second(dtype: torch.dtype | None, device: torch.device) -> float:
-    """The highest rate of a square matrix product of SIDE, at two operations per multiply-add.
+    """The highest rate of a square matrix product of MATMUL_SIDE, at two operations per multiply-add.
 
     dtype: None for float32.
     """
-    left, right = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
+    left, right = (torch.randn(MATMUL_SIDE, MATMUL_SIDE, device=device).to(dtype) for _ in range(2))
     _timed(left, right)
-    best, end = float("inf"), time.perf_counter() + SECONDS
+    best, end = float("inf"), time.perf_counter() + MATMUL_SECONDS
     while time.perf_counter() < end:
         best = min(best, _timed(left, right))
-    return 2 * SIDE**3 / best
+    return 2 * MATMUL_SIDE**3 / best
 
 
 def _timed(left: torch.Tensor, right: torch.Tensor) -> float:
@@ -88,15 +87,7 @@ def _timed(left: torch.Tensor, right: torch.Tensor) -> float:
 
 @contextmanager
 def fast_kernels(device: torch.device) -> Iterator[None]:
-    """On CUDA: TF32 for float32 products, and cuDNN's search for the fastest convolution algorithms.
-
-    On a CPU: without PYTORCH_NVML_BASED_CUDA_CHECK, which Lightning sets when it is imported and which makes torch's
-    optimizers look for NVIDIA's library on disk at every step.
-    """
-    if device.type == "cpu":
-        with _without_environment("PYTORCH_NVML_BASED_CUDA_CHECK"):
-            yield
-        return
+    """On CUDA: TF32 for float32 products, and cuDNN's search for the fastest convolution algorithms."""
     if device.type != "cuda":
         yield
         return
@@ -109,13 +100,3 @@ def fast_kernels(device: torch.device) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = tf32, benchmark
-
-
-@contextmanager
-def _without_environment(name: str) -> Iterator[None]:
-    before = os.environ.pop(name, None)
-    try:
-        yield
-    finally:
-        if before is not None:
-            os.environ[name] = before

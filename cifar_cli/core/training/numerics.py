@@ -33,8 +33,8 @@ TRIAL_RATES: dict[OptimizerName, float] = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1
 COMPARED_STEPS = 3  # losses are compared after so many; the first one warms up and isn't timed
 TRIAL_SECONDS = 0.4  # for the timed steps of one combination
 LONGEST_STEP_SECONDS = 0.15  # slower steps are timed with smaller batches
-STEP_VERSION = "pooled before ReLU, clipped one by one"  # part of the key: a trial of another step says nothing
-HOPELESS = 1.5  # a combination this many times slower than the fastest is not repeated
+STEP_VERSION = "pooled before ReLU, clipped one by one"  # part of the key: trials of another step must not be reused
+TOO_SLOW_FACTOR = 1.5  # a combination this many times slower than the fastest is not repeated
 
 TimedStep = Callable[[int], float]
 """Runs a training step of that many images, waits for the device and returns the loss."""
@@ -54,7 +54,7 @@ def choose_numerics(
     """Choose what the config leaves open ("auto"). The model is copied, not changed.
 
     The fastest combination whose loss agrees with float32's wins. The trials are remembered per machine and model in
-    `memory_path()`. A debugging run tries nothing and takes float32 and channels last.
+    `trials_path()`. A debugging run tries nothing and takes float32 and channels last.
     make_step: what is timed by `clock`, the training step by default. precisions: what "auto" tries, the device's by
     default.
     Raises ConfigError for "onednn" where that layout isn't available.
@@ -67,12 +67,12 @@ def choose_numerics(
     if config.fast_dev_run or (len(precisions) == 1 and len(formats) == 1):
         return Numerics(precision=precisions[0], memory_format=formats[0])
     key = _key(config, precisions, formats, device)
-    known = recall(key)
+    known = cached_trials(key)
     if make_step is None:
         make_step = _step_maker(config, model, classes=classes, device=device)
     trials = known or tuple(_tried(make_step, clock, config.recipe.batch, product(precisions, formats)))
     if not known and trials[0].agrees:
-        remember(key, trials)
+        store_trials(key, trials)
     # If the loss is NaN even in float32, nothing agrees, and the first combination is kept.
     best = max(
         (trial for trial in trials if trial.agrees), key=lambda trial: trial.images_per_second, default=trials[0]
@@ -81,7 +81,7 @@ def choose_numerics(
         precision=best.precision,
         memory_format=best.memory_format,
         trials=trials,
-        remembered_in=memory_path() if known else None,
+        remembered_in=trials_path() if known else None,
     )
 
 
@@ -107,7 +107,7 @@ def _wanted_formats(config: TrainConfig, model: nn.Module, device: torch.device)
     if config.compile:
         why_not = "has no effect with --compile, which chooses layouts itself"
     elif not trains_in_onednn(model, device):
-        why_not = "needs a CPU with oneDNN, and a model with convolutions and poolings in one sequence (null, VGG)"
+        why_not = "needs a CPU with oneDNN and a model with convolutions and poolings in one sequence (null, VGG)"
     if config.memory_format == "auto":
         return tuple(name for name in LAYOUTS if name != "onednn" or why_not is None)
     if config.memory_format == "onednn" and why_not is not None:
@@ -126,7 +126,7 @@ def _tried(
     for precision, memory_format in combinations:
         if reference is None:
             batch = _affordable(make_step(precision, memory_format), clock, batch)
-        rate, loss = _timed(make_step(precision, memory_format), clock, batch, hopeless_below=best / HOPELESS)
+        rate, loss = _timed(make_step(precision, memory_format), clock, batch, slower_than=best / TOO_SLOW_FACTOR)
         reference = loss if reference is None else reference
         best = max(best, rate)
         yield NumericsTrial(
@@ -149,7 +149,7 @@ def _affordable(step: TimedStep, clock: Callable[[], float], batch: int) -> int:
     return min(batch, max(2, int(LONGEST_STEP_SECONDS / per_image)))
 
 
-def _timed(step: TimedStep, clock: Callable[[], float], batch: int, *, hopeless_below: float) -> tuple[float, float]:
+def _timed(step: TimedStep, clock: Callable[[], float], batch: int, *, slower_than: float) -> tuple[float, float]:
     """Images per second (median over steps after the first) and the loss after COMPARED_STEPS."""
     step(batch)
     loss, seconds = math.nan, list[float]()
@@ -159,7 +159,7 @@ def _timed(step: TimedStep, clock: Callable[[], float], batch: int, *, hopeless_
         seconds.append(clock() - start)
         if len(seconds) == COMPARED_STEPS - 1:
             loss = last
-            if batch / statistics.median(seconds) < hopeless_below:
+            if batch / statistics.median(seconds) < slower_than:
                 break
     return batch / statistics.median(seconds), loss
 
@@ -186,7 +186,7 @@ def _step_maker(config: TrainConfig, model: nn.Module, *, classes: int, device: 
     return make
 
 
-def memory_path() -> Path:
+def trials_path() -> Path:
     """The file of remembered trials: cifar/numerics.json in $XDG_CACHE_HOME (or ~/.cache).
 
     Raises RuntimeError where the user has no home directory.
@@ -194,21 +194,21 @@ def memory_path() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar" / "numerics.json"
 
 
-def recall(key: str) -> tuple[NumericsTrial, ...] | None:
+def cached_trials(key: str) -> tuple[NumericsTrial, ...] | None:
     """The trials remembered under a key; None where there are none or the file can't be read."""
     with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
-        trials = json.loads(memory_path().read_text(encoding="utf-8"))[key]
+        trials = json.loads(trials_path().read_text(encoding="utf-8"))[key]
         return tuple(NumericsTrial(**trial) for trial in trials) or None
     return None
 
 
-def remember(key: str, trials: tuple[NumericsTrial, ...]) -> None:
+def store_trials(key: str, trials: tuple[NumericsTrial, ...]) -> None:
     """Add trials to the file, which is replaced atomically. A file that can't be written is ignored.
 
     Of two runs that write at the same time, one may lose its trials; they are then run again.
     """
     with suppress(OSError, RuntimeError):
-        path = memory_path()
+        path = trials_path()
         path.parent.mkdir(parents=True, exist_ok=True)
         known: dict[str, Any] = {}
         with suppress(OSError, ValueError):
@@ -230,7 +230,7 @@ def _key(
     parts = (
         f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         f"{model.name} {model.backbone if model.name == 'cnn' else ''} {model.img_size} px, {model.classes} classes",
-        f"{'trimmed' if model.trim_backbone else 'whole'} patch {model.patch_size}, batch {recipe.batch}",
+        f"{'trimmed' if model.trim_backbone else 'full'} patch {model.patch_size}, batch {recipe.batch}",
         f"{recipe.optimizer}, {'clipped, ' * (recipe.clip_norm is not None)}"
         f"{'averaged, ' * (recipe.ema_decay is not None)}{STEP_VERSION}",
         f"{'|'.join(precisions)}, {'|'.join(formats)}",

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from cifar_cli.core.augment.policy import policy_of
-from cifar_cli.core.choices import OptimizerName, ScheduleName, require_choice
+from cifar_cli.core.choices import OptimizerName, ScheduleName, require_at_least, require_choice
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
 
@@ -46,13 +46,11 @@ class Recipe:
     def __post_init__(self) -> None:
         rate = self.learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
-            raise ConfigError(f"--lr {rate:g} can't train", remedy="pass a positive number, for example --lr 1e-3")
-        if self.batch < 1:
-            raise ConfigError(f"--batch {self.batch} holds no image", remedy="pass 1 or more, for example --batch 128")
-        if self.max_epochs < 1:
-            raise ConfigError(f"--max-epochs {self.max_epochs} trains nothing", remedy="pass 1 or more")
+            raise ConfigError(f"--lr {rate:g} is not a positive number", remedy="pass for example --lr 1e-3")
+        require_at_least("--batch", self.batch, 1, example=128)
+        require_at_least("--max-epochs", self.max_epochs, 1, example=10)
         if not self.max_seconds > 0:
-            raise ConfigError("--max-time leaves no time to train", remedy="pass HH:MM:SS, for example 00:20:00")
+            raise ConfigError("--max-time must be longer than 0 seconds", remedy="pass for example --max-time 00:20:00")
         require_choice("--optimizer", self.optimizer, OptimizerName)
         require_choice("--schedule", self.schedule, ScheduleName)
         _require_share("--warmup", self.warmup)
@@ -61,13 +59,13 @@ class Recipe:
             _require_share("--ema-decay", self.ema_decay)
         for flag, number in (("--weight-decay", self.weight_decay), ("--clip-norm", self.clip_norm or 0.0)):
             if not (math.isfinite(number) and number >= 0):
-                raise ConfigError(f"{flag} {number:g} can't train", remedy="pass 0 or more")
+                raise ConfigError(f"{flag} {number:g} is negative or not finite", remedy="pass 0 or more")
         policy_of(self.policy)
 
 
 def _require_share(flag: str, value: float) -> None:
     if not 0 <= value < 1:
-        raise ConfigError(f"{flag} {value:g} is not a share", remedy="pass 0 or more and less than 1")
+        raise ConfigError(f"{flag} {value:g} is not between 0 and 1", remedy="pass 0 or more and less than 1")
 
 
 RECIPES: dict[str, Recipe] = {
@@ -75,7 +73,7 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe(
             name="course",
-            source="the university course this tool grew out of: Adam at a constant rate, at most 20 minutes",
+            source="the course: Adam at a constant rate, at most 20 minutes",
             optimizer="adam",
             learning_rate=None,
             clip_norm=1.0,

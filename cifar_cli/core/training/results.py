@@ -1,4 +1,4 @@
-"""What a training run answers: choices, progress, epochs, times, the result."""
+"""Results of a training run: choices, progress, epochs, times, scores."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class EpochResult:
     images_per_second: float
     """Of the training steps alone."""
     best: bool
-    """No epoch before it had a higher validation accuracy."""
+    """Its validation accuracy is higher than that of every earlier epoch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -96,10 +96,10 @@ def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None
             return _with_checkpoints(candidate)
     except OSError as error:
         raise ResourceError(
-            f"the run directory {path or 'runs'} can't be made ({error.strerror or error})",
+            f"the run directory {path or 'runs'} can't be created ({error.strerror or error})",
             remedy="pass --run-dir for a folder you may write to",
         ) from error
-    raise ResourceError("runs/ holds a thousand runs of this second", remedy="pass --run-dir")
+    raise ResourceError("runs/ already has 1,000 runs with this time stamp", remedy="pass --run-dir")
 
 
 def open_run_dir(path: Path) -> RunDir:
@@ -107,7 +107,7 @@ def open_run_dir(path: Path) -> RunDir:
     run = RunDir(path)
     if not run.last.is_file():
         raise CheckpointError(
-            f"{path} holds no run that can be continued", remedy="pass a run directory with checkpoints/last.ckpt"
+            f"{path} contains no run to resume", remedy="pass a run directory with checkpoints/last.ckpt"
         )
     return run
 

@@ -54,7 +54,7 @@ class LearningRate:
     def set_for(self, step: int, *, time_share: float) -> None:
         """Set the rates for a step, counted from 0. time_share: share of the time for steps that is used up."""
         progress = step / self._steps
-        # Elapsed time is never the same twice, so it sets the rate only where it is clearly ahead.
+        # Elapsed time varies between runs, so it is used only if it leads by SLACK.
         if time_share > progress + SLACK:
             progress = time_share
         share = rate_share(self._recipe.schedule, progress, warmup=self._recipe.warmup)

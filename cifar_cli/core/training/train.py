@@ -6,10 +6,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+from cifar_cli.core.training.group import joined, this_place
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.loop import REAL, Seams, fit
 from cifar_cli.core.training.prepare import prepare, prepare_ordered, prepare_resumed, run_config
-from cifar_cli.core.training.ranks import Ranks, joined, this_place
+from cifar_cli.core.training.ranks import Ranks
 from cifar_cli.core.training.results import TrainResult
 from cifar_cli.core.training.run_dir import RunDir
 

@@ -68,6 +68,15 @@ def test_the_slices_of_three_devices_add_up_to_the_batch_of_one(transform):
         assert torch.equal(torch.cat([rank[index][1] for rank in ranks]), labels)
 
 
+def test_a_device_for_which_a_last_batch_has_no_image_gets_the_first_one():
+    ranks = [list(loader(rank=rank, world_size=3))[-1] for rank in range(3)]
+    images, labels = list(loader())[-1]
+    assert [len(part) for _, part in ranks] == [1, 1, 1]
+    assert torch.equal(torch.cat([part for _, part in ranks[1:]]), labels)
+    assert torch.equal(ranks[0][0], images[:1])
+    assert torch.equal(ranks[0][1], labels[:1])
+
+
 @both_pipelines
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_number_of_workers_changes_no_batch_of_two_epochs(workers, transform):

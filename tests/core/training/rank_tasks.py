@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,10 +18,10 @@ from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.batches import eval_loader
 from cifar_cli.core.training.config import ResumeConfig, StepConfig, TrainConfig
+from cifar_cli.core.training.group import joined
 from cifar_cli.core.training.listeners import Listeners
 from cifar_cli.core.training.loop import Seams
 from cifar_cli.core.training.parallel import Parallel
-from cifar_cli.core.training.ranks import joined
 from cifar_cli.core.training.results import EpochResult, TrainResult
 from cifar_cli.core.training.scores import score
 from cifar_cli.core.training.step import TrainingStep
@@ -161,9 +160,6 @@ def normalised(*, sizes: tuple[int, ...], alone: bool) -> Normalised:
         running_mean=last.running_mean,
         running_var=last.running_var,
     )
-
-
-SIGNALS = {130: signal.SIGINT, 143: signal.SIGTERM, 129: signal.SIGHUP}
 
 
 def run_twice_in_a_group(first: TrainConfig, second: TrainConfig) -> tuple[list[Outcome], bool]:

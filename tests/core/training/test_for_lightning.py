@@ -19,6 +19,7 @@ from cifar_cli.core.training.for_lightning import CifarDataModule, ClassifierMod
 from cifar_cli.core.training.listeners import Listeners
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.core.training.results import EpochResult
+from cifar_cli.core.training.scores import score
 from cifar_cli.core.training.train import train
 
 ConfigOf = Callable[..., TrainConfig]
@@ -60,6 +61,10 @@ def test_an_epoch_in_a_trainer_gives_the_weights_and_metrics_of_cifar_train(
     for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
         assert metrics[name] == pytest.approx(getattr(last, name), rel=1e-6), name
     assert trainer.global_step == 12
+    (tested,) = trainer.test(module, datamodule=data, verbose=False)
+    plain = score(module.step.evaluated, data.test_dataloader().loader, classes=10, device=torch.device("cpu")).plain
+    assert tested["test_accuracy"] == pytest.approx(plain.accuracy)
+    assert tested["test_loss"] == pytest.approx(plain.loss, rel=1e-5)
 
 
 def test_a_trainer_s_precision_is_used_and_its_checkpoint_resumes(data_dir: Path, tmp_path: Path) -> None:

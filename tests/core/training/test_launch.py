@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cifar_cli.core.training.group import joined
 from cifar_cli.core.training.launch import (
     Place,
     first_host,
@@ -14,7 +15,6 @@ from cifar_cli.core.training.launch import (
     started_count,
     tasks_per_node,
 )
-from cifar_cli.core.training.ranks import joined
 from cifar_cli.errors import ConfigError, ResourceError
 
 TORCHRUN = {

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from cifar_cli.core.training.machine import device_of, fast_kernels, keep_freed_memory, matmul_flops_per_second
+from cifar_cli.core.training.machine import device_of, keep_freed_memory, matmul_flops_per_second
 from cifar_cli.errors import ResourceError
 
 CPU = torch.device("cpu")
@@ -56,21 +55,3 @@ def test_a_missing_gpu_is_named_with_the_remedy(choice: str, monkeypatch: pytest
         device_of(choice)  # type: ignore[arg-type]
     assert "--device cpu" in str(caught.value)
     assert device_of("auto") == device_of("cpu") == CPU
-
-
-def test_training_on_a_cpu_does_not_search_for_nvidia_s_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
-    monkeypatch.setenv(name, "1")
-
-    def fails() -> None:
-        with fast_kernels(CPU):
-            assert name not in os.environ
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fails()
-    assert os.environ[name] == "1"
-    monkeypatch.delenv(name)
-    with fast_kernels(CPU):
-        pass
-    assert name not in os.environ

@@ -14,12 +14,12 @@ from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.onednn import computes
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.numerics import (
+    cached_trials,
     choose_numerics,
-    memory_path,
     offered_precisions,
-    recall,
-    remember,
     require_precision,
+    store_trials,
+    trials_path,
 )
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.core.training.results import Numerics, NumericsTrial
@@ -98,7 +98,7 @@ def test_onednn_s_layout_is_tried_for_a_model_that_can_use_it() -> None:
 @pytest.mark.parametrize(
     ("config", "device", "why"),
     [
-        (CONFIG, torch.device("cuda"), "needs a CPU with oneDNN, and a model with convolutions and poolings"),
+        (CONFIG, torch.device("cuda"), "needs a CPU with oneDNN and a model with convolutions and poolings"),
         (replace(CONFIG, model=ModelConfig(name="hybrid", weights="none")), CPU, "needs a CPU with oneDNN"),
         (replace(CONFIG, compile=True), CPU, "has no effect with --compile"),
     ],
@@ -123,7 +123,7 @@ def test_the_choice_is_remembered_by_machine_model_and_step() -> None:
     steps = Scripted(**FOUR)
     assert steps.choose().remembered_in is None
     again = steps.choose()
-    assert again.remembered_in == memory_path()
+    assert again.remembered_in == trials_path()
     assert again.precision == "bf16"
     assert len(steps.tried) == 4
     for count, change in enumerate(({"batch": 7}, {"clip_norm": None}, {"ema_decay": 0.9}), start=2):
@@ -134,10 +134,10 @@ def test_the_choice_is_remembered_by_machine_model_and_step() -> None:
 @pytest.mark.parametrize("content", ["", "no json", "[]", '{"x": 3}'])
 def test_a_cache_that_can_t_be_read_is_replaced(content: str) -> None:
     steps = Scripted(**FOUR)
-    memory_path().parent.mkdir(parents=True)
-    memory_path().write_text(content)
+    trials_path().parent.mkdir(parents=True)
+    trials_path().write_text(content)
     assert steps.choose().remembered_in is None
-    assert json.loads(memory_path().read_text())
+    assert json.loads(trials_path().read_text())
     assert steps.choose().remembered_in is not None
 
 
@@ -174,7 +174,7 @@ def test_a_loss_that_is_nan_everywhere_keeps_the_first_combination_and_is_not_re
     nan = float("nan")
     chosen = Scripted(**{name: (rate, nan) for name, (rate, _) in FOUR.items()}).choose()
     assert (chosen.precision, chosen.memory_format) == ("32", "channels-last")
-    assert not memory_path().exists()
+    assert not trials_path().exists()
 
 
 @pytest.mark.parametrize(("seconds_per_image", "batch"), [(1e-6, 128), (0.01, 15), (10.0, 2)])
@@ -189,8 +189,8 @@ def test_a_user_without_a_home_directory_can_train(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", homeless)
-    assert recall("key") is None
-    remember("key", ())
+    assert cached_trials("key") is None
+    store_trials("key", ())
 
 
 def test_a_cache_that_can_t_be_written_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,5 +198,5 @@ def test_a_cache_that_can_t_be_written_leaves_nothing_behind(monkeypatch: pytest
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    remember("key", ())
-    assert list(memory_path().parent.iterdir()) == []
+    store_trials("key", ())
+    assert list(trials_path().parent.iterdir()) == []

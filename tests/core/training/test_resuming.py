@@ -30,8 +30,8 @@ from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupt
 ConfigOf = Callable[..., TrainConfig]
 
 
-def stopping_at(step: int) -> Seams:
-    """A training step after whose `step`-th call began, the user presses Ctrl-C."""
+def stopping_at(step: int, *, by: int = signal.SIGINT) -> Seams:
+    """A training step after whose `step`-th call began, the process gets a signal, as from Ctrl-C."""
     left = step
 
     class Stopping(TrainingStep):
@@ -39,7 +39,7 @@ def stopping_at(step: int) -> Seams:
             nonlocal left
             left -= 1
             if left == 0:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), by)
             return super().__call__(images_BCHW, labels_B)
 
     return Seams(make_step=Stopping)
@@ -61,6 +61,26 @@ def test_a_run_interrupted_anywhere_and_resumed_gives_the_weights_of_an_uninterr
         assert torch.equal(value, theirs[name]), name
     rows = list(csv.DictReader((tmp_path / "cut/metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(("by", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_every_signal_saves_and_has_its_own_exit_status(
+    config_of: ConfigOf, tmp_path: Path, by: int, status: int
+) -> None:
+    before = signal.getsignal(by)
+    with pytest.raises(Interrupted, match="interrupted in epoch 1; everything so far is saved") as caught:
+        train(config_of(tmp_path / "run"), seams=stopping_at(3, by=by))
+    assert caught.value.exit_code == status
+    assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 3
+    assert signal.getsignal(by) is before
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored(config_of: ConfigOf, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert train(config_of(tmp_path / "run"), seams=stopping_at(3, by=signal.SIGHUP)).epochs == 2
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_run_interrupted_in_its_first_epoch_has_told_tensorboard_what_it_is(
@@ -100,7 +120,7 @@ def test_a_schedule_and_averaged_weights_survive_an_interruption(
 
 
 def test_resuming_nothing_or_something_else_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="holds no run that can be continued"):
+    with pytest.raises(CheckpointError, match="contains no run to resume"):
         resume(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     torch.save({"state_dict": {}}, tmp_path / "checkpoints/last.ckpt")

@@ -49,11 +49,11 @@ def test_a_config_survives_the_way_through_plain_values(config_of: ConfigOf, tmp
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"learning_rate": 0.0}, "--lr 0 can't train"),
-        ({"learning_rate": float("nan")}, "--lr nan can't train"),
-        ({"batch": 0}, "--batch 0 holds no image"),
-        ({"max_epochs": 0}, "--max-epochs 0 trains nothing"),
-        ({"max_seconds": 0.0}, "--max-time leaves no time to train"),
+        ({"learning_rate": 0.0}, "--lr 0 is not a positive number"),
+        ({"learning_rate": float("nan")}, "--lr nan is not a positive number"),
+        ({"batch": 0}, "--batch must be at least 1, not 0"),
+        ({"max_epochs": 0}, "--max-epochs must be at least 1, not 0"),
+        ({"max_seconds": 0.0}, "--max-time must be longer than 0 seconds"),
     ],
 )
 def test_recipes_refuse_values_that_can_t_train(change: dict[str, float], message: str) -> None:
@@ -233,7 +233,7 @@ def test_two_runs_in_one_second_get_two_directories(tmp_path: Path, monkeypatch:
 
 def test_a_run_directory_that_can_t_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResourceError, match="can't be made"):
+    with pytest.raises(ResourceError, match="can't be created"):
         create_run_dir(tmp_path / "file" / "run", model="null")
 
 

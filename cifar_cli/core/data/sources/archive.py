@@ -8,7 +8,8 @@ import hashlib
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from tarfile import EOFHeaderError, HeaderError  # type: ignore[attr-defined]
 from typing import BinaryIO, Self
@@ -17,6 +18,7 @@ from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import DataError
 
 CHUNK_BYTES = 4 << 20
+MAX_MEMBER_BYTES = 512 << 20
 
 
 class _DamagedError(Exception):
@@ -40,7 +42,7 @@ class _Member(tarfile.TarInfo):
 _BROKEN = (_DamagedError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
-def read_members(path: Path, *, max_member_bytes: int) -> Iterator[tuple[str, bytes]]:
+def read_members(path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> Generator[tuple[str, bytes]]:
     """Yield name and content of every file in a tar archive (plain, .gz, .bz2 or .xz), in its order.
 
     The name of a folder ends in `/`, and its content is empty.
@@ -69,27 +71,27 @@ def read_members(path: Path, *, max_member_bytes: int) -> Iterator[tuple[str, by
             while stream.read(CHUNK_BYTES):  # to the end, where the compressed stream has its checksum
                 pass
     except _BROKEN as error:
-        raise _broken(path, error) from error
+        raise DataError(
+            f"{path} is damaged or truncated ({error})", remedy="download or pack the archive again"
+        ) from error
 
 
 def first_folder(path: Path) -> str:
     """The top folder of an archive's first member; "" if it has none or the archive is empty."""
-    try:
-        with _unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
-            first = archive.next()
-    except _BROKEN as error:
-        raise _broken(path, error) from error
-    parts = PurePosixPath(first.name).parts if first else ()
-    return parts[0] if len(parts) > 1 or (parts and first and first.isdir()) else ""
+    with closing(read_members(path)) as members:
+        name, _ = next(members, ("", b""))
+    parts = PurePosixPath(name).parts
+    return parts[0] if len(parts) > 1 or (parts and name.endswith("/")) else ""
 
 
-def checksum_of(path: Path, algorithm: str, on_progress: OnProgress = silent) -> str:
-    """Hash a file: "md5:…" or "sha256:…". Raises DataError when it can't be read."""
+def checksum_of(path: Path, algorithm: str, on_progress: OnProgress = silent, *, start: int = 0) -> str:
+    """Hash a file from byte `start` to its end: "md5:…" or "sha256:…". Raises DataError when it can't be read."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
-    done = 0
+    done = start
     try:
         total = path.stat().st_size
         with path.open("rb") as file:
+            file.seek(start)
             while block := file.read(CHUNK_BYTES):
                 digest.update(block)
                 done += len(block)
@@ -97,10 +99,6 @@ def checksum_of(path: Path, algorithm: str, on_progress: OnProgress = silent) ->
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror})", remedy="check its permissions") from error
     return f"{algorithm}:{digest.hexdigest()}"
-
-
-def _broken(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is damaged or truncated ({error})", remedy="download or pack the archive again")
 
 
 def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile:

@@ -27,7 +27,9 @@ from cifar_cli.errors import DataError
 
 SIDE_PIXELS = 32
 ROW_VALUES = 3 * SIDE_PIXELS * SIDE_PIXELS
-MAX_BATCH_BYTES = 512 << 20
+OFFICIAL_REMEDY = "get the official archive with `cifar download`"
+
+Batch = tuple[NDArray[np.uint8], list[int]]
 
 
 def import_archive(
@@ -39,7 +41,7 @@ def import_archive(
     """
     members = (
         (PurePosixPath(name).name, content)
-        for name, content in read_members(path, max_member_bytes=MAX_BATCH_BYTES)
+        for name, content in read_members(path)
         if PurePosixPath(name).name in archive.batches and not name.endswith("/")
     )
     provenance = Provenance.now(source=source or str(path), checksum=f"md5:{archive.md5}")
@@ -98,20 +100,17 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 def _verified_files(folder: Path, archive: Archive) -> Iterator[tuple[str, bytes]]:
+    remedy = f"extract {archive.filename} again, or pass the archive itself with --from"
     for name, expected in archive.batches.items():
         file = folder / name
         try:
             content = file.read_bytes()
         except OSError as error:
-            raise DataError(
-                f"{file} can't be read ({error.strerror})",
-                remedy=f"extract {archive.filename} again, or pass the archive itself with --from",
-            ) from error
+            raise DataError(f"{file} can't be read ({error.strerror})", remedy=remedy) from error
         actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if actual != expected:
             raise DataError(
-                f"{file} differs from the official file: its MD5 is {actual}, expected {expected}",
-                remedy=f"extract {archive.filename} again, or pass the archive itself with --from",
+                f"{file} differs from the official file: its MD5 is {actual}, expected {expected}", remedy=remedy
             )
         yield name, content
 
@@ -119,64 +118,46 @@ def _verified_files(folder: Path, archive: Archive) -> Iterator[tuple[str, bytes
 def _assemble(
     path: Path, archive: Archive, files: Iterator[tuple[str, bytes]], provenance: Provenance, on_progress: OnProgress
 ) -> SourceImages:
-    batches: dict[str, tuple[NDArray[np.uint8], list[int]]] = {}
-    names: tuple[str, ...] = ()
+    parts: dict[str, Any] = {}
     for name, content in files:
         loaded = load_pickle(content, f"{path}: {name}")
-        if name in archive.meta:
-            names = _class_names(path, archive, loaded)
+        if not isinstance(loaded, dict):
+            loaded = {}
+        if name not in archive.meta:
+            parts[name] = _batch(f"{path}: {name}", archive, loaded)
+        elif loaded.get(archive.names_key) == list(archive.classes):
+            parts[name] = archive.classes
         else:
-            batches[name] = _batch(f"{path}: {name}", archive, loaded)
-        on_progress(Progress(task=f"read {path.name}", done=len(batches), total=len(archive.batches) - 1, unit="files"))
-    missing = [name for name in archive.batches if name not in batches and not (name in archive.meta and names)]
-    if missing:
-        raise DataError(f"{path} lacks {archive.folder}/{missing[0]}", remedy="get it again with `cifar download`")
-    train_images, train_labels = _joined([batches.pop(name) for name in archive.train])
-    test_images, test_labels = _joined([batches.pop(name) for name in archive.test])
-    return SourceImages(
-        classes=names,
-        train_images=train_images,
-        train_labels=train_labels,
-        test_images=test_images,
-        test_labels=test_labels,
-        provenance=provenance,
-    )
+            raise DataError(
+                f"{path} does not name the {len(archive.classes)} classes of {archive.dataset}", remedy=OFFICIAL_REMEDY
+            )
+        on_progress(Progress(task=f"read {path.name}", done=len(parts), total=len(archive.batches), unit="files"))
+    for name in archive.batches:
+        if name not in parts:
+            raise DataError(f"{path} lacks {archive.folder}/{name}", remedy="get it again with `cifar download`")
+    train, test = (_joined([parts.pop(name) for name in split]) for split in (archive.train, archive.test))
+    return SourceImages(archive.classes, *train, *test, provenance=provenance)
 
 
-def _class_names(path: Path, archive: Archive, loaded: Any) -> tuple[str, ...]:
-    names = loaded.get(archive.names_key) if isinstance(loaded, dict) else None
-    if names != list(archive.classes):
-        raise DataError(
-            f"{path} does not name the {len(archive.classes)} classes of {archive.dataset}",
-            remedy="get the official archive with `cifar download`",
-        )
-    return archive.classes
-
-
-def _batch(origin: str, archive: Archive, loaded: Any) -> tuple[NDArray[np.uint8], list[int]]:
+def _batch(origin: str, archive: Archive, loaded: dict[Any, Any]) -> Batch:
     """The batch's rows, uint8 [N, 3072], and its N labels, after a check of types, shapes and values."""
-    rows = loaded.get("data") if isinstance(loaded, dict) else None
-    labels = loaded.get(archive.labels_key) if isinstance(loaded, dict) else None
+    rows, labels = loaded.get("data"), loaded.get(archive.labels_key)
     if (
         not isinstance(rows, np.ndarray)
         or rows.dtype != np.uint8
-        or rows.ndim != 2
-        or rows.shape[1] != ROW_VALUES
+        or rows.shape[1:] != (ROW_VALUES,)
         or not isinstance(labels, list)
         or len(labels) != len(rows)
         or not all(type(label) is int and 0 <= label < len(archive.classes) for label in labels)
     ):
-        raise DataError(f"{origin} is not a CIFAR batch", remedy="get the official archive with `cifar download`")
+        raise DataError(f"{origin} is not a CIFAR batch", remedy=OFFICIAL_REMEDY)
     return rows, labels
 
 
-def _joined(batches: list[tuple[NDArray[np.uint8], list[int]]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _joined(batches: list[Batch]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Join batches: images uint8 [N, 32, 32, 3] from rows of red, green and blue planes; labels int64 [N]."""
-    labels = np.array([label for _, own in batches for label in own], dtype=np.int64)
-    images = np.empty((len(labels), SIDE_PIXELS, SIDE_PIXELS, 3), dtype=np.uint8)
-    start = 0
-    for rows, _ in batches:
-        planes_NCHW = rows.reshape(-1, 3, SIDE_PIXELS, SIDE_PIXELS)
-        images[start : start + len(rows)] = planes_NCHW.transpose(0, 2, 3, 1)
-        start += len(rows)
-    return images, labels
+    rows, labels = zip(*batches, strict=True)
+    images = np.empty((sum(map(len, rows)), SIDE_PIXELS, SIDE_PIXELS, 3), dtype=np.uint8)
+    planes_NCHW = [each.reshape(-1, 3, SIDE_PIXELS, SIDE_PIXELS) for each in rows]
+    np.concatenate([each.transpose(0, 2, 3, 1) for each in planes_NCHW], out=images)
+    return images, np.concatenate(labels).astype(np.int64)

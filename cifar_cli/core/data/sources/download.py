@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 from cifar_cli.core.data.sources.archive import checksum_of
 from cifar_cli.core.data.sources.http_stream import Mirror, RemoteFile, Transport
 from cifar_cli.core.data.sources.mirrors import Archive
-from cifar_cli.core.data.sources.transfer import Fetched, Transfer, part_of, require_space
-from cifar_cli.core.progress import OnProgress, silent
+from cifar_cli.core.data.sources.transfer import Fetched, Transfer, require_space
+from cifar_cli.core.progress import OnProgress
 
 STORE_PER_ARCHIVE = 1.1  # size of the store relative to the archive
 
@@ -20,9 +20,9 @@ def fetch_archive(
     archive: Archive,
     folder: Path,
     *,
-    extra_mirrors: Sequence[str] = (),
-    transport: Transport | None = None,
-    on_progress: OnProgress = silent,
+    extra_mirrors: Sequence[str],
+    transport: Transport,
+    on_progress: OnProgress,
 ) -> Fetched:
     """Download an official archive into a folder, unless a verified copy is there.
 
@@ -38,21 +38,17 @@ def fetch_archive(
         and checksum_of(target, "md5", on_progress) == checksum
     ):
         return Fetched(path=target, url=str(target))
-    part = part_of(target)
-    have = part.stat().st_size if part.is_file() else 0
-    if have > archive.size_bytes:
-        part.unlink()
-        have = 0
-    require_space(folder, archive.size_bytes - have + int(STORE_PER_ARCHIVE * archive.size_bytes))
     transfer = Transfer(
         name=archive.dataset,
         target=target,
         mirrors=[Mirror(url=url) for url in dict.fromkeys((*extra_mirrors, *archive.mirrors))],
-        remote=RemoteFile(size_bytes=archive.size_bytes, byte_identical=True),
-        checksum=checksum,
-        transport=transport or Transport(),
+        remote=RemoteFile(size_bytes=archive.size_bytes, checksum=checksum),
+        transport=transport,
         on_progress=on_progress,
     )
+    if transfer.offset() > archive.size_bytes:
+        transfer.part.unlink()
+    require_space(folder, archive.size_bytes - transfer.offset() + int(STORE_PER_ARCHIVE * archive.size_bytes))
     return transfer.run()
 
 
@@ -61,8 +57,8 @@ def fetch_images_archive(
     folder: Path,
     *,
     name: str,
-    transport: Transport | None = None,
-    on_progress: OnProgress = silent,
+    transport: Transport,
+    on_progress: OnProgress,
 ) -> Fetched:
     """Download an archive of images, known by its URL only, to DATASET-FILENAME in a folder.
 
@@ -71,14 +67,11 @@ def fetch_images_archive(
     Raises the same errors as `fetch_archive`.
     """
     last = unquote(urlsplit(urls[0]).path.rsplit("/", 1)[-1])
-    target = folder / f"{name}-{re.sub(r'[^A-Za-z0-9_.-]', '_', last)}"
-    transfer = Transfer(
+    return Transfer(
         name=name,
-        target=target,
+        target=folder / f"{name}-{re.sub(r'[^A-Za-z0-9_.-]', '_', last)}",
         mirrors=[Mirror(url=url) for url in dict.fromkeys(urls)],
-        remote=RemoteFile(size_bytes=None, byte_identical=False),
-        checksum=None,
-        transport=transport or Transport(),
+        remote=RemoteFile(),
+        transport=transport,
         on_progress=on_progress,
-    )
-    return transfer.run()
+    ).run()

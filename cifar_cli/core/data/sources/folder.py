@@ -11,7 +11,6 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,6 @@ from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import DataError, ResourceError
 
 FORMATS = ("JPEG", "PNG")
-MAX_FILE_BYTES = 256 << 20
 MAX_PIXELS = 100_000_000  # of one image, against decompression bombs
 MAX_KEPT_BYTES = 64 << 20  # of encoded images, kept in memory between the two passes
 REPORT_EVERY = 500  # images
@@ -55,9 +53,9 @@ def import_images(
     Raises DataError for a source that can't be read, has another layout, or contains an unreadable image;
     ResourceError when the pixels don't fit into memory.
     """
-    scanned = _scan(path, max_kept_bytes, on_progress)
-    layout = lay_out(str(path), scanned.names, expected_classes=expected_classes)
-    size = img_size or _most_common_size(path, scanned.sizes)
+    names, sizes, kept = _scan(path, max_kept_bytes, on_progress)
+    layout = lay_out(str(path), names, expected_classes=expected_classes)
+    size = img_size or _most_common_size(path, sizes)
     try:
         images = {split: np.zeros((len(layout.labels[split]), size, size, 3), dtype=np.uint8) for split in SPLITS}
     except MemoryError as error:
@@ -65,26 +63,21 @@ def import_images(
             f"{len(layout.places):,} images of {size}×{size} pixels don't fit into memory",
             remedy="pass a smaller --img-size",
         ) from error
-    entries = _entries(path) if scanned.kept is None else iter(scanned.kept)
+    entries = _entries(path) if kept is None else iter(kept)
     resized, bad = _decode_all(path, entries, layout, images, skip_bad=skip_bad, on_progress=on_progress)
     labels = {split: np.array(layout.labels[split], dtype=np.int64) for split in SPLITS}
     for split, indices in bad.items():
         images[split] = np.delete(images[split], indices, axis=0)
         labels[split] = np.delete(labels[split], indices)
         _require_every_class(path, split, labels[split], layout.classes)
-    return SourceImages(
-        classes=layout.classes,
-        train_images=images["train"],
-        train_labels=labels["train"],
-        test_images=images["test"],
-        test_labels=labels["test"],
-        provenance=Provenance.now(
-            source=source or str(path),
-            checksum="" if path.is_dir() else checksum_of(path, "sha256", on_progress),
-            resized_images=resized,
-            skipped_images=sum(map(len, bad.values())),
-        ),
+    provenance = Provenance.now(
+        source=source or str(path),
+        checksum="" if path.is_dir() else checksum_of(path, "sha256", on_progress),
+        resized_images=resized,
+        skipped_images=sum(map(len, bad.values())),
     )
+    train, test = ((images[split], labels[split]) for split in SPLITS)
+    return SourceImages(layout.classes, *train, *test, provenance=provenance)
 
 
 def decode(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], bool]:
@@ -120,10 +113,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _entries(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of every file; the name of a folder ends in `/` and its content is empty."""
-    if path.is_dir():
-        yield from _folder_entries(path)
-    else:
-        yield from read_members(path, max_member_bytes=MAX_FILE_BYTES)
+    return _folder_entries(path) if path.is_dir() else read_members(path)
 
 
 def _folder_entries(top: Path) -> Iterator[tuple[str, bytes]]:
@@ -132,10 +122,7 @@ def _folder_entries(top: Path) -> Iterator[tuple[str, bytes]]:
         here = Path(folder)
         if here != top:
             yield f"{here.relative_to(top).as_posix()}/", b""
-        for name in sorted(files):
-            if not is_image(name):
-                continue
-            file = here / name
+        for file in (here / name for name in sorted(files) if is_image(name)):
             try:
                 content = file.read_bytes()
             except OSError as error:
@@ -143,40 +130,38 @@ def _folder_entries(top: Path) -> Iterator[tuple[str, bytes]]:
             yield file.relative_to(top).as_posix(), content
 
 
-@dataclass(eq=False, kw_only=True, slots=True)
-class _Scan:
-    """The result of the first pass."""
+def _scan(
+    path: Path, max_kept_bytes: int, on_progress: OnProgress
+) -> tuple[list[str], Counter[tuple[int, int]], list[tuple[str, bytes]] | None]:
+    """The first pass.
 
-    names: list[str]
-    sizes: Counter[tuple[int, int]]
-    """Number of images by (width, height)."""
-    kept: list[tuple[str, bytes]] | None
-    """Names and contents of all images; None if they are too large to keep."""
-
-
-def _scan(path: Path, max_kept_bytes: int, on_progress: OnProgress) -> _Scan:
-    scanned = _Scan(names=[], sizes=Counter(), kept=[])
+    Returns the names of all entries, the number of images by (width, height), and names and contents of all images,
+    or None if they are too large to keep.
+    """
+    names: list[str] = []
+    sizes: Counter[tuple[int, int]] = Counter()
+    kept: list[tuple[str, bytes]] | None = []
     seen: set[str] = set()
     kept_bytes = 0
     task = f"scan {path.name}"
     for name, content in _entries(path):
-        scanned.names.append(name)
+        names.append(name)
         if not is_image(name):
             continue
         if name in seen:
             raise DataError(f"{path} contains {name} twice", remedy="pack each image once")
         seen.add(name)
         if size := _size_of(content):
-            scanned.sizes[size] += 1
+            sizes[size] += 1
         kept_bytes += len(content)
         if kept_bytes > max_kept_bytes:
-            scanned.kept = None
-        elif scanned.kept is not None:
-            scanned.kept.append((name, content))
+            kept = None
+        elif kept is not None:
+            kept.append((name, content))
         if len(seen) % REPORT_EVERY == 0:
             on_progress(Progress(task=task, done=len(seen), unit="images"))
     on_progress(Progress(task=task, done=len(seen), total=len(seen), unit="images"))
-    return scanned
+    return names, sizes, kept
 
 
 def _size_of(content: bytes) -> tuple[int, int] | None:
@@ -225,8 +210,9 @@ def _decode_all(
             resized += other_size
         except ValueError as error:
             if not skip_bad:
+                where = path / name if path.is_dir() else f"{path}: {name}"
                 raise DataError(
-                    f"{_full_name(path, name)} is not a readable image ({error})",
+                    f"{where} is not a readable image ({error})",
                     remedy="replace it, or pass --skip-bad to leave unreadable images out",
                 ) from error
             bad[split].append(index)
@@ -236,10 +222,6 @@ def _decode_all(
     if done != total:
         raise DataError(f"{path} changed during the import", remedy="import it again")
     return resized, {split: indices for split, indices in bad.items() if indices}
-
-
-def _full_name(path: Path, name: str) -> str:
-    return str(path / name) if path.is_dir() else f"{path}: {name}"
 
 
 def _require_every_class(path: Path, split: str, labels: NDArray[np.int64], classes: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ import httpx
 from cifar_cli import __version__
 
 RETRIED_STATUSES = frozenset({408, 425, 429})  # and all of 500..599
+WEB_PAGE = "sends a web page (HTML) instead of the archive"
 HTML_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body")
 
 
@@ -44,14 +45,10 @@ class Mirror:
     """One URL of the file, and its state during a download."""
 
     url: str
-    problem: str = ""
-    """Reason of the last failure."""
+    fault: MirrorFault | None = None
+    """The last failure."""
     failed: bool = False
     """It is not tried again."""
-    unreachable: bool = False
-    """The last failure was to connect."""
-    changed: bool = False
-    """It has another version of the file than the partial one on disk."""
     slow: bool = False
     """It fell below the minimum speed."""
 
@@ -66,33 +63,38 @@ class Mirror:
 
     def note(self, fault: MirrorFault) -> None:
         """Record a failure."""
-        self.problem = fault.reason
+        self.fault = fault
         self.failed = self.failed or fault.final
-        self.unreachable = fault.unreachable
-        self.changed = fault.changed
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class RemoteFile:
     """The file that is downloaded."""
 
-    size_bytes: int | None
+    size_bytes: int | None = None
     """None until a server reports it."""
-    byte_identical: bool
-    """All mirrors have the same bytes, verified by a checksum, so one may continue where another stopped."""
+    checksum: str | None = None
+    """"md5:…" of the complete file, if it is known."""
     validator: str | None = None
     """For a file without a checksum: the server's ETag or modification date of its version."""
 
+    @property
+    def byte_identical(self) -> bool:
+        """All mirrors have the same bytes, verified by the checksum, so one may continue where another stopped."""
+        return self.checksum is not None
 
+
+@dataclass(eq=False)
 class MirrorFault(Exception):
-    """A mirror failed. final: a retry would fail too. changed: the mirror has another version of the file."""
+    """A mirror failed."""
 
-    def __init__(self, reason: str, *, final: bool = False, unreachable: bool = False, changed: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.final = final
-        self.unreachable = unreachable
-        self.changed = changed
+    reason: str
+    final: bool = False
+    """A retry would fail too."""
+    unreachable: bool = False
+    """The failure was to connect."""
+    changed: bool = False
+    """The mirror has another version of the file than the partial one on disk."""
 
 
 def client(transport: Transport) -> httpx.AsyncClient:
@@ -119,8 +121,8 @@ async def stream(
         async with http.stream("GET", mirror.url, headers=headers) as response:
             position = _check_head(response, remote, offset)
             async for chunk in response.aiter_raw():
-                if position == 0:
-                    _reject_web_page(chunk)
+                if position == 0 and chunk[:512].lstrip().lower().startswith(HTML_STARTS):
+                    raise MirrorFault(WEB_PAGE, final=True)
                 start, position = position, position + len(chunk)
                 if remote.size_bytes is not None and position > remote.size_bytes:
                     raise MirrorFault(f"sends more than the expected {remote.size_bytes:,} bytes", final=True)
@@ -144,7 +146,7 @@ def _check_head(response: httpx.Response, remote: RemoteFile, offset: int) -> in
         reason = f"answers {status} {response.reason_phrase}".rstrip()
         raise MirrorFault(reason, final=status < 500 and status not in RETRIED_STATUSES)
     if response.headers.get("content-type", "").lower().startswith("text/html"):
-        raise _web_page()
+        raise MirrorFault(WEB_PAGE, final=True)
     position, size = 0, _number(response.headers.get("content-length"))
     if status == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""))
@@ -167,23 +169,12 @@ def _check_head(response: httpx.Response, remote: RemoteFile, offset: int) -> in
 def _validator(response: httpx.Response) -> str | None:
     """A strong ETag, or the modification date (RFC 9110, section 13.1.5), or None."""
     etag: str | None = response.headers.get("etag")
-    if etag and not etag.startswith("W/"):
-        return etag
     modified: str | None = response.headers.get("last-modified")
-    return modified
+    return etag if etag and not etag.startswith("W/") else modified
 
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdigit() else None
-
-
-def _reject_web_page(start: bytes) -> None:
-    if start[:512].lstrip().lower().startswith(HTML_STARTS):
-        raise _web_page()
-
-
-def _web_page() -> MirrorFault:
-    return MirrorFault("sends a web page (HTML) instead of the archive", final=True)
 
 
 def _fault_of(error: Exception, transport: Transport) -> MirrorFault:

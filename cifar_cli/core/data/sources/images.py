@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cifar_cli.core.data.results import Provenance
 
 
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class SourceImages:
     """A dataset in memory. Images are uint8 [N, S, S, 3], RGB; labels are int64 [N], indices into `classes`."""
 
@@ -26,9 +26,5 @@ class SourceImages:
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """The tensors of a store file, by name and in its order."""
-        return {
-            "train_images": self.train_images,
-            "train_labels": self.train_labels,
-            "test_images": self.test_images,
-            "test_labels": self.test_labels,
-        }
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        return {name: getattr(self, name) for name in names}

@@ -84,21 +84,19 @@ def _common_parent(images: list[str]) -> int:
 
 def _require_splits(origin: str, parts: list[tuple[str, ...]]) -> None:
     tops = {part[0] for part in parts if len(part) > 1}
-    present = [split for split in SPLITS if split in tops]
-    if len(present) == 2:
-        return
-    if not present:
+    if tops.isdisjoint(SPLITS):
         if tops and all(len(part) == 2 for part in parts):
             raise DataError(
                 f"{origin} has the class folders {_listed(tops)} at its top level, not under train/ and test/",
                 remedy="move them into train/ and put some images of each class into test/CLASS",
             )
         raise DataError(f"{origin} has neither a train/ nor a test/ folder of images", remedy=LAYOUT_REMEDY)
-    missing = SPLITS[1 - SPLITS.index(present[0])]
-    raise DataError(
-        f"{origin} has no {missing}/ folder with images, only {present[0]}/",
-        remedy=f"put some images of each class into {missing}/CLASS; no image may be in both",
-    )
+    for split, other in (SPLITS, SPLITS[::-1]):
+        if split not in tops:
+            raise DataError(
+                f"{origin} has no {split}/ folder with images, only {other}/",
+                remedy=f"put some images of each class into {split}/CLASS; no image may be in both",
+            )
 
 
 def _reject_empty_classes(origin: str, folders: Iterable[tuple[str, ...]], found: dict[str, set[str]]) -> None:

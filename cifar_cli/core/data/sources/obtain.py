@@ -41,7 +41,9 @@ def obtain(
         raise unknown(config.data)
     from cifar_cli.core.data.sources.cifar_pickle import import_archive
     from cifar_cli.core.data.sources.download import fetch_archive, fetch_images_archive
+    from cifar_cli.core.data.sources.http_stream import Transport
 
+    transport = transport or Transport()
     if name in archives:
         archive = archives[name]
         fetched = fetch_archive(
@@ -56,7 +58,7 @@ def _from_path(
     config: ImportConfig, path: Path, source: str, archives: dict[str, Archive], on_progress: OnProgress
 ) -> SourceImages:
     """Import a folder or archive: an official one if it has the names of one, otherwise images."""
-    from cifar_cli.core.data.sources.archive import checksum_of, first_folder
+    from cifar_cli.core.data.sources.archive import checksum_of
     from cifar_cli.core.data.sources.cifar_pickle import import_archive, import_folder
     from cifar_cli.core.data.sources.folder import import_images
 
@@ -64,20 +66,27 @@ def _from_path(
         raise DataError(
             f"--from {path} does not exist", remedy="check the spelling; pass a folder, an archive or a URL"
         )
-    if path.is_dir():
-        if official := _official_folder(path, archives):
-            folder, archive = official
-            _require_same_dataset(config, archive, path)
-            return import_folder(folder, archive, source=source, on_progress=on_progress)
-    elif archive_of_path := {each.folder: each for each in archives.values()}.get(first_folder(path)):
-        _require_same_dataset(config, archive_of_path, path)
-        md5 = checksum_of(path, "md5", on_progress)
-        if md5 != f"md5:{archive_of_path.md5}":
+    if official := _official(path, archives):
+        archive, place = official
+        if config.data.dataset != archive.dataset:
             raise DataError(
-                f"{path} is not the official archive: its checksum is {md5}, expected md5:{archive_of_path.md5}",
-                remedy=f"download it again with `cifar download --dataset {archive_of_path.dataset}`",
+                f"{path} is {archive.dataset}'s official archive, not {config.data.dataset}",
+                remedy=f"`cifar download --dataset {archive.dataset} --from {path}`",
             )
-        return import_archive(path, archive_of_path, source=source, on_progress=on_progress)
+        if config.img_size not in (None, 32):
+            raise DataError(
+                f"{archive.dataset}'s official images have 32×32 pixels and are stored in that size",
+                remedy="leave out --img-size here and pass it to `cifar train`",
+            )
+        if place.is_dir():
+            return import_folder(place, archive, source=source, on_progress=on_progress)
+        md5 = checksum_of(path, "md5", on_progress)
+        if md5 != f"md5:{archive.md5}":
+            raise DataError(
+                f"{path} is not the official archive: its checksum is {md5}, expected md5:{archive.md5}",
+                remedy=f"download it again with `cifar download --dataset {archive.dataset}`",
+            )
+        return import_archive(path, archive, source=source, on_progress=on_progress)
     own = archives.get(config.data.dataset)
     return import_images(
         path,
@@ -89,26 +98,18 @@ def _from_path(
     )
 
 
-def _official_folder(path: Path, archives: dict[str, Archive]) -> tuple[Path, Archive] | None:
-    """The extracted official archive at `path` or directly below it."""
+def _official(path: Path, archives: dict[str, Archive]) -> tuple[Archive, Path] | None:
+    """The official archive at `path`, or extracted there or directly below it, and its place."""
+    from cifar_cli.core.data.sources.archive import first_folder
+
+    top = None if path.is_dir() else first_folder(path)
     for archive in archives.values():
+        if top == archive.folder:
+            return archive, path
         for folder in (path, path / archive.folder):
             if all((folder / name).is_file() for name in archive.meta) and not (folder / "train").is_dir():
-                return folder, archive
+                return archive, folder
     return None
-
-
-def _require_same_dataset(config: ImportConfig, archive: Archive, path: Path) -> None:
-    if config.data.dataset != archive.dataset:
-        raise DataError(
-            f"{path} is {archive.dataset}'s official archive, not {config.data.dataset}",
-            remedy=f"`cifar download --dataset {archive.dataset} --from {path}`",
-        )
-    if config.img_size not in (None, 32):
-        raise DataError(
-            f"{archive.dataset}'s official images have 32×32 pixels and are stored in that size",
-            remedy="leave out --img-size here and pass it to `cifar train`",
-        )
 
 
 def datasets_in(data_dir: Path) -> list[str]:

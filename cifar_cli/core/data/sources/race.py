@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
@@ -13,56 +12,52 @@ from cifar_cli.core.data.sources.http_stream import Mirror, MirrorFault, RemoteF
 
 
 class Racer:
-    """Reads one mirror into a bounded buffer; when the buffer is full, reading pauses."""
+    """Reads one mirror chunk by chunk; the next chunk is requested when the one before has been collected."""
 
-    def __init__(
-        self, mirror: Mirror, chunks: AsyncGenerator[bytes], *, buffer_bytes: int, news: asyncio.Event
-    ) -> None:
+    def __init__(self, mirror: Mirror, chunks: AsyncGenerator[bytes]) -> None:
         self.mirror = mirror
         self.received_bytes = 0
         self.fault: MirrorFault | None = None
         self.finished = False
-        self._taken_bytes = 0
+        self._chunks = chunks
         self._buffer: deque[bytes] = deque()
-        self._buffer_bytes = buffer_bytes
-        self._news = news
-        self._room = asyncio.Event()
-        self._task = asyncio.create_task(self._pump(chunks))
+        self.reading = asyncio.create_task(self._next())
+
+    async def _next(self) -> bytes | None:
+        return await anext(self._chunks, None)
 
     async def take(self, timeout_seconds: float) -> bytes | None:
         """The next bytes; b"" after a timeout; None after the last bytes, when `finished` or `fault` is set."""
-        if not self._buffer and not self.finished and self.fault is None:
-            self._news.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), timeout_seconds)
         if not self._buffer:
-            return None if self.finished or self.fault else b""
-        chunk = self._buffer.popleft()
-        self._taken_bytes += len(chunk)
-        self._room.set()
-        return chunk
+            await asyncio.wait({self.reading}, timeout=timeout_seconds)
+            self.collect()
+        if self._buffer:
+            return self._buffer.popleft()
+        return None if self.finished or self.fault else b""
+
+    def collect(self) -> None:
+        """Buffer the requested chunk if it has arrived, and request the next one."""
+        if not self.reading.done() or self.finished or self.fault:
+            return
+        try:
+            chunk = self.reading.result()
+        except Exception as error:
+            unexpected = MirrorFault(f"failed ({type(error).__name__}: {error})", final=True)
+            self.fault = error if isinstance(error, MirrorFault) else unexpected
+            self.mirror.note(self.fault)
+            return
+        if chunk is None:
+            self.finished = True
+            return
+        self._buffer.append(chunk)
+        self.received_bytes += len(chunk)
+        self.reading = asyncio.create_task(self._next())
 
     async def stop(self) -> None:
         """Drop the connection."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _pump(self, chunks: AsyncGenerator[bytes]) -> None:
-        try:
-            async with contextlib.aclosing(chunks):
-                async for chunk in chunks:
-                    self._buffer.append(chunk)
-                    self.received_bytes += len(chunk)
-                    self._news.set()
-                    while self.received_bytes - self._taken_bytes >= self._buffer_bytes:
-                        self._room.clear()
-                        await self._room.wait()
-            self.finished = True
-        except MirrorFault as fault:
-            self.fault = fault
-        except Exception as error:  # any failure must wake the reader
-            self.fault = MirrorFault(f"failed ({type(error).__name__}: {error})", final=True)
-        self._news.set()
+        self.reading.cancel()
+        await asyncio.gather(self.reading, return_exceptions=True)
+        await asyncio.gather(self._chunks.aclose(), return_exceptions=True)  # after the read has ended
 
 
 async def race(
@@ -72,32 +67,27 @@ async def race(
 
     Returns None when all failed. The reason of each failure is noted on its mirror.
     """
-    news = asyncio.Event()
-    racers = [
-        Racer(mirror, stream(http, mirror, remote, offset, transport), buffer_bytes=transport.race_bytes, news=news)
-        for mirror in mirrors
-    ]
+    racers = [Racer(mirror, stream(http, mirror, remote, offset, transport)) for mirror in mirrors]
     leader: Racer | None = None
     try:
-        leader = await _leader(racers, news, transport)
+        leader = await _leader(racers, transport)
     finally:
         await asyncio.gather(*(racer.stop() for racer in racers if racer is not leader))
-        for racer in racers:
-            if racer is not leader and racer.fault:
-                racer.mirror.note(racer.fault)
     return leader
 
 
-async def _leader(racers: Sequence[Racer], news: asyncio.Event, transport: Transport) -> Racer | None:
+async def _leader(racers: Sequence[Racer], transport: Transport) -> Racer | None:
     """Wait until one has sent race_bytes or the complete file; after race_seconds, until one has sent anything."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + (transport.race_seconds if len(racers) > 1 else 0.0)
     while running := [racer for racer in racers if racer.fault is None or racer.received_bytes]:
         leader = max(running, key=lambda racer: (racer.finished, racer.received_bytes))
-        late = clock() >= deadline
+        reading = {racer.reading for racer in racers if not racer.reading.done()}
+        late = clock() >= deadline or not reading
         if leader.finished or leader.received_bytes >= transport.race_bytes or (late and leader.received_bytes):
             return leader
-        news.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(news.wait(), None if late else deadline - clock())
+        timeout_seconds = None if late else deadline - clock()
+        await asyncio.wait(reading, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+        for racer in racers:
+            racer.collect()
     return None

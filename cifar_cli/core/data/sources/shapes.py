@@ -86,16 +86,8 @@ def _hourglass(u: Floats, v: Floats) -> Any:
 
 # Each returns the approximate signed distance to the shape's edge: negative inside, in units of its radius.
 OUTLINES: dict[str, Outline] = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "star": _star,
-    "cross": _cross,
-    "ring": _ring,
-    "crescent": _crescent,
-    "heart": _heart,
-    "arrow": _arrow,
-    "hourglass": _hourglass,
+    outline.__name__.strip("_"): outline
+    for outline in (_circle, _square, _triangle, _star, _cross, _ring, _crescent, _heart, _arrow, _hourglass)
 }
 SHAPE_CLASSES = tuple(OUTLINES)
 
@@ -117,20 +109,18 @@ def draw_shapes(
     if seed < 0:
         raise ConfigError(f"seed {seed} is negative", remedy="pass 0 or more")
     jobs = [(split, chunk) for split, n in enumerate((train_images, test_images)) for chunk in range(-(-n // CHUNK))]
-    images: tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]] = ([], [])
+    drawn: list[NDArray[np.uint8]] = []
+    total = len(jobs) * CHUNK
     with ThreadPoolExecutor(max_workers=2) as pool:  # numpy releases the GIL in its loops
-        for done, ((split, _), drawn) in enumerate(
-            zip(jobs, pool.map(lambda job: _chunk(seed, *job), jobs), strict=True)
-        ):
-            images[split].append(drawn)
-            on_progress(
-                Progress(task="drawing shapes", done=(done + 1) * CHUNK, total=len(jobs) * CHUNK, unit="images")
-            )
+        for images in pool.map(lambda job: _chunk(seed, *job), jobs):
+            drawn.append(images)
+            on_progress(Progress(task="drawing shapes", done=len(drawn) * CHUNK, total=total, unit="images"))
+    train_chunks = -(-train_images // CHUNK)
     return SourceImages(
         classes=SHAPE_CLASSES,
-        train_images=np.concatenate(images[0])[:train_images],
+        train_images=np.concatenate(drawn[:train_chunks])[:train_images],
         train_labels=np.arange(train_images) % len(SHAPE_CLASSES),
-        test_images=np.concatenate(images[1])[:test_images],
+        test_images=np.concatenate(drawn[train_chunks:])[:test_images],
         test_labels=np.arange(test_images) % len(SHAPE_CLASSES),
         provenance=Provenance.now(source="drawn by cifar", checksum="", synthetic=True),
     )

@@ -14,12 +14,12 @@ from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import httpx
 
 from cifar_cli.core.data.sources.archive import checksum_of
-from cifar_cli.core.data.sources.http_stream import Mirror, RemoteFile, Transport, client
+from cifar_cli.core.data.sources.http_stream import Mirror, MirrorFault, RemoteFile, Transport, client
 from cifar_cli.core.data.sources.race import Racer, race
 from cifar_cli.core.progress import OnProgress, Progress
 from cifar_cli.errors import DataError, Interrupted, ResourceError
@@ -43,7 +43,6 @@ class Transfer:
     target: Path
     mirrors: list[Mirror]
     remote: RemoteFile
-    checksum: str | None
     transport: Transport
     on_progress: OnProgress
     writers: set[Mirror | None] = field(default_factory=set)
@@ -55,7 +54,7 @@ class Transfer:
 
     @property
     def part(self) -> Path:
-        return part_of(self.target)
+        return self.target.with_name(f"{self.target.name}.part")
 
     @property
     def mark(self) -> Path:
@@ -108,15 +107,15 @@ class Transfer:
 
     def _verify(self, last: Mirror | None) -> bool:
         """Whether the complete part has the right checksum; if not, exclude the mirror at fault and start over."""
-        if self.checksum is None:
+        checksum = self.remote.checksum
+        if checksum is None:
             return True
-        algorithm = self.checksum.split(":")[0]
-        actual = checksum_of(self.part, algorithm, self.on_progress)
-        if actual == self.checksum:
+        actual = checksum_of(self.part, checksum.split(":")[0], self.on_progress)
+        if actual == checksum:
             return True
         if self.writers == {last} and last is not None:
-            last.failed = True
-            last.problem = f"sent wrong bytes: their checksum is {actual}, expected {self.checksum}"
+            reason = f"sent wrong bytes: their checksum is {actual}, expected {checksum}"
+            last.note(MirrorFault(reason, final=True))
         else:  # several mirrors wrote and any may be wrong: from now on one mirror sends the complete file
             self.single_writer = True
         self._start_over()
@@ -155,31 +154,29 @@ class Transfer:
         racer = await race(http, contenders, self.remote, offset, self.transport)
         if racer is None:
             self.accept_slow = any(mirror.slow for mirror in self.mirrors)  # a slow mirror is better than none
-            if any(mirror.changed for mirror in contenders):
+            if any(mirror.fault and mirror.fault.changed for mirror in contenders):
                 self._start_over()
             return None, False
         try:
             await self._read(racer, offset)
         finally:
             await racer.stop()
-        if racer.fault:
-            racer.mirror.note(racer.fault)
         return racer.mirror, racer.finished
 
     async def _read(self, racer: Racer, offset: int) -> None:
         """Write the bytes of a mirror until it ends, fails, or is so slow that another should replace it."""
         clock = asyncio.get_running_loop().time
         mirror = racer.mirror
-        mirror.unreachable = False
         self.writers.add(mirror)
         self._save_mark(mirror)
         if self.remote.size_bytes is not None and not self.remote.byte_identical:  # the size is known only now
             require_space(self.part.parent, self.remote.size_bytes - offset)
         seconds = self.transport.slow_seconds
-        with self.part.open("ab", buffering=0) as file:
+        with self.part.open("ab") as file:
             window_start, window_offset = clock(), offset
             while (chunk := await racer.take(max(0.0, window_start + seconds - clock()))) is not None:
-                _write_all(file, chunk)
+                file.write(chunk)
+                file.flush()  # bytes in Python's buffer would be lost on a kill
                 offset += len(chunk)
                 self._report(offset, mirror.host)
                 elapsed = clock() - window_start
@@ -187,7 +184,8 @@ class Transfer:
                     continue
                 speed = (offset - window_offset) / elapsed
                 if speed < self.transport.slow_bytes_per_second and self._others(mirror):
-                    mirror.slow, mirror.problem = True, f"slowed to {speed / 1e3:,.0f} kB/s"
+                    mirror.slow = True
+                    mirror.note(MirrorFault(f"slowed to {speed / 1e3:,.0f} kB/s"))
                     return
                 window_start, window_offset = clock(), offset
 
@@ -208,7 +206,7 @@ class Transfer:
     async def _pause(self, rounds: int) -> int:
         """Wait after `rounds` rounds without a byte and return the new count; after too many, exclude the mirrors."""
         contenders = self._contenders()
-        unreachable = all(mirror.unreachable for mirror in contenders)
+        unreachable = all(mirror.fault and mirror.fault.unreachable for mirror in contenders)
         if rounds >= (self.transport.unreachable_rounds if unreachable else self.transport.fruitless_rounds):
             for mirror in contenders:
                 mirror.failed = True
@@ -229,23 +227,12 @@ class Transfer:
         self.on_progress(Progress(task=f"download {self.name}", done=done, total=total, unit="bytes", detail=detail))
 
     def _failure(self) -> DataError:
-        tried = "; ".join(f"{mirror.host} {mirror.problem or 'was not tried'}" for mirror in self.mirrors)
+        tried = "; ".join(f"{mirror.host} {mirror.fault or 'was not tried'}" for mirror in self.mirrors)
         return DataError(
             f"{self.name} can't be downloaded: {tried}",
             remedy="`cifar download --from PATH` if you have a copy, `--from URL` if you know another mirror, or "
             "`--dataset shapes`, which needs no network",
         )
-
-
-def part_of(target: Path) -> Path:
-    return target.with_name(f"{target.name}.part")
-
-
-def _write_all(file: IO[bytes], chunk: bytes) -> None:
-    """Write all bytes of a chunk; an unbuffered write may write less. A buffer would lose bytes on a kill."""
-    view = memoryview(chunk)
-    while view:
-        view = view[file.write(view) or 0 :]
 
 
 def require_space(folder: Path, needed_bytes: int) -> None:
