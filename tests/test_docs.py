@@ -55,9 +55,26 @@ def filled(words: list[str]) -> list[list[str]]:
     ]
 
 
+# The command itself, in the background with variables before it, or started by torchrun or srun.
+COMMAND = re.compile(r"(?:\w+=\S+ )*(?:srun |torchrun .* -m )?(?:cifar|cifar_cli) (.*?)(?: &)?")
+
+
 def commands(page: Path) -> list[str]:
-    lines = code_lines(page.read_text(encoding="utf-8"))
-    return list(dict.fromkeys(line for line in lines if line.startswith("cifar ")))
+    """The command lines of the page, without what starts them; a shell's variable becomes a number."""
+    found = (COMMAND.fullmatch(line) for line in code_lines(page.read_text(encoding="utf-8")))
+    return list(dict.fromkeys(re.sub(r"\$\w+", "3", f"cifar {match[1]}") for match in found if match))
+
+
+def test_a_command_is_found_behind_variables_and_a_launcher(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    lines = (
+        "A=0 cifar train --seed $ID &",
+        "torchrun --nnodes 2 -m cifar_cli train",
+        "srun cifar train",
+        "see cifar x",
+    )
+    page.write_text("\n".join(("```", *lines, "```")), encoding="utf-8")
+    assert commands(page) == ["cifar train --seed 3", "cifar train"]
 
 
 def options(page: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """A group of processes that train together, on torch.distributed: how it is joined, and how it is left.
 
-Messages between hosts go over gloo, gradients over NCCL on CUDA. A store of keys and values, which rank 0 (or torchrun)
-serves, is for waits of any length: gloo's operations fail after STEP_SECONDS.
+Messages between hosts go over gloo, gradients over NCCL on CUDA. A store of keys and values, which rank 0 serves (or
+torchrun, or the program's process group), is for waits of any length: gloo's operations fail after STEP_SECONDS.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 
 from cifar_cli import errors
 from cifar_cli.core.choices import DeviceChoice
@@ -35,6 +35,7 @@ MEETING_SECONDS = 3600.0  # of a wait for rank 0, which may download, compile, o
 POLL_SECONDS = 0.05
 REASON_SECONDS = 2.0  # after a connection broke, to find the reason that its process left in the store
 FAILURE = "failure"
+_joins = itertools.count()  # each run needs keys of its own in a store that outlives it
 
 
 class Group(Ranks):
@@ -47,7 +48,11 @@ class Group(Ranks):
         self.meet()
         limit = timedelta(seconds=STEP_SECONDS)
         options: dict[str, Any] = {"rank": self.rank, "world_size": self.world_size, "timeout": limit}
-        dist.init_process_group("gloo", store=PrefixStore("groups", store), **options)
+        self._owns_world = not dist.is_initialized()
+        if self._owns_world:
+            dist.init_process_group("gloo", store=PrefixStore("groups", store), **options)
+        # Ray Train's group may use NCCL, which takes no tensors of the host, and waits for half an hour.
+        self._host: Any = dist.group.WORLD if self._owns_world else dist.new_group(backend="gloo", timeout=limit)
         backend = "nccl" if device_type == "cuda" else "gloo"
         # Groups of their own, so that batch norm's messages and the gradients' can't be mistaken for each other.
         self._gradients, self._statistics = (dist.new_group(backend=backend, timeout=limit) for _ in range(2))
@@ -62,7 +67,7 @@ class Group(Ranks):
     def agree(self, own: Agreement) -> Agreement:
         signal, *decided = astuple(own)
         message = torch.tensor([signal, *(decided if self.is_first else [0] * len(decided))], dtype=torch.float64)
-        dist.all_reduce(message, op=dist.ReduceOp.MAX)
+        dist.all_reduce(message, op=dist.ReduceOp.MAX, group=self._host)
         signal, time_is_up, progress_is_due, time_share = message.tolist()
         return Agreement(
             signal=int(signal),
@@ -77,18 +82,18 @@ class Group(Ranks):
     def gather(self, value: Any) -> list[Any]:
         self.meet()  # some have more to score than others
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self._host)
         return values
 
     def broadcast(self, value: Any) -> Any:
         self.meet()
         values = [value]
-        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        dist.broadcast_object_list(values, src=0, device=torch.device("cpu"), group=self._host)
         return values[0]
 
     def sum_(self, tensor: Tensor) -> Tensor:
         on_host = tensor.cpu()
-        dist.all_reduce(on_host)
+        dist.all_reduce(on_host, group=self._host)
         return tensor.copy_(on_host)
 
     def same_weights(self, model: nn.Module) -> None:
@@ -137,16 +142,18 @@ class Group(Ranks):
                 if not self._store.check([FAILURE]):
                     self._store.set(FAILURE, pickle.dumps(_in_words(error)))  # type: ignore[arg-type]
         elif error is None and self.is_first:
-            self.order(None)
+            with suppress(RuntimeError):  # the run is complete: that another process is gone changes nothing
+                self.order(None)
         if dist.is_initialized():
-            dist.destroy_process_group()
+            for group in [None] if self._owns_world else [self._host, self._gradients, self._statistics]:
+                dist.destroy_process_group(group)
         if not isinstance(error, LostProcessError):
             self._wait_until_all_left()
         if self._helpers is not None:
             self._helpers.end()
 
     def _wait_until_all_left(self) -> None:
-        """Keep the store, which may be this process's, until the others have read why they are to leave."""
+        """Keep the store, which may be this process's, until the others have read its last order, or its failure."""
         end = time.monotonic() + LEAVE_SECONDS
         with suppress(RuntimeError):
             self._store.add("left", 1)
@@ -171,13 +178,21 @@ class Group(Ranks):
         return None if self._helpers is None else self._helpers.dead()
 
 
+def this_place() -> Place:
+    """The place of this process. Where a program such as Ray Train has initialised torch.distributed, it decides."""
+    place = place_of(os.environ)
+    if dist.is_initialized():
+        return replace(place, rank=dist.get_rank(), world_size=dist.get_world_size())
+    return place
+
+
 @contextmanager
 def joined(*, devices: int | str = 1, num_nodes: int = 1, device: DeviceChoice = "auto") -> Iterator[Ranks]:
     """The ranks of this process for a block. Without a launcher, the other processes are started, and ended with it.
 
     Raises ConfigError when the launcher and the config disagree, ResourceError for more devices than there are.
     """
-    place = place_of(os.environ)
+    place = this_place()
     require_agreement(place, devices=devices, num_nodes=num_nodes)
     kind = device_of(device).type
     gpus = torch.cuda.device_count() if kind == "cuda" else 0
@@ -189,7 +204,7 @@ def joined(*, devices: int | str = 1, num_nodes: int = 1, device: DeviceChoice =
         place = Place(world_size=count, local_size=count)
     if kind == "mps":
         raise ResourceError("several processes can't share an MPS device", remedy="pass --device cpu, or --devices 1")
-    if gpus:
+    if gpus and not dist.is_initialized():  # a program that has initialised it has chosen the GPU too
         started_count(place.local_rank + 1, gpus=gpus)
         torch.cuda.set_device(place.local_rank)
     with _threads_shared(place.local_size):
@@ -208,6 +223,11 @@ def joined(*, devices: int | str = 1, num_nodes: int = 1, device: DeviceChoice =
 
 def _connected(place: Place, *, device_type: str) -> Group:
     """The group, with its helpers where this process is to start them."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store_outlives_run = place.agent_store or dist.is_initialized()
+    prefix = f"cifar-{attempt}-{next(_joins) if store_outlives_run else 0}"
+    if dist.is_initialized():
+        return Group(place, store=PrefixStore(prefix, _get_default_store()), device_type=device_type)
     starts_helpers = place.port == 0
     listens = place.rank == 0 and not place.agent_store
     try:
@@ -220,10 +240,8 @@ def _connected(place: Place, *, device_type: str) -> Group:
             remedy="check that all processes of the run were started, and MASTER_ADDR and MASTER_PORT",
         ) from error
     helpers = Helpers(place.world_size, port=store.port, device=device_type) if starts_helpers else None
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    prefixed = PrefixStore(f"cifar-{attempt}", store)
     try:
-        return Group(place, store=prefixed, device_type=device_type, helpers=helpers)
+        return Group(place, store=PrefixStore(prefix, store), device_type=device_type, helpers=helpers)
     except BaseException:
         if helpers is not None:
             helpers.end()

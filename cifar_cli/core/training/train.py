@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
-from cifar_cli.core.training.group import joined
-from cifar_cli.core.training.launch import place_of
+from cifar_cli.core.training.group import joined, this_place
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.loop import REAL, Seams, fit
 from cifar_cli.core.training.prepare import prepare, prepare_ordered, prepare_resumed, run_config
@@ -47,7 +45,7 @@ def ranks_of(asked: TrainConfig | ResumeConfig) -> AbstractContextManager[Ranks]
     """The processes of a run. Raises what `joined` raises, and CheckpointError where there is nothing to continue."""
     if isinstance(asked, TrainConfig):
         return joined(devices=asked.devices, num_nodes=asked.num_nodes, device=asked.device)
-    if place_of(os.environ).world_size > 1:  # what the run began with says nothing about this launch
+    if this_place().world_size > 1:  # what the run began with says nothing about this launch
         return joined(devices=asked.devices or 1, num_nodes=asked.num_nodes or 1)
     config = run_config(asked.run_dir)
     return joined(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -158,3 +160,24 @@ def normalised(*, sizes: tuple[int, ...], alone: bool) -> Normalised:
         running_mean=last.running_mean,
         running_var=last.running_var,
     )
+
+
+def run_twice_in_a_group(first: TrainConfig, second: TrainConfig) -> tuple[list[Outcome], bool]:
+    """Train two runs in a process group of the program, as under Ray Train. Returns whether it is there afterwards."""
+    dist.init_process_group("gloo")
+    try:
+        outcomes = [run(first), run(second)]
+        value = torch.ones(1)
+        dist.all_reduce(value)
+        return outcomes, value.item() == dist.get_world_size()
+    finally:
+        dist.destroy_process_group()
+
+
+def order_read_late() -> Any:
+    """The last order, which every process but the first reads a second after the first has left."""
+    with joined(device="cpu") as ranks:
+        if ranks.is_first:
+            return None
+        time.sleep(1)
+        return ranks.next_order()

@@ -24,9 +24,11 @@ from tests.core.training.rank_tasks import (
     Normalised,
     Outcome,
     normalised,
+    order_read_late,
     run,
     run_on_a_full_disk,
     run_spoiled,
+    run_twice_in_a_group,
     run_with_signal,
     scored,
 )
@@ -243,6 +245,23 @@ def test_the_introduction_says_what_each_process_gets(config: ConfigOf, tmp_path
     two = crew(run, replace(config(tmp_path / "run"), fast_dev_run=True))
     assert two[0].notes[1] == "2 processes share every batch: 64 = 2 × 32"
     assert two[1].notes == []
+
+
+def test_a_program_with_a_process_group_of_its_own_trains_twice_in_it_and_keeps_it(
+    config: ConfigOf, tmp_path: Path, crew: Crew
+) -> None:
+    one = run(config(tmp_path / "one", epochs=1))
+    configs = (config(tmp_path / name, epochs=1) for name in ("first", "second"))
+    two = crew(run_twice_in_a_group, *configs)
+    assert [kept for _, kept in two] == [True, True]
+    for several in zip(*(outcomes for outcomes, _ in two), strict=True):
+        assert step_losses(list(several)) == pytest.approx(step_losses([one]), abs=1e-4, rel=0)
+        assert several[0].result is not None
+        assert several[0].result.processes == 2
+
+
+def test_rank_0_ends_after_the_others_have_read_its_last_order(crew: Crew) -> None:
+    assert crew(order_read_late, size=3) == [None] * 3
 
 
 def test_a_single_process_agrees_with_itself() -> None:
