@@ -1,4 +1,4 @@
-"""The errors that a user can cause or meet. Each says in one sentence what failed and how to go on."""
+"""Errors that a user can fix. Each states what failed and what to do next."""
 
 from __future__ import annotations
 

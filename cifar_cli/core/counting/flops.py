@@ -4,7 +4,7 @@
   backward pass counts the recomputed scores as well. Here attention always runs as explicit matrix products.
 - Backward pass of a grouped convolution: torch ignores the groups, which makes a depthwise layer hundreds of times
   too expensive. Here `convolution_backward_flops` counts it.
-- Operators without a FLOP formula: torch counts them as zero without a word. Here they are listed.
+- Operators without a FLOP formula: torch silently counts them as zero. Here they are listed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which dataset to use, and what to download or import."""
+"""Configs of a dataset and of its download or import."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from cifar_cli.core.choices import require_at_least
 from cifar_cli.errors import ConfigError
 
 CIFAR10_CLASSES = (
@@ -71,8 +72,8 @@ class ImportConfig:
     """Import even if the dataset exists."""
 
     def __post_init__(self) -> None:
-        if self.img_size is not None and self.img_size < 1:
-            raise ConfigError(f"--img-size {self.img_size} is less than 1 pixel", remedy="pass 1 or more, usually 32")
+        if self.img_size is not None:
+            require_at_least("--img-size", self.img_size, 1, example=32)
         if len(self.paths) > 1 or (self.paths and self.urls):
             raise ConfigError(
                 "--from takes one path, or several URLs of the same archive, but not both",

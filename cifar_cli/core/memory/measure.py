@@ -44,7 +44,7 @@ class Machine:
     """Begins a process that runs steps."""
 
     def spare_host_bytes(self) -> int:
-        """The memory of the host that a search may take."""
+        """The memory of the host that a search may use."""
         return int(HOST_SHARE * self.host_bytes())
 
 
@@ -57,7 +57,7 @@ def this_machine() -> Machine:
 
 
 def host_memory(asked_bytes: int | None, machine: Machine) -> int:
-    """How much of the host a search may take. Raises ResourceError when more is asked for than is available."""
+    """The host memory that a search may use. Raises ResourceError if more is requested than is available."""
     usable = machine.spare_host_bytes()
     if asked_bytes is None:
         return usable

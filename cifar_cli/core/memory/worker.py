@@ -15,7 +15,7 @@ OutcomeKind = Literal["done", "out of memory", "died", "timed out", "failed"]
 TRIAL_SECONDS = 600.0
 PROOF_SECONDS = 1800.0
 _SECONDS_TO_LEAVE = 2.0
-# Messages about memory that are no torch.OutOfMemoryError: of the CPU's allocator, cuDNN, cuBLAS and C++.
+# Messages about memory of errors other than torch.OutOfMemoryError: of the CPU's allocator, cuDNN, cuBLAS and C++.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
 
 
@@ -94,7 +94,7 @@ class Trials:
     label: str
     """The model's name in progress reports."""
     refuses: Callable[[int], bool] = lambda batch: False
-    """Whether a batch size is not even tried."""
+    """Whether a batch size is rejected without a trial."""
     on_progress: OnProgress = silent
     _worker: Process | None = field(default=None, init=False)
     _done: int = field(default=0, init=False)
@@ -103,7 +103,7 @@ class Trials:
         """Try a batch size."""
         self._report(f"batch {batch}")
         if self.refuses(batch):
-            return BatchTrial(batch=batch, kind="refused", why="far more memory than there is, by the estimate")
+            return BatchTrial(batch=batch, kind="refused", why="the estimate is far above the available memory")
         used_before = self._worker is not None
         trial = self._ask(batch)
         if used_before and self._worker is None and trial.kind != "timed out":
@@ -111,7 +111,7 @@ class Trials:
         return trial
 
     def prove(self, batch: int) -> BatchTrial:
-        """Run a shortened epoch, with no other process of ours on the device."""
+        """Run a shortened epoch, with no other process of this tool on the device."""
         self.close()
         self._report(f"proving batch {batch}")
         with closing(self):

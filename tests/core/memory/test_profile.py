@@ -132,10 +132,10 @@ def test_the_cards_are_the_one_named_this_machines_or_several_common_ones() -> N
         ({"device": "mps"}, "the memory of an MPS device can't be measured"),
         ({"device": "tpu"}, "--device tpu is not offered"),
         ({"margin": 0.95}, "--margin 0.95 is not a share"),
-        ({"memory_bytes": 0}, "--memory leaves no memory"),
-        ({"gpu": "T4", "memory_bytes": 1}, "--gpu and --memory both"),
+        ({"memory_bytes": 0}, "--memory must be at least 1, not 0"),
+        ({"gpu": "T4", "memory_bytes": 1}, "--gpu and --memory both set the memory size"),
         ({"estimate": True, "measure": True}, "exclude each other"),
-        ({"multiple_of": 0}, "leaves no batch size"),
+        ({"multiple_of": 0}, "--multiple-of must be at least 1, not 0"),
     ],
 )
 def test_requests_that_cant_be_answered_are_refused(options: dict[str, Any], message: str) -> None:
