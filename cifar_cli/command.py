@@ -167,7 +167,7 @@ def refuse_both(ctx: typer.Context, first: str, second: str) -> None:
 
 
 def _typed_of(spellings: Sequence[str], words: Sequence[str]) -> list[str]:
-    """The spellings that stand on the command line, in its order."""
+    """The spellings that occur in `words`, in their order."""
     return [name for word in words for name in spellings if word.split("=")[0] == name]
 
 

@@ -20,7 +20,8 @@ class CifarError(Exception):
 
 
 class UsageError(CifarError):
-    """A command line that can't be understood: a value that an option does not accept, or an option given twice."""
+    """A command line that can't be understood: a value that an option does not accept, an option given twice,
+    or options that contradict each other."""
 
     exit_code = 2  # the same as for an unknown option
 

@@ -75,9 +75,9 @@ def report(summaries: Sequence[ModelSummary], *, layers: bool, memory: bool, wid
 
 
 def layer_table(summary: ModelSummary, *, width: int) -> Table:
-    """torchinfo's rows as a tree, down to the depth asked for.
+    """torchinfo's rows as a tree, down to the requested depth.
 
-    Where names don't fit, the column `train` is left out if it says the same everywhere, then `input`;
+    Where names don't fit, the column `train` is left out if all its cells are equal, then `input`;
     a name that still doesn't fit is cut.
     """
     rows = summary.layers

@@ -1,4 +1,4 @@
-"""The program as a whole: start-up, exit status, errors, completion."""
+"""The program: start-up, exit status, errors, completion."""
 
 from __future__ import annotations
 

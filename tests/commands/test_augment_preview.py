@@ -16,7 +16,6 @@ from cifar_cli.core.augment.preview import preview
 from cifar_cli.core.data.results import Provenance
 from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.data.store import write_store
-from cifar_cli.errors import ConfigError
 from cifar_cli.render import pictures
 
 IMAGES = torch.randint(0, 256, (60, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -113,11 +112,6 @@ def test_options_that_contradict_each_other_are_usage_errors(run, options, messa
     done = run(*options)
     assert done.exit_code == 2
     assert message in done.stderr
-
-
-def test_the_config_refuses_a_policy_file_for_the_batched_pipeline():
-    with pytest.raises(ConfigError, match="which the batched pipeline can't apply"):
-        PreviewConfig(augment_file=Path("p.yaml"), pipeline="batched")
 
 
 def test_an_unwritable_picture_is_named(run, tmp_path):

@@ -58,7 +58,7 @@ def test_a_wrong_picture_path_is_refused_before_torch_loads(tmp_path: Path, out:
     assert done.stdout.split() == ["1", "True", "False"]
 
 
-def test_the_error_for_a_missing_dataset_says_how_to_download_it(cifar, trained_run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_error_for_a_missing_dataset_names_the_download_command(cifar, trained_run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     result = cifar("evaluate", trained_run, "--dataset", "absent", "--data-dir", tmp_path)
     assert result.exit_code == 1
     assert "cifar download" in result.stderr

@@ -1,4 +1,4 @@
-"""The tables of `summarize` at 80 and 120 columns, compared whole, with their sums."""
+"""The tables of `summarize` at 80 and 120 columns, compared in full, with their sums."""
 
 from __future__ import annotations
 

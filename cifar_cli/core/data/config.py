@@ -35,7 +35,7 @@ DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """Which dataset to use. Raises ConfigError for a value that is neither a name nor the path of a store file."""
+    """A dataset and its folder. Raises ConfigError for a value that is neither a name nor the path of a store file."""
 
     dataset: str = "cifar10"
     """cifar10, cifar100, shapes, the name of an imported dataset, or the path of a store file."""
@@ -59,7 +59,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportConfig:
-    """What to download or import, and how. Raises ConfigError for values that contradict each other."""
+    """A download or an import. Raises ConfigError for values that contradict each other."""
 
     data: DataConfig = DataConfig()
     sources: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from cifar_cli.core.choices import DeviceChoice
 from cifar_cli.core.memory.config import GIB, MemoryConfig
-from cifar_cli.core.memory.estimate import MOST, Tracer, require_weights_fit, what_would_help
+from cifar_cli.core.memory.estimate import MOST, Tracer, memory_remedy, require_weights_fit
 from cifar_cli.core.memory.gpus import Gpu
 from cifar_cli.core.memory.measure import Machine, host_peaks, max_batch_on_gpu, this_machine
 from cifar_cli.core.memory.real_steps import RunSteps, try_steps
@@ -77,7 +77,7 @@ def _on_host(tracer: Tracer, usable: int, run_steps: RunSteps, *, most: int) -> 
     if not sizes:
         raise ResourceError(
             f"{min(HOST_SIZES[0], most)} images of {config.model.label} don't fit into {usable / GIB:.1f} GiB",
-            remedy=what_would_help(config),
+            remedy=memory_remedy(config),
         )
 
     def speed(batch: int) -> float:

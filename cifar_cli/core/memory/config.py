@@ -46,7 +46,7 @@ class MemoryConfig:
 class MemoryRequest:
     """The request of `cifar profile-memory`.
 
-    Raises ConfigError for values that exclude each other or are out of range.
+    Raises ConfigError for values that contradict each other or are out of range.
     """
 
     configs: tuple[MemoryConfig, ...]
@@ -56,7 +56,7 @@ class MemoryRequest:
     gpu: str | None = None
     """Name of a card to estimate for."""
     memory_bytes: int | None = None
-    """Memory of the card to estimate for, or with `measure` the most that may be taken. None for the whole device."""
+    """Memory of the card to estimate for; with `measure`, the upper limit. None for all memory of the device."""
     estimate: bool = False
     """Only predict, even on a machine with a GPU."""
     measure: bool = False
@@ -66,7 +66,7 @@ class MemoryRequest:
     margin: float = 0.0
     """Share of the memory that stays free, 0 to 0.9."""
     multiple_of: int = 1
-    """Only batch sizes that this number divides are considered."""
+    """Only multiples of this number are considered."""
 
     def __post_init__(self) -> None:
         require_choice("--device", self.device, DeviceChoice)
@@ -77,7 +77,7 @@ class MemoryRequest:
         if self.gpu is not None and self.memory_bytes is not None:
             raise ConfigError("--gpu and --memory both set the memory size", remedy="pass one of them")
         if self.estimate and self.measure:
-            raise ConfigError("--estimate and --measure exclude each other", remedy="pass one of them")
+            raise ConfigError("--estimate and --measure contradict each other", remedy="pass one of them")
         require_at_least("--multiple-of", self.multiple_of, 1, example=8)
         if self.measure and self.find_max_batch and self.gpu is not None:
             raise ConfigError(

@@ -114,7 +114,7 @@ def largest(
         memory_bytes=memory_bytes,
         margin_left_bytes=memory_bytes - peak.device_bytes,
         tested=tuple(dict.fromkeys(tested)),
-        help=None if batch else what_would_help(tracer.config),
+        help=None if batch else memory_remedy(tracer.config),
         **found,
     )
 
@@ -132,7 +132,7 @@ def require_weights_fit(tracer: Tracer, memory_bytes: int) -> None:
         )
 
 
-def what_would_help(config: MemoryConfig) -> str:
+def memory_remedy(config: MemoryConfig) -> str:
     """The remedy if no batch size fits."""
     helps = {
         "--precision bf16": config.step.precision == "32",

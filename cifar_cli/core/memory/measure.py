@@ -79,7 +79,7 @@ def max_batch_on_gpu(
     with_speeds: bool = True,
     start: StartProcess = Worker,
 ) -> tuple[MaxBatch, MaxBatch]:
-    """The largest batch on this machine's GPU, predicted and measured. gpu: with the memory that may be taken.
+    """The largest batch on this machine's GPU, predicted and measured. gpu: with the memory that may be used.
 
     Raises ResourceError when the weights alone don't fit.
     """
@@ -162,7 +162,7 @@ def measure_max_batch(
     most: int = MOST,
     with_speeds: bool = True,
 ) -> MaxBatch:
-    """Search with `runner`, starting from a guess. The batch of the result was run, and proved in a fresh process.
+    """Search with `runner`, starting from a guess. The batch of the result was run, and verified in a fresh process.
 
     with_speeds: also time the powers of two below it. Raises ModelError when steps fail at every size for a reason
     other than memory.

@@ -135,7 +135,7 @@ def run_on_gpu(
 ) -> BatchTrial:
     """Run steps on the GPU as if it had `usable_bytes`, context and other processes included; None is all of it.
 
-    Meant for a process of its own. run: runs the steps. Raises torch.OutOfMemoryError.
+    Call it in a separate process. run: runs the steps. Raises torch.OutOfMemoryError.
     """
     gc.collect()
     torch.cuda.empty_cache()

@@ -109,7 +109,7 @@ class BatchSpeed:
 
 
 def knee_of(speeds: Iterable[BatchSpeed]) -> int | None:
-    """The smallest batch within 5 % of the best throughput; None where nothing was timed."""
+    """The smallest batch within 5 % of the best throughput; None if nothing was timed."""
     timed = list(speeds)
     best = max((speed.images_per_second for speed in timed), default=0.0)
     return min((speed.batch for speed in timed if speed.images_per_second >= KNEE_SHARE * best), default=None)
@@ -138,7 +138,7 @@ class MaxBatch:
     proved: bool = False
     """A fresh process ran 5 steps, a partial batch and a validation pass at `max_batch`."""
     stopped_by: str | None = None
-    """Why the next size doesn't run; None where it was not tried."""
+    """The reason why the next size doesn't run; None if it was not tried."""
     speeds: tuple[BatchSpeed, ...] = ()
     """By batch, ascending; empty for an estimate."""
 
@@ -176,6 +176,6 @@ class BatchChoice:
     reason: str
     """One sentence."""
     images_per_second: float | None = None
-    """None where it was not timed."""
+    """None if it was not timed."""
     largest: MaxBatch | None = None
     """The search behind the choice, on a GPU."""

@@ -33,7 +33,7 @@ STEPS = 2  # the second one runs with the optimizer's state in place
 
 
 class Category(StrEnum):
-    """What a tensor is for."""
+    """The purpose of a tensor."""
 
     WEIGHTS = "weights"
     AVERAGED_WEIGHTS = "averaged weights"

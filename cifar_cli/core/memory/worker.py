@@ -1,4 +1,4 @@
-"""Processes of their own for work that may run out of memory, die or hang."""
+"""Separate processes for work that may run out of memory, crash or hang."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Outcome:
 
     kind: OutcomeKind
     value: Any = None
-    """What the function returned, the exit code after "died", a sentence after "failed" and "out of memory"."""
+    """The function's result, the exit code after "died", a sentence after "failed" and "out of memory"."""
 
 
 class Process(Protocol):
@@ -83,7 +83,7 @@ def in_child(
 
 @dataclass(slots=True)
 class Trials:
-    """Runs trials in one process, which is replaced after a failure, and each proof in a process of its own.
+    """Runs trials in one process, which is replaced after a failure, and each proof in a separate process.
 
     Starting a process takes some seconds for torch's imports, so one is kept. A size that fails in a process that has
     already run other sizes is tried again in a fresh one, whose outcome counts.
@@ -113,7 +113,7 @@ class Trials:
     def prove(self, batch: int) -> BatchTrial:
         """Run a shortened epoch, with no other process of this tool on the device."""
         self.close()
-        self._report(f"proving batch {batch}")
+        self._report(f"verifying batch {batch}")
         with closing(self):
             return self._ask(batch, proof=True)
 

@@ -22,7 +22,7 @@ StateDict = dict[str, Tensor]
 
 
 def load_initial_weights(model: nn.Module, config: ModelConfig) -> None:
-    """Load the weights that the config asks for into `model`.
+    """Load the config's weights into `model`.
 
     Raises WeightsError if the hub can't be reached or the weights don't fit, CheckpointError if a file can't be read.
     """

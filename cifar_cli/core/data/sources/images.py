@@ -1,4 +1,4 @@
-"""What every source returns: images, labels and provenance in memory, ready to be written to a store."""
+"""The result of every source: images, labels and provenance in memory, ready to be written to a store."""
 
 from __future__ import annotations
 
