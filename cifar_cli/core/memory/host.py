@@ -44,7 +44,7 @@ def scratch_bytes(calls: Sequence[Call]) -> list[int]:
     """The most bytes that each call holds besides its operands and results, on this processor with this many threads.
 
     oneDNN chooses the layouts of a convolution, and the copies it needs, by shape, type, instruction set and number of
-    threads. There is no published formula, so each call is run once, alone, while the allocator is recorded.
+    threads. No formula is known, so each call is run once, alone, while the allocator is recorded.
     """
     if not calls:
         return []
