@@ -1,11 +1,11 @@
-"""How a function becomes a command: option groups, plain messages for bad values, its help page."""
+"""Turn functions into commands: option groups, messages for bad values, help pages."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
@@ -135,6 +135,9 @@ class CommandMixin:
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))  # type: ignore[attr-defined]
         for param in [] if ctx.resilient_parsing else order:  # while a shell completes a line, nothing is refused
             if order.count(param) > 1 and param.expose_value and not param.multiple:
+                on, off = (_typed_of(spellings, args) for spellings in (param.opts, param.secondary_opts))
+                if on and off:
+                    raise UsageError(f"{on[0]} and {off[0]} contradict each other", remedy="pass one of them")
                 raise UsageError(f"{param.opts[0]} is given {order.count(param)} times", remedy="pass it once")
         return super().parse_args(ctx, args)  # type: ignore[misc]
 
@@ -156,9 +159,21 @@ def typed(ctx: typer.Context) -> dict[str, str]:
     return {param.name: _as_typed(param, ctx.meta[_WORDS]) for param in passed}
 
 
+def refuse_both(ctx: typer.Context, first: str, second: str) -> None:
+    """Raise UsageError if the user passed both parameters."""
+    passed = typed(ctx)
+    if first in passed and second in passed:
+        raise UsageError(f"{passed[first]} and {passed[second]} contradict each other", remedy="pass one of them")
+
+
+def _typed_of(spellings: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The spellings that occur in `words`, in their order."""
+    return [name for word in words for name in spellings if word.split("=")[0] == name]
+
+
 def _as_typed(param: Any, words: list[str]) -> str:
     """The spelling of an option on the command line; its first one where it can't be found."""
     spellings = [*param.opts, *param.secondary_opts]
-    typed = [name for word in words for name in spellings if word.split("=")[0] == name]
+    typed = _typed_of(spellings, words)
     short = [name for word in words for name in spellings if len(name) == 2 and word.startswith(name)]
     return str([*typed, *short, *spellings][0])

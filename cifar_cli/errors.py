@@ -1,4 +1,4 @@
-"""The errors that a user can cause or meet. Each says in one sentence what failed and how to go on."""
+"""Errors that a user can fix. Each states what failed and what to do next."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class CifarError(Exception):
 
 
 class UsageError(CifarError):
-    """A command line that can't be understood: a value that an option does not accept, or an option given twice."""
+    """A command line that can't be understood: a value that an option does not accept, an option given twice,
+    or options that contradict each other."""
 
     exit_code = 2  # the same as for an unknown option
 

@@ -56,11 +56,10 @@ PRECISION = partial(
 MEMORY_FORMAT = partial(
     Option,
     rich_help_panel="Hardware",
-    help="Lay images and convolution kernels out in memory in this format; onednn is oneDNN's own blocked layout, for "
-    "CPUs.",
+    help="Store images and convolution kernels in this memory format; onednn is oneDNN's own blocked layout, for CPUs.",
 )
 
-BatchOpt = Annotated[int, BATCH(help="Put this many images into a batch.")]
+BatchOpt = Annotated[int, BATCH(help="Use batches of this many images.")]
 SeedOpt = Annotated[int, Option(help="Seed the random number generators with this number.")]
 DebugOpt = Annotated[
     bool, Option("--debug", help="Show the traceback of an error.", callback=_show_traceback, is_eager=True)
@@ -71,7 +70,7 @@ ModelNames = Annotated[
         "--model",
         "-m",
         metavar="NAME",
-        help="Take this model: null, cnn, hybrid, any timm classifier as timm:NAME, or all for the first three. "
+        help="Use this model: null, cnn, hybrid, any timm classifier as timm:NAME, or all for the first three. "
         "Separate several with commas, or repeat the option.",
     ),
 ]
@@ -79,8 +78,8 @@ PipelineOpt = Annotated[
     PipelineName | None,
     Option(
         show_default="batched, or albumentations with --augment",
-        help="Augment with this implementation: batched works on whole batches on the device, albumentations on single "
-        "images in worker processes.",
+        help="Augment with this implementation: batched works on complete batches on the device, albumentations on "
+        "single images in worker processes.",
     ),
 ]
 AugmentOpt = Annotated[
@@ -99,6 +98,16 @@ TrimBackboneOpt = Annotated[
         help="Leave out the backbone layers of hybrid that never reach the logits. The outputs stay the same.",
     ),
 ]
+
+
+def chosen_pipeline(pipeline: PipelineName | None, augment_file: Path | None) -> PipelineName:
+    """The value of --pipeline, or its default. Raises UsageError if it can't apply the policy of --augment."""
+    if augment_file is not None and pipeline == "batched":
+        raise UsageError(
+            "--augment takes an albumentations policy, which --pipeline batched can't apply",
+            remedy="pass --pipeline albumentations",
+        )
+    return pipeline or ("batched" if augment_file is None else "albumentations")
 
 
 @option_group("Data")
@@ -120,7 +129,7 @@ class ArchitectureOptions:
     backbone: Annotated[str, Option(metavar="NAME")] = DEFAULT_BACKBONE
     """Use this timm classifier as the model cnn."""
     patch_size: PatchSize = 2
-    """Give the ViT of hybrid patches with sides of this many pixels."""
+    """Set the patch size of hybrid's ViT, in pixels."""
     trim_backbone: TrimBackboneOpt = False
 
     def model_config(self, name: str, **given: Any) -> ModelConfig:
@@ -136,9 +145,9 @@ class CountedModels(ArchitectureOptions):
 
     model: ModelNames
     img_size: Annotated[int, Option(metavar="PIXELS")] = 32
-    """Assume square images with this many pixels a side."""
+    """Use square images with this many pixels a side."""
     classes: Annotated[int, Option(metavar="K")] = 10
-    """Give the model this many outputs, one for each class."""
+    """Set the number of classes."""
 
     def configs(self) -> tuple[ModelConfig, ...]:
         """One config for each model, in the order given, each model once. Raises ModelError for an unknown name."""
@@ -154,7 +163,7 @@ class DeviceOptions:
     """The device to compute on."""
 
     device: DeviceChoice = "auto"
-    """Compute on this device; auto takes a GPU if there is one."""
+    """Compute on this device; auto uses a GPU if there is one."""
     accelerator: Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps"] | None, Option(hidden=True)] = None
     """Compute on this device (use --device)."""
 
@@ -179,7 +188,7 @@ class DeviceOptions:
 
 @option_group("Output")
 class OutputOptions:
-    """What a command prints."""
+    """Output of a command."""
 
     as_json: Annotated[bool, Option("--json")] = False
     """Print one JSON document on stdout, and everything else on stderr."""

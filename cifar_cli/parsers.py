@@ -120,8 +120,9 @@ def explained(flag: str, parse: Callable[[str], Any]) -> Callable[[Any], Any]:
         try:
             return parse(value) if isinstance(value, str) else value
         except BadValue as error:
+            shown = value if value.strip() else repr(value)
             raise UsageError(
-                f"{flag} {value} {error.reason}", remedy=f"pass for example {flag} {error.example}"
+                f"{flag} {shown} {error.reason}", remedy=f"pass for example {flag} {error.example}"
             ) from None
 
     return parse_or_explain

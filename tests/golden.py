@@ -1,4 +1,4 @@
-"""Golden files: whole outputs that tests compare with, rewritten by `pytest --update-golden`."""
+"""Golden files: complete outputs that tests compare with, rewritten by `pytest --update-golden`."""
 
 from __future__ import annotations
 

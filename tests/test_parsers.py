@@ -70,6 +70,13 @@ def test_a_bad_value_is_refused_and_the_example_shown_instead_is_good(
     parse(caught.value.example)
 
 
+@pytest.mark.parametrize(("text", "shown"), [("", "''"), (" ", "' '"), ("one", "one")])
+def test_an_empty_value_is_quoted_in_the_message(text: str, shown: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parsers.explained("--seeds", parsers.seeds)(text)
+    assert caught.value.what == f"--seeds {shown} is not a list of whole numbers"
+
+
 def test_a_name_that_is_almost_right_gets_the_right_one_as_the_example() -> None:
     with pytest.raises(BadValue) as caught:
         parsers.one_of(["constant", "one-cycle"])("onecycle")

@@ -1,4 +1,4 @@
-"""One module per subcommand. Each makes a config from its options, calls one function of the core, shows the result."""
+"""One module per subcommand. It makes a config from its options, calls the core and shows the result."""
 
 from __future__ import annotations
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import typer
 from typer import Option
 
-from cifar_cli.command import command, option_group
-from cifar_cli.errors import ConfigError
-from cifar_cli.options import POLICY, AugmentOpt, DataOptions, OutputOptions, PipelineOpt, SeedOpt
+from cifar_cli.command import command, option_group, refuse_both
+from cifar_cli.core.choices import require_picture_path
+from cifar_cli.options import POLICY, AugmentOpt, DataOptions, OutputOptions, PipelineOpt, SeedOpt, chosen_pipeline
 
 if TYPE_CHECKING:
     from cifar_cli.core.augment.config import PreviewConfig
@@ -31,9 +32,9 @@ class PictureOptions:
     """The picture that is drawn."""
 
     images: int = 8
-    """Draw this many rows, one image of another class each."""
+    """Draw this many images, one per row, from different classes."""
     variants: int = 8
-    """Draw this many columns, one augmented variant each."""
+    """Draw this many augmented variants of each image, one per column."""
     steps: bool = False
     """Draw one column for each step of the policy instead."""
     out: Annotated[Path, Option(metavar="FILE.png")] = Path("augment-preview.png")
@@ -50,23 +51,25 @@ class PictureOptions:
     )
 )
 def augment_preview(
-    data: DataOptions, augmentation: AugmentationOptions, picture: PictureOptions, output: OutputOptions
+    ctx: typer.Context,
+    data: DataOptions,
+    augmentation: AugmentationOptions,
+    picture: PictureOptions,
+    output: OutputOptions,
 ) -> None:
     """Show what the augmentation does to training images, as a picture and a table."""
+    refuse_both(ctx, "policy", "augment_file")
     from cifar_cli.core.augment.config import PreviewConfig
 
     require_picture_path(picture.out)
-    config = PreviewConfig(images=picture.images, variants=picture.variants, steps=picture.steps, **vars(augmentation))
+    config = PreviewConfig(
+        images=picture.images,
+        variants=picture.variants,
+        steps=picture.steps,
+        **vars(augmentation) | {"pipeline": chosen_pipeline(augmentation.pipeline, augmentation.augment_file)},
+    )
     result, dataset = _preview(config, data)
     _report(result, picture, dataset=dataset, as_json=output.as_json)
-
-
-def require_picture_path(out: Path) -> None:
-    """Raise ConfigError when `out` can't become a PNG file."""
-    if out.suffix.lower() != ".png":
-        raise ConfigError(f"--out {out} is not a PNG file's name", remedy=f"pass --out {out.with_suffix('.png')}")
-    if not out.parent.is_dir():
-        raise ConfigError(f"the folder {out.parent} for --out does not exist", remedy=f"mkdir -p {out.parent}")
 
 
 def _preview(config: PreviewConfig, data: DataOptions) -> tuple[PreviewResult, str]:
@@ -91,7 +94,7 @@ def _report(result: PreviewResult, picture: PictureOptions, *, dataset: str, as_
     elif picture.show:
         console.note("--show draws in a terminal only; the picture file holds the same")
     if as_json:
-        console.print_json(augment_tables.document(result, picture.out, dataset))
+        console.print_json(result.to_dict(dataset=dataset, picture=picture.out))
     else:
         console.show(augment_tables.steps(result))
         console.note(f"picture: {picture.out}")

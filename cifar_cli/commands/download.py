@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @option_group("Import")
 class ImportOptions:
-    """Where images come from, and how they are imported."""
+    """The source of the images, and settings of the import."""
 
     source: Annotated[list[str] | None, Option("--from", metavar="URL|PATH")] = None
     """Import images from here: a folder or tar archive of images, an official archive or its extracted folder, or the
@@ -68,7 +68,7 @@ def download(data: DataOptions, images: ImportOptions, output: OutputOptions) ->
     for remark in data_tables.remarks(result):
         console.warn(remark)
     if result.already_there:
-        console.note("already there; --force fetches or imports it again, --check reads it to the last byte")
+        console.note("already exists; --force imports it again, --check verifies it")
 
 
 def _check(data: DataConfig, *, as_json: bool) -> None:
@@ -84,7 +84,7 @@ def _check(data: DataConfig, *, as_json: bool) -> None:
         console.print_json(result.to_dict())
     else:
         console.show(data_tables.checked(result))
-    if not result.whole:
+    if not result.intact:
         raise DataError(
             f"{result.dataset.path} is not intact: {'; '.join(result.problems)}",
             remedy=f"fetch or import it again: `{result.dataset.command_again}`",

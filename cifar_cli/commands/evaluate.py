@@ -13,7 +13,7 @@ from cifar_cli.options import DATA_DIR, DATASET, BatchOpt, DeviceOptions, Output
 
 @option_group("Data")
 class CheckpointOptions:
-    """What is scored, and on which images."""
+    """The checkpoint and the images to score it on."""
 
     checkpoint: Annotated[Path, Argument(metavar="RUN_DIR|CHECKPOINT", rich_help_panel="Model")]
     """Score the best weights of this run directory, or the weights of this checkpoint file."""
@@ -24,7 +24,7 @@ class CheckpointOptions:
 
 @option_group("Output")
 class EvaluateOutput(OutputOptions):
-    """What is written and printed."""
+    """Files and output."""
 
     out: Annotated[Path | None, Option(metavar="FILE.png", show_default="confusion-*.png in the run directory")] = None
     """Draw the confusion matrix into this file."""
@@ -39,11 +39,12 @@ class EvaluateOutput(OutputOptions):
 def evaluate(asked: CheckpointOptions, device: DeviceOptions, output: EvaluateOutput) -> None:
     """Score a checkpoint on the test split and draw its confusion matrix."""
     from cifar_cli.core.evaluation.config import EvaluateConfig
+
+    config = EvaluateConfig(device=device.chosen_device(), out=output.out, **vars(asked))
     from cifar_cli.core.evaluation.evaluate import evaluate as run
     from cifar_cli.render import console, tables
     from cifar_cli.render.progress import progress_shown
 
-    config = EvaluateConfig(device=device.chosen_device(), out=output.out, **vars(asked))
     with progress_shown() as on_progress:
         result = run(config, on_progress=on_progress)
     if output.as_json:

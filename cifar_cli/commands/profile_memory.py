@@ -1,15 +1,17 @@
-"""`cifar profile-memory`: how much memory a training step takes, and which batch size fits."""
+"""`cifar profile-memory`: memory of a training step, and the largest batch size that fits."""
 
 from __future__ import annotations
 
 from dataclasses import field
 from typing import Annotated
 
+import typer
 from typer import Option
 
 from cifar_cli import parsers
-from cifar_cli.command import command, option_group
+from cifar_cli.command import command, option_group, refuse_both
 from cifar_cli.core.choices import MemoryFormat, OptimizerName, Precision
+from cifar_cli.errors import UsageError
 from cifar_cli.options import (
     BATCH,
     DEFAULT_BATCH,
@@ -31,38 +33,47 @@ class ProfiledModels(CountedModels):
 
 @option_group("Training step")
 class StepOptions:
-    """The training step whose memory is asked for."""
+    """The training step to profile."""
 
     batch: Annotated[list[int], BATCH()] = field(default_factory=lambda: [DEFAULT_BATCH])
-    """Put this many images into a batch. Repeat the option to compare several sizes."""
+    """Use batches of this many images. Repeat the option to compare several sizes."""
     optimizer: OptimizerName = "adam"
     """Update the weights with this optimizer."""
     precision: Annotated[Precision, PRECISION()] = "32"
-    memory_format: Annotated[MemoryFormat, MEMORY_FORMAT()] = "contiguous"
+    memory_format: Annotated[MemoryFormat | None, MEMORY_FORMAT(show_default="contiguous")] = None
     channels_last: Annotated[bool | None, Option("--channels-last/--contiguous", hidden=True)] = None
-    """Lay images out in this memory format (use --memory-format)."""
+    """Store images in this memory format (use --memory-format)."""
 
     def chosen_format(self) -> MemoryFormat:
-        """The value of --memory-format, or of its older spelling --channels-last."""
+        """The value of --memory-format, or of its older spellings --channels-last and --contiguous.
+
+        Raises UsageError when the two contradict each other.
+        """
         if self.channels_last is None:
-            return self.memory_format
-        return "channels-last" if self.channels_last else "contiguous"
+            return self.memory_format or "contiguous"
+        older: MemoryFormat = "channels-last" if self.channels_last else "contiguous"
+        if self.memory_format not in (None, older):
+            raise UsageError(
+                f"--{older} contradicts --memory-format {self.memory_format}",
+                remedy=f"pass only --memory-format {self.memory_format}",
+            )
+        return older
 
 
 @option_group("Memory")
 class SearchOptions:
-    """What is asked about the memory of the step."""
+    """The memory to search or to estimate for, and how."""
 
     find_max_batch: bool = False
     """Find the largest batch size that fits, with real steps if there is a GPU."""
     gpu: Annotated[str | None, Option(metavar="NAME")] = None
     """Estimate for this card, such as RTX 3090."""
     memory_bytes: Annotated[int | None, Option("--memory", metavar="SIZE", parser=parsers.byte_count)] = None
-    """Estimate for this much memory, such as 24GiB or 8000MB. With --measure, take at most this much."""
+    """Estimate for this much memory, such as 24GiB or 8000MB. With --measure, use at most this much."""
     margin: Annotated[float, Option(metavar="SHARE", parser=parsers.margin, show_default="0%")] = 0.0
     """Leave this share of the memory free, such as 5%."""
     multiple_of: int = 1
-    """Try only batch sizes that this number divides."""
+    """Try only multiples of this number."""
     estimate: bool = False
     """Predict the memory and run nothing."""
     measure: bool = False
@@ -80,9 +91,16 @@ class SearchOptions:
     )
 )
 def profile_memory(
-    models: ProfiledModels, device: DeviceOptions, step: StepOptions, search: SearchOptions, output: OutputOptions
+    ctx: typer.Context,
+    models: ProfiledModels,
+    device: DeviceOptions,
+    step: StepOptions,
+    search: SearchOptions,
+    output: OutputOptions,
 ) -> None:
     """Show how much memory a training step takes and which batch size fits, with or without a GPU."""
+    refuse_both(ctx, "estimate", "measure")
+    refuse_both(ctx, "gpu", "memory_bytes")
     from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest
     from cifar_cli.core.training.config import StepConfig
 
@@ -105,4 +123,4 @@ def profile_memory(
     console.show(*memory_tables.report(report.peaks, report.largest))
     for found in report.largest:
         if found.help:
-            console.warn(f"{found.model} on {found.gpu}: not one image fits; {found.help}")
+            console.warn(f"{found.model} on {found.gpu}: no batch size fits; {found.help}")

@@ -1,4 +1,4 @@
-"""`--recipe`, and one option for each field of a recipe that overrides it."""
+"""`--recipe`, and one option for each field of a recipe."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ OVERRIDES = {
         "--learning-rate",
         metavar="RATE",
         show_default="the recipe's; course: 1e-3 for null, 1e-4 for other models",
-        help="Reach this learning rate at the highest point of the schedule.",
+        help="Set the highest learning rate of the schedule.",
     ),
     "batch": BATCH(
         metavar="N|auto",
         parser=parsers.integer_or_auto,
-        help="Put this many images into a batch; auto finds a fast size for this machine.",
+        help="Use batches of this many images; auto finds a fast size for this machine.",
     ),
     "max_epochs": Option(help="Stop after this many epochs."),
     "max_seconds": Option(
@@ -34,15 +34,15 @@ OVERRIDES = {
         help="Finish within this time, validation and test included.",
     ),
     "optimizer": Option(help="Update the weights with this optimizer."),
-    "schedule": Option(help="Let the learning rate follow this schedule."),
-    "warmup": Option(metavar="SHARE", help="Let the learning rate rise during this first share of the run."),
+    "schedule": Option(help="Use this learning-rate schedule."),
+    "warmup": Option(metavar="SHARE", help="Warm the learning rate up over this share of the run."),
     "weight_decay": Option(help="Decay weight matrices and kernels at this rate."),
-    "clip_norm": Option(help="Clip the gradient to this L2 norm; 0 switches clipping off."),
+    "clip_norm": Option(help="Clip the gradient to this L2 norm; 0 disables clipping."),
     "label_smoothing": Option(metavar="SHARE", help="Spread this share of the target over all classes."),
     "ema_decay": Option(
         metavar="SHARE",
-        help="Average the weights over the steps, keep this share of the average at each, and validate and save the "
-        "average; 0 switches averaging off.",
+        help="Use an exponential moving average of the weights with this decay for validation and the saved weights; "
+        "0 disables it.",
     ),
     "policy": POLICY(show_default="the recipe's"),
 }
@@ -63,11 +63,11 @@ _Overrides: Any = make_dataclass("_Overrides", _fields(), frozen=True, kw_only=T
 
 @option_group("Recipe")
 class RecipeOptions(_Overrides):  # type: ignore[misc]
-    """A recipe by name, and what replaces its fields."""
+    """A recipe by name, and overrides of its fields."""
 
     recipe: Annotated[str, Option(metavar="|".join(RECIPES), parser=parsers.one_of(RECIPES))] = "course"
-    """Train by this recipe: course follows the university exercise behind this tool, fast reaches the same accuracy in
-    the least time, best reaches the highest accuracy in 20 minutes. Each option below replaces one part of it.
+    """Train with this recipe: course follows the university exercise behind this tool, fast reaches the same accuracy
+    in the least time, best reaches the highest accuracy in 20 minutes. Each option below replaces one part of it.
     """
 
     def chosen(self) -> Recipe:

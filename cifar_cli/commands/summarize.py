@@ -1,4 +1,4 @@
-"""`cifar summarize`: parameters, multiply-adds and FLOPs, each with what it counts."""
+"""`cifar summarize`: parameters, multiply-adds and FLOPs of models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ONE_MODEL_DEPTH = 3
 
 @option_group("Counting")
 class CountOptions:
-    """What is counted and how much of it is shown."""
+    """The batch to count for, and the size of the output."""
 
     batch: BatchOpt = DEFAULT_BATCH
     depth: Annotated[
@@ -40,12 +40,13 @@ def summarize(models: CountedModels, count: CountOptions, output: OutputOptions)
 
     depth = ONE_MODEL_DEPTH if count.depth is None else count.depth
     configs = [SummaryConfig(model=model, batch=count.batch, depth=depth, top=count.top) for model in models.configs()]
+    from cifar_cli.core.counting.results import SummaryReport
     from cifar_cli.core.counting.summary import summarize as run
     from cifar_cli.render import console, summary_tables
 
     summaries = [run(config) for config in configs]
     if output.as_json:
-        console.print_json(summary_tables.document(summaries))
+        console.print_json(SummaryReport(models=tuple(summaries)).to_dict())
         return
     layers = count.depth is not None or len(summaries) == 1
     width = console.stdout().width

@@ -10,9 +10,9 @@ import typer
 from typer import Option
 
 from cifar_cli import parsers
-from cifar_cli.command import command, option_group, typed
+from cifar_cli.command import command, option_group, refuse_both, typed
 from cifar_cli.commands.recipe_options import RecipeOptions
-from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice, StrategyChoice
+from cifar_cli.core.choices import MemoryFormatChoice, PipelineName, PrecisionChoice, StrategyChoice
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.launch import silence_all_but_rank_0
 from cifar_cli.errors import UsageError
@@ -27,6 +27,7 @@ from cifar_cli.options import (
     PipelineOpt,
     SeedOpt,
     TrimBackboneOpt,
+    chosen_pipeline,
 )
 
 if TYPE_CHECKING:
@@ -67,10 +68,20 @@ class AugmentationOptions:
     workers: int = 2
     """Run the albumentations pipeline in this many processes."""
 
+    def chosen_pipeline(self, typed: dict[str, str]) -> PipelineName:
+        """The pipeline. Raises UsageError for options that it ignores. typed: what the user passed."""
+        pipeline = chosen_pipeline(self.pipeline, self.augment_file)
+        if pipeline == "batched" and "workers" in typed:
+            raise UsageError(
+                f"{typed['workers']} applies to the albumentations pipeline only",
+                remedy="leave it out, or pass --pipeline albumentations",
+            )
+        return pipeline
+
 
 @option_group("Hardware")
 class NumericsOptions:
-    """How numbers are computed and stored on the device."""
+    """Precision, memory format and compilation."""
 
     precision: Annotated[
         PrecisionChoice, PRECISION(show_default="auto, the fastest whose loss agrees with float32")
@@ -119,7 +130,7 @@ class RunOptions:
 
 @option_group("Output")
 class TrainOutput(OutputOptions):
-    """What is printed."""
+    """Output on the terminal."""
 
     verbose: Annotated[bool, Option("--verbose", "-v")] = False
     """Show the measured speed of each precision and memory format."""
@@ -127,7 +138,7 @@ class TrainOutput(OutputOptions):
 
 @command(
     examples=(
-        ("Train the baseline by the recipe course.", "cifar train --model null"),
+        ("Train the baseline with the recipe course.", "cifar train --model null"),
         ("Fine-tune EfficientNet-B0 for at most five epochs.", "cifar train --model cnn --max-epochs 5"),
         ("Train for the highest accuracy, once with each of three seeds.", "cifar train --recipe best --seeds 0,1,2"),
         ("Continue a run that was interrupted.", "cifar train --resume runs/20261124-093000-null"),
@@ -151,6 +162,8 @@ def train(
     if run.resume is not None:
         _train(_resume_config(run.resume, recipe, data, processes, typed(ctx)), began=began, output=output)
         return
+    refuse_both(ctx, "seed", "seeds")
+    refuse_both(ctx, "policy", "augment_file")
     from cifar_cli.core.training.config import TrainConfig
     from cifar_cli.core.workflow.config import TrainRequest
 
@@ -160,7 +173,7 @@ def train(
         recipe=recipe.chosen(),
         img_size=model.img_size,
         seed=run.seed,
-        pipeline=augmentation.pipeline or ("batched" if augmentation.augment_file is None else "albumentations"),
+        pipeline=augmentation.chosen_pipeline(typed(ctx)),
         augment_file=augmentation.augment_file,
         workers=augmentation.workers,
         device=device.chosen_device(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cifar_cli.core.suggest import nearest
@@ -33,9 +34,17 @@ def require_choice(flag: str, value: Any, choices: Any) -> None:
         raise ConfigError(f"{flag} {value} is not offered", remedy=nearest(str(value), map(str, get_args(choices))))
 
 
-def require_at_least(flag: str, value: int, minimum: int, *, example: int) -> None:
+def require_at_least(flag: str, value: int, minimum: int, *, example: int | str) -> None:
     """Raise ConfigError for a number below `minimum`. example: a value for the remedy."""
     if value < minimum:
         raise ConfigError(
             f"{flag} must be at least {minimum}, not {value}", remedy=f"pass for example {flag} {example}"
         )
+
+
+def require_picture_path(out: Path) -> None:
+    """Raise ConfigError when `out` can't become a PNG file."""
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out {out} is not a PNG file's name", remedy=f"pass --out {out.with_suffix('.png')}")
+    if not out.parent.is_dir():
+        raise ConfigError(f"the folder {out.parent} for --out does not exist", remedy=f"mkdir -p {out.parent}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
+
+from cifar_cli.errors import ResourceError
 
 MAX_LABELLED_CLASSES = 20  # names and counts of more classes are too small to read
 MAX_NAME = 20  # characters of a class name
@@ -71,6 +74,17 @@ def samples_figure(
         axes.text(left + 0.4, top - 0.04, text, fontsize=7, ha="center", va="bottom", color=colour)
     axes.set(xlim=(0, columns), ylim=(rows * 1.28, 0))
     return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture. Raises ResourceError when it can't be written."""
+    try:
+        figure.savefig(path, format="png")
+    except OSError as error:
+        raise ResourceError(
+            f"the picture {path} can't be written ({error.strerror or error})",
+            remedy="pass --out FILE.png in a folder you may write to",
+        ) from error
 
 
 def _shortened(name: str) -> str:

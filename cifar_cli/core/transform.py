@@ -1,4 +1,4 @@
-"""What a loader asks of an augmentation pipeline. Data makes the slices, augmentation consumes them."""
+"""The interface between loader and augmentation. The loader makes the slices, the augmentation consumes them."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -41,11 +40,6 @@ def steps(result: PreviewResult) -> RenderableType:
     for number, step in enumerate(result.steps, start=1):
         table.add_row(f"{number}", step.name, f"{step.probability:g}", parameters(step), _fired(step), _change(step))
     return table
-
-
-def document(result: PreviewResult, picture: Path, dataset: str) -> dict[str, Any]:
-    """The result as one JSON document."""
-    return {"dataset": dataset, "picture": str(picture), **result.to_dict()}
 
 
 def parameters(step: StepResult) -> str:

@@ -36,7 +36,7 @@ def checked(result: DatasetCheck) -> Group:
     facts = _facts(result.dataset)
     if result.archive is not None:
         facts.add_row("archive", escape(str(result.archive)))
-    facts.add_row("intact", "[green]yes, every byte was read[/green]" if result.whole else "[bold red]no[/bold red]")
+    facts.add_row("intact", "[green]yes, every byte was read[/green]" if result.intact else "[bold red]no[/bold red]")
     counts = Table(box=box.SIMPLE_HEAD, show_footer=True, title="Images per class", title_justify="left")
     counts.add_column("class", footer=f"{len(result.per_class)} classes", overflow="fold")
     counts.add_column("train", justify="right", footer=f"{sum(c.train_images for c in result.per_class):,}")

@@ -83,7 +83,7 @@ def _description(param: Any, ctx: Any, width: int) -> Text:
 
 
 def _default(param: Any, ctx: Any) -> str:
-    """What an option is when it is left out, as the user would type it; empty where there is nothing to say."""
+    """The default value as the user would type it; empty where the option has none."""
     if isinstance(param.show_default, str):
         return param.show_default
     value = param.get_default(ctx, call=False)

@@ -26,7 +26,7 @@ def report(peaks_found: Sequence[PeakMemory], largest: Sequence[MaxBatch]) -> li
 
 
 def peaks(results: Iterable[PeakMemory]) -> Table:
-    """One row for each model, batch size and method. A model or a method that all rows share stands in the title."""
+    """One row for each model, batch size and method. A model or a method that all rows share is in the title."""
     rows = list(results)
     columns = {
         "model": [peak.model for peak in rows],
@@ -62,7 +62,7 @@ def terms(results: Iterable[PeakMemory]) -> Table:
 
 
 def largest_batches(results: Iterable[MaxBatch]) -> Table:
-    """One row for each model, device and method. What is the same in every row stands in the title."""
+    """One row for each model, device and method. A value that all rows share is in the title."""
     rows = list(results)
     columns = {
         "model": [found.model for found in rows],
@@ -100,7 +100,7 @@ def speeds(found: MaxBatch) -> Table:
 
 
 def _shared(columns: dict[str, list[str]], heading: str) -> str | None:
-    """Take out a column whose cells are all the same, and return that cell; None for a column of several."""
+    """Remove a column of equal cells and return that cell; None if the cells differ."""
     return columns.pop(heading)[0] if len(set(columns[heading])) == 1 else None
 
 

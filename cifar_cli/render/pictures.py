@@ -14,7 +14,7 @@ from rich.text import Text
 from torch.nn import functional as F
 
 from cifar_cli.core.augment.results import PreviewResult
-from cifar_cli.errors import ResourceError
+from cifar_cli.core.figures import save_figure
 
 DPI = 100
 CELL, GAP = 96, 12  # pixels of the PNG: about the side of an image, and the space between two
@@ -54,12 +54,7 @@ def save_preview(result: PreviewResult, path: Path) -> None:
             axes.text(x + side / 2, y + side + 1, "did not fire", ha="center", va="top", fontsize=6, color="dimgrey")
     axes.imshow(canvas, interpolation="nearest", aspect="auto", resample=False)
     axes.set_axis_off()
-    try:
-        figure.savefig(path, format="png")
-    except OSError as error:
-        raise ResourceError(
-            f"the picture {path} can't be written ({error.strerror})", remedy="name another file with --out"
-        ) from error
+    save_figure(figure, path)
 
 
 def _wrapped(name: str) -> str:

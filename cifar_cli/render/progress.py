@@ -21,7 +21,7 @@ PLAIN_LINE_SECONDS = 5.0
 
 @contextmanager
 def progress_shown(console: Console | None = None, now: Callable[[], float] = time.monotonic) -> Iterator[OnProgress]:
-    """Give a listener for the core's progress. Bars are erased at the end, lines stay.
+    """Yield a listener for the core's progress. Bars are erased at the end, lines stay.
 
     console: where to print; None is stderr. now: the clock, in seconds.
     """
@@ -89,7 +89,7 @@ def time_left(seconds: float) -> str:
 
 def _plain_listener(console: Console, time_now: Callable[[], float]) -> OnProgress:
     """Print a line when a task begins, ends or switches to another mirror, and every few seconds in between."""
-    printed: dict[str, tuple[Progress, float]] = {}  # what the last line of each task said, and when
+    printed: dict[str, tuple[Progress, float]] = {}  # the progress on the last line of each task, and its time
 
     def listen(progress: Progress) -> None:
         now = time_now()

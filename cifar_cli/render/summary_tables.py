@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Any
 
 from rich import box
 from rich.console import RenderableType
@@ -13,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_cli.core.counting.results import LayerRow, ModelSummary, SummaryReport
+from cifar_cli.render.tables import table_of
 
 OPERATORS_NAMED = 4  # of each group; operators of unknown cost are all named
 
@@ -53,11 +53,6 @@ _MEMORY_NOTE = (
 _BEST_NOTE = "* best of its row: the highest FLOPs per byte, the lowest of every other count"
 
 
-def document(summaries: Sequence[ModelSummary]) -> dict[str, Any]:
-    """The JSON document."""
-    return SummaryReport(models=tuple(summaries)).to_dict()
-
-
 def report(summaries: Sequence[ModelSummary], *, layers: bool, memory: bool, width: int) -> Iterator[RenderableType]:
     """All tables and notes.
 
@@ -80,9 +75,9 @@ def report(summaries: Sequence[ModelSummary], *, layers: bool, memory: bool, wid
 
 
 def layer_table(summary: ModelSummary, *, width: int) -> Table:
-    """torchinfo's rows as a tree, down to the depth asked for.
+    """torchinfo's rows as a tree, down to the requested depth.
 
-    Where names don't fit, the column `train` is left out if it says the same everywhere, then `input`;
+    Where names don't fit, the column `train` is left out if all its cells are equal, then `input`;
     a name that still doesn't fit is cut.
     """
     rows = summary.layers
@@ -143,15 +138,14 @@ def _count(model: ModelSummary, key: str, *, mark: str) -> Text:
 
 def largest_table(summary: ModelSummary) -> Table:
     """The layers that hold most of the parameters."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("layer", overflow="fold")
-    table.add_column("kind", overflow="fold")
-    table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("share", justify="right", no_wrap=True)
-    for layer in summary.largest_layers:
-        kind = f"{layer.kind} (unused)" if layer.unused else layer.kind
-        table.add_row(layer.path, kind, f"{layer.params:,}", f"{layer.share_of_params:.1%}")
-    return table
+    layers = summary.largest_layers
+    columns = {
+        "layer": [layer.path for layer in layers],
+        "kind": [f"{layer.kind} (unused)" if layer.unused else layer.kind for layer in layers],
+        "parameters": [f"{layer.params:,}" for layer in layers],
+        "share": [f"{layer.share_of_params:.1%}" for layer in layers],
+    }
+    return table_of(columns, words=("layer", "kind"), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
 def notes(summaries: Sequence[ModelSummary], *, memory: bool) -> Table:

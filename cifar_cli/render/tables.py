@@ -51,7 +51,7 @@ def evaluation(result: EvaluateResult) -> Group:
     }
     means = (f"{mean:.2%}" for mean in (result.mean_precision, result.mean_recall, result.mean_f1))
     table = table_of(columns, words=("class",), footer=("mean of classes", *means, f"{result.images:,}"))
-    # Lines of their own: a table wraps its title and caption at its own width, which would cut the path.
+    # Separate lines: a table wraps its title and caption at its own width, which would cut the path.
     return Group(
         Text(f"{result.model} on {name}: {result.accuracy:.2%} of {result.images:,} test images correct"),
         table,

@@ -18,8 +18,10 @@ TIME_LABELS = {
     "validation_seconds": "validation",
     "logging_seconds": "logging, pictures, checkpoints",
     "test_seconds": "test",
-    "other_seconds": "loop",
+    "other_seconds": "other",
 }
+
+DTYPES = {"32": "float32", "bf16": "bfloat16", "16": "float16"}
 
 
 def training(report: TrainReport) -> list[Table]:
@@ -69,8 +71,8 @@ def time_spent(spent: TimeSpent, utilization: Utilization | None, result: TrainR
     caption = None
     if utilization is not None:
         caption = (
-            f"{utilization.achieved_flops_per_second / 1e9:,.0f} GFLOP/s in training steps, {utilization.share:.0%} of "
-            f"the {utilization.matmul_flops_per_second / 1e9:,.0f} of a large matrix product here ({result.precision})"
+            f"training: {utilization.achieved_flops_per_second / 1e9:,.0f} GFLOP/s, {utilization.share:.0%} of a large "
+            f"matrix product's {utilization.matmul_flops_per_second / 1e9:,.0f} GFLOP/s ({DTYPES[result.precision]})"
         )
     total = spent.total_seconds
     parts = [getattr(spent, name) for name in TIME_LABELS]
@@ -128,7 +130,7 @@ def trials(numerics: Numerics) -> Table:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: "47.3 s", "18 min 38 s"."""
+    """Format seconds as "47.3 s" or "18 min 38 s"."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

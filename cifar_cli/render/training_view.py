@@ -100,7 +100,7 @@ def plain_line(progress: TrainProgress) -> str:
 
 
 def seconds_left(progress: TrainProgress) -> float:
-    """Seconds until the epochs are done at the pace so far, or until the time cap."""
+    """Seconds until the epochs are done at the current rate, or until the time cap."""
     done = progress.epoch - 1 + progress.step / progress.steps
     by_epochs = progress.elapsed_seconds * (progress.epochs - done) / max(done, 1e-9)
     return max(0.0, min(by_epochs, progress.max_seconds - progress.elapsed_seconds))

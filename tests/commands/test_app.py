@@ -1,4 +1,4 @@
-"""The program as a whole: start-up, exit status, errors, completion."""
+"""The program: start-up, exit status, errors, completion."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_usage_error_exits_2_and_an_expected_failure_1(cifar) -> None:  # type
     failed = cifar("train", "--model", "nul")
     assert failed.exit_code == 1
     assert failed.stderr == (
-        "error: there is no model named 'nul'\n  try: did you mean null? (any timm classifier goes as timm:NAME)\n"
+        "error: there is no model named 'nul'\n  try: did you mean null? (use timm:NAME for a timm classifier)\n"
     )
     assert failed.stdout == ""
 

@@ -86,7 +86,6 @@ def test_show_outside_a_terminal_is_a_note_that_names_the_file(run):
         (["--images", "0"], "--images 0 is not between 1 and 64"),
         (["--variants", "0"], "--variants 0 is not between 1 and 64"),
         (["--augment", "no.yaml"], "the augmentation policy no.yaml can't be read (No such file or directory)"),
-        (["--augment", "no.yaml", "--pipeline", "batched"], "try: add --pipeline albumentations"),
         (["--out", "no/x.png"], "the folder no for --out does not exist"),
         (["--out", "x.jpg"], "try: pass --out x.png"),
     ],
@@ -100,6 +99,19 @@ def test_bad_input_is_an_error_with_a_remedy(run, tmp_path, options, message):
     assert "Traceback" not in done.output
     assert done.stdout == ""
     assert not list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--augment", "no.yaml", "--pipeline", "batched"], "try: pass --pipeline albumentations"),
+        (["--augment", "no.yaml", "--policy", "course"], "--policy and --augment contradict each other"),
+    ],
+)
+def test_options_that_contradict_each_other_are_usage_errors(run, options, message):
+    done = run(*options)
+    assert done.exit_code == 2
+    assert message in done.stderr
 
 
 def test_an_unwritable_picture_is_named(run, tmp_path):

@@ -37,10 +37,20 @@ def test_an_option_with_one_value_can_not_be_given_twice(name: str, option: Any)
     assert caught.value.what == f"{option.opts[0]} is given 2 times"
 
 
-def test_a_flag_and_its_opposite_can_not_be_given_together(cifar) -> None:  # type: ignore[no-untyped-def]
-    result = cifar("train", "--trim-backbone", "--full-backbone")
-    assert result.exit_code == 2
-    assert "--trim-backbone is given 2 times" in result.stderr
+PAIRS = [each for each in SINGLE if each.values[1].secondary_opts]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("name", "option"), PAIRS)
+def test_a_flag_and_its_opposite_contradict_each_other(name: str, option: Any) -> None:
+    on, off = option.opts[0], option.secondary_opts[0]
+    for words in ([on, off], [off, on], [on, off, on]):
+        with pytest.raises(UsageError, match=f"^{on} and {off} contradict each other") as caught:
+            parse(name, [*required_words(commands()[name]), *words])
+        assert caught.value.remedy == "pass one of them"
+
+
+def test_there_are_flags_with_an_opposite() -> None:
+    assert {each.values[1].opts[0] for each in PAIRS} >= {"--compile", "--trim-backbone", "--channels-last"}  # type: ignore[attr-defined]
 
 
 def test_options_with_several_values_keep_all_of_them() -> None:
@@ -169,6 +179,7 @@ def test_accelerator_that_contradicts_device_is_a_usage_error(cifar, tmp_path: P
         (["--channels-last"], "channels-last"),
         (["--contiguous"], "contiguous"),
         (["--memory-format", "onednn"], "onednn"),
+        (["--channels-last", "--memory-format", "channels-last"], "channels-last"),
     ],
 )
 def test_channels_last_is_another_spelling_of_memory_format(words: list[str], memory_format: str) -> None:
@@ -177,3 +188,27 @@ def test_channels_last_is_another_spelling_of_memory_format(words: list[str], me
     params = parse("profile-memory", words).params
     step = StepOptions(memory_format=params["memory_format"], channels_last=params["channels_last"])
     assert step.chosen_format() == memory_format
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "profile-memory --channels-last --memory-format contiguous",
+            "--channels-last contradicts --memory-format",
+        ),
+        ("profile-memory --contiguous --memory-format onednn", "--contiguous contradicts --memory-format onednn"),
+        ("profile-memory --estimate --measure", "--estimate and --measure contradict each other"),
+        ("profile-memory --gpu T4 --memory 8GiB", "--gpu and --memory contradict each other"),
+        ("train --seeds 0,1 --seed 42", "--seed and --seeds contradict each other"),
+        ("train --policy course --augment p.yaml", "--policy and --augment contradict each other"),
+        ("train --pipeline batched --augment p.yaml", "which --pipeline batched can't apply"),
+        ("train --workers 2", "--workers applies to the albumentations pipeline only"),
+        ("train --pipeline batched --workers 2", "--workers applies to the albumentations pipeline only"),
+    ],
+)
+def test_options_that_contradict_each_other_are_usage_errors(cifar, line: str, message: str) -> None:  # type: ignore[no-untyped-def]
+    result = cifar(*line.split())
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "try: " in result.stderr

@@ -63,7 +63,7 @@ def test_an_existing_dataset_is_reported_and_kept(cifar, imported, pets, data):
     before = (data / "pets.safetensors").stat().st_mtime_ns
     again = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", data)
     assert again.exit_code == 0
-    assert "already there" in again.stderr
+    assert "already exists" in again.stderr
     assert (data / "pets.safetensors").stat().st_mtime_ns == before
     document = json.loads(cifar("download", "--dataset", "pets", "--data-dir", data, "--json").stdout)
     assert document["already_there"] is True
@@ -81,7 +81,7 @@ def test_reporting_an_existing_dataset_loads_neither_torch_nor_httpx(imported, d
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert "loaded: []" in result.stdout, result.stdout + result.stderr
-    assert "already there" in result.stderr
+    assert "already exists" in result.stderr
 
 
 def test_check_counts_every_class_and_shows_the_sums(cifar, imported, data):
@@ -96,7 +96,7 @@ def test_check_counts_every_class_and_shows_the_sums(cifar, imported, data):
 
 def test_check_as_json_has_the_outcome_and_the_counts(cifar, imported, data):
     document = json.loads(cifar("download", "--dataset", "pets", "--data-dir", data, "--check", "--json").stdout)
-    assert document["whole"] is True
+    assert document["intact"] is document["whole"] is True
     assert document["problems"] == []
     assert document["archive"] is None
     assert document["per_class"] == [
@@ -128,7 +128,7 @@ def test_check_exits_1_with_the_reason_when_a_byte_is_wrong(as_json, cifar, impo
     assert "is not intact: images and labels hash to sha256:" in result.stderr
     assert f"`cifar download --dataset pets --from {data.parent / 'pets'} --force`" in result.stderr
     if as_json:
-        assert json.loads(result.stdout)["whole"] is False
+        assert json.loads(result.stdout)["intact"] is False
     else:
         assert re.search(r"intact +no", result.stdout)
 
@@ -245,7 +245,7 @@ def test_each_bad_source_is_one_error_with_a_remedy_and_leaves_no_file(source, m
         (("--dataset", "a/b"), "--dataset 'a/b' is neither a name nor the path", "--dataset NAME --from PATH"),
         (("--dataset", "shapes", "--from", "x"), "shapes is drawn by cifar, not imported", "another --dataset NAME"),
         (("--dataset", "x.safetensors"), "x.safetensors is a store file, not a name", "pass --dataset NAME"),
-        (("--img-size", "0"), "--img-size 0 is less than 1 pixel", "pass 1 or more"),
+        (("--img-size", "0"), "--img-size must be at least 1, not 0", "--img-size 32"),
         (("--from", "a", "--from", "b"), "--from takes one path, or several URLs of the same archive", "pass one path"),
     ],
 )

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,7 +47,18 @@ def test_a_file_that_is_not_a_checkpoint_is_refused_with_a_remedy(cifar, tmp_pat
     assert "cifar train" in result.stderr
 
 
-def test_the_error_for_a_missing_dataset_says_how_to_download_it(cifar, trained_run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("out", ["x.jpg", "absent/x.png"])
+def test_a_wrong_picture_path_is_refused_before_torch_loads(tmp_path: Path, out: str) -> None:
+    script = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom cifar_cli.app import app\n"
+        f"result = CliRunner().invoke(app, ['evaluate', 'run', '--out', {out!r}])\n"
+        "print(result.exit_code, '--out' in result.stderr, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "True", "False"]
+
+
+def test_the_error_for_a_missing_dataset_names_the_download_command(cifar, trained_run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     result = cifar("evaluate", trained_run, "--dataset", "absent", "--data-dir", tmp_path)
     assert result.exit_code == 1
     assert "cifar download" in result.stderr

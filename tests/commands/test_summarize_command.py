@@ -114,8 +114,10 @@ def test_memory_is_counted_when_asked_and_points_to_profile_memory() -> None:
         (["-m", "hybird"], "there is no model named 'hybird'", "did you mean hybrid?"),
         (["-m", "timm:resnet51"], "timm has no model for --model timm:resnet51", "resnet50"),
         (["-m", "cnn", "--backbone", "resnte18"], "timm has no model for --backbone resnte18", "resnet18"),
-        (["-m", "null", "--batch", "0"], "--batch 0 holds no image", "--batch 128"),
-        (["-m", "null", "--classes", "0"], "--classes 0 is too small", "pass 1 or more"),
+        (["-m", "null", "--batch", "0"], "--batch must be at least 1, not 0", "--batch 128"),
+        (["-m", "null", "--classes", "0"], "--classes must be at least 1, not 0", "--classes 10"),
+        (["-m", "null", "--depth", "-1"], "--depth must be at least 0, not -1", "--depth 3"),
+        (["-m", "null", "--top", "0"], "--top must be at least 1, not 0", "--top 5"),
         (["-m", "null", "--img-size", "2"], "null can't read 2-pixel images", "--img-size 4, the smallest that works"),
     ],
 )

@@ -62,11 +62,6 @@ def test_another_image_size_is_resized_to(cifar, small: list[object]) -> None:  
 @pytest.mark.parametrize(
     ("words", "message", "remedy"),
     [
-        (
-            ["--pipeline", "batched", "--augment", "p.yaml"],
-            "which the batched pipeline can't carry out",
-            "albumentations",
-        ),
         (["--warmup", "1.5"], "--warmup 1.5 is not between 0 and 1", "less than 1"),
         (["--label-smoothing", "-0.1"], "--label-smoothing -0.1 is not between 0 and 1", "0 or more"),
         (["--ema-decay", "1"], "--ema-decay 1 is not between 0 and 1", "less than 1"),
@@ -75,7 +70,7 @@ def test_another_image_size_is_resized_to(cifar, small: list[object]) -> None:  
         (["--precision", "16", "--device", "cpu"], "--precision 16 needs a CUDA GPU", "bf16"),
         (["--batch", "0"], "--batch must be at least 1, not 0", "--batch 128"),
         (["--seed", "-1"], "--seed must be at least 0, not -1", "--seed 42"),
-        (["--workers", "-1"], "--workers must be at least 0, not -1", "--workers 2"),
+        (["--pipeline", "albumentations", "--workers", "-1"], "--workers must be at least 0, not -1", "--workers 2"),
         (["--weights", "absent.pt"], "--weights absent.pt is neither a file", "--weights none"),
     ],
 )

@@ -16,6 +16,8 @@ MISTAKES = {
         "download --img-size large",
         "download --data-dir a --data-dir b",
         "download --dataset a/b",
+        "download --dataset nosuch --data-dir nodir",
+        "download --img-size 0",
         "download --from a --from b",
         "download extra",
     ],
@@ -25,6 +27,8 @@ MISTAKES = {
         "augment-preview --images 0",
         "augment-preview --seed -1",
         "augment-preview --out picture.jpg",
+        "augment-preview --policy none --augment policy.yaml",
+        "augment-preview --pipeline batched --augment policy.yaml",
     ],
     "summarize": [
         "summarize",
@@ -53,6 +57,13 @@ MISTAKES = {
         "train --max-time soon",
         "train --seeds 1,1",
         "train --seeds one",
+        "train --seeds ''",
+        "train --seeds 0,1 --seed 7",
+        "train --compile --no-compile",
+        "train --workers 4",
+        "train --policy none --augment policy.yaml",
+        "train --pipeline batched --augment policy.yaml",
+        "train --dataset nosuch --data-dir nodir",
         "train --warmup 1.5",
         "train --resume runs/a --recipe best --model cnn",
         "train --resume runs/a -b 64",
@@ -64,6 +75,8 @@ MISTAKES = {
         "evaluate runs/a --device gpu",
         "evaluate runs/a --device cpu --accelerator cuda",
         "evaluate runs/a --batch 0",
+        "evaluate runs/a --out matrix.jpg",
+        "evaluate runs/a --out absent/matrix.png",
         "evaluate runs/a runs/b",
     ],
     "profile-memory": [
@@ -77,6 +90,7 @@ MISTAKES = {
         "profile-memory --estimate --measure",
         "profile-memory --multiple-of 0",
         "profile-memory --channels-last --contiguous",
+        "profile-memory --channels-last --memory-format onednn",
     ],
 }
 

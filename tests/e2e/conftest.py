@@ -199,7 +199,7 @@ def assert_complete(tiny_cifar10: Any) -> Callable[[Path], None]:
         store = open_dataset(config, fetch=False)
         assert np.array_equal(store.train.images_NHWC.numpy(), tiny_cifar10.train_images)
         assert store.train.labels_N.tolist() == tiny_cifar10.train_labels
-        assert check_dataset(config, archives={"cifar10": tiny_cifar10.archive}).whole
+        assert check_dataset(config, archives={"cifar10": tiny_cifar10.archive}).intact
         assert (data_dir / tiny_cifar10.archive.filename).read_bytes() == tiny_cifar10.path.read_bytes()
         assert not list(data_dir.glob("*.part*"))
 

@@ -231,5 +231,5 @@ def test_an_archive_without_checksum_is_continued_only_if_it_is_unchanged(
     server.routes["/pets.tar.gz"] = other
     fetch_pets(url)
     assert 0 in other.starts
-    assert check_dataset(DataConfig(dataset="pets", data_dir=tmp_path / "data")).whole
+    assert check_dataset(DataConfig(dataset="pets", data_dir=tmp_path / "data")).intact
     assert (tmp_path / "data" / "pets-pets.tar.gz").read_bytes() == images_archive

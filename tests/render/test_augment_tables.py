@@ -71,7 +71,7 @@ def test_no_step_name_is_wrapped(width):
 @pytest.mark.parametrize("name", ["course", "file"])
 def test_the_json_document_has_every_number_of_the_table(name):
     shown = RESULTS[name]
-    document = augment_tables.document(shown, Path("preview.png"), "cifar10")
+    document = shown.to_dict(dataset="cifar10", picture=Path("preview.png"))
     assert (document["dataset"], document["picture"]) == ("cifar10", "preview.png")
     assert (document["policy"], document["pipeline"]) == (shown.policy, shown.pipeline)
     text = rendered(augment_tables.steps(shown), width=200)

@@ -108,7 +108,7 @@ def test_the_json_document_of_a_check_has_every_number_of_its_tables():
     assert (document["train_images"], document["test_images"]) == (12, 8)
     assert (document["img_size"], document["size_bytes"]) == (32, 61_548)
     assert (document["provenance"]["resized_images"], document["provenance"]["skipped_images"]) == (1, 3)
-    assert document["whole"] is False
+    assert document["intact"] is document["whole"] is False
     assert document["problems"] == ["damaged"]
     assert [tuple(row.values()) for row in document["per_class"]] == [
         (count.name, count.train_images, count.test_images) for count in PETS_COUNTS

@@ -1,4 +1,4 @@
-"""Tables of `cifar profile-memory`, compared whole at 80 and at 120 columns."""
+"""Tables of `cifar profile-memory`, compared in full at 80 and at 120 columns."""
 
 from dataclasses import fields, replace
 

@@ -1,4 +1,4 @@
-"""The tables of `summarize` at 80 and 120 columns, compared whole, with their sums."""
+"""The tables of `summarize` at 80 and 120 columns, compared in full, with their sums."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def numbers_in(value: Any) -> Iterator[str]:
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_number_of_the_tables_is_in_the_json(view: str) -> None:
     models, options = VIEWS[view]
-    document = json.loads(json.dumps(summary_tables.document([*map(counted, models)])))
+    document = json.loads(json.dumps(SummaryReport(models=tuple(map(counted, models))).to_dict()))
     tables = shown(*map(counted, models), width=120, **options).split("\nparameters ")[0]  # without the notes
     assert {*NUMBER.findall(tables)} <= {*numbers_in(document)}
 

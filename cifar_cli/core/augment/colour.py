@@ -1,4 +1,4 @@
-"""Colour jitter of complete batches, with the levels that albumentations gives for uint8 images.
+"""Colour jitter of complete batches, with the levels that albumentations computes for uint8 images.
 
 Brightness, contrast and saturation each blend a level with another one (0, the image's mean grey, the pixel's own
 grey), so one formula changes a batch in which each image is at a different one of the three. Hue needs a formula of

@@ -1,4 +1,4 @@
-"""What `cifar augment-preview` is asked to show."""
+"""Config of `cifar augment-preview`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cifar_cli.core.augment.policy import policy_of
-from cifar_cli.core.choices import PipelineName, require_choice
+from cifar_cli.core.choices import PipelineName, require_at_least, require_choice
 from cifar_cli.errors import ConfigError
 
 MAX_IMAGES = 64  # rows or columns of a picture; more would be too small to see
@@ -41,8 +41,7 @@ class PreviewConfig:
                 "--augment takes an albumentations policy, which the batched pipeline can't apply",
                 remedy="add --pipeline albumentations",
             )
-        if self.seed < 0:
-            raise ConfigError(f"--seed {self.seed} is negative", remedy="pass 0 or more")
+        require_at_least("--seed", self.seed, 0, example=42)
         policy_of(self.policy)
 
     @property

@@ -86,7 +86,9 @@ def _checked(tree: Any, path: Path) -> dict[str, Any]:
         elif argument in known:
             checked[argument] = value
         elif argument not in inherited and argument != _CLASS:
-            raise ConfigError(f"{path} gives {name} an unknown argument {argument}", remedy=nearest(argument, known))
+            raise ConfigError(
+                f"{path} passes an unknown argument to {name}: {argument}", remedy=nearest(argument, known)
+            )
     return checked
 
 

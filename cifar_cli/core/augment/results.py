@@ -1,8 +1,9 @@
-"""The outcome of `cifar augment-preview`."""
+"""Results of `cifar augment-preview`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,9 +53,11 @@ class PreviewResult:
     policy: str
     seed: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, without the pixels."""
+    def to_dict(self, *, dataset: str, picture: Path) -> dict[str, Any]:
+        """Plain values, without the pixels. dataset: the name of the images' dataset. picture: the grid's PNG file."""
         return {
+            "dataset": dataset,
+            "picture": str(picture),
             "policy": self.policy,
             "pipeline": self.pipeline,
             "seed": self.seed,

@@ -1,11 +1,11 @@
-"""What `summarize` is asked."""
+"""Config of `cifar summarize`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cifar_cli.core.choices import require_at_least
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,9 +21,6 @@ class SummaryConfig:
     """How many of the largest layers to list."""
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ConfigError(f"--batch {self.batch} holds no image", remedy="pass 1 or more, for example --batch 128")
-        if self.depth < 0:
-            raise ConfigError(f"--depth {self.depth} is negative", remedy="pass 0 for the model alone, usually 3")
-        if self.top < 1:
-            raise ConfigError(f"--top {self.top} lists no layer", remedy="pass 1 or more, usually 5")
+        require_at_least("--batch", self.batch, 1, example=128)
+        require_at_least("--depth", self.depth, 0, example=3)
+        require_at_least("--top", self.top, 1, example=5)

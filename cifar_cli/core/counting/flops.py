@@ -4,7 +4,7 @@
   backward pass counts the recomputed scores as well. Here attention always runs as explicit matrix products.
 - Backward pass of a grouped convolution: torch ignores the groups, which makes a depthwise layer hundreds of times
   too expensive. Here `convolution_backward_flops` counts it.
-- Operators without a FLOP formula: torch counts them as zero without a word. Here they are listed.
+- Operators without a FLOP formula: torch silently counts them as zero. Here they are listed.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def convolution_backward_flops(
     one for each pair of an output value and a weight that contributed to it. weight_shape is
     [out, in/groups, …], transposed [in, out/groups, …], so its product accounts for the groups.
     options: torch's other arguments: bias sizes, stride, padding, dilation, transposed, output padding, groups, and
-    which gradients are asked for.
+    which gradients are requested.
     """
     transposed, asked = options[4], options[7]
     pixels = prod((x_shape if transposed else grad_out_shape)[2:])

@@ -1,4 +1,4 @@
-"""What `summarize` answers."""
+"""Results of `cifar summarize`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LargeLayer:
 
     path: str
     kind: str
-    """The class and what decides its size, such as "Linear 4096→128"."""
+    """The class and its dimensions, such as "Linear 4096→128"."""
     params: int
     """Parameters that the module holds itself, without those of its children."""
     share_of_params: float

@@ -180,7 +180,7 @@ def _layer_row(info: LayerInfo, *, ends_here: bool) -> LayerRow:
 
 
 def kind_of(module: nn.Module) -> str:
-    """A module's class and what decides its size: "Linear 4096→128", "Conv2d 320→1280 1×1"."""
+    """A module's class and its dimensions: "Linear 4096→128", "Conv2d 320→1280 1×1"."""
     kind = type(module).__name__
     if isinstance(module, nn.Linear):
         return f"{kind} {module.in_features}→{module.out_features}"

@@ -1,4 +1,4 @@
-"""Which dataset to use, and what to download or import."""
+"""Configs of a dataset and of its download or import."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from cifar_cli.core.choices import require_at_least
 from cifar_cli.errors import ConfigError
 
 CIFAR10_CLASSES = (
@@ -34,7 +35,7 @@ DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
-    """Which dataset to use. Raises ConfigError for a value that is neither a name nor the path of a store file."""
+    """A dataset and its folder. Raises ConfigError for a value that is neither a name nor the path of a store file."""
 
     dataset: str = "cifar10"
     """cifar10, cifar100, shapes, the name of an imported dataset, or the path of a store file."""
@@ -58,7 +59,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportConfig:
-    """What to download or import, and how. Raises ConfigError for values that contradict each other."""
+    """A download or an import. Raises ConfigError for values that contradict each other."""
 
     data: DataConfig = DataConfig()
     sources: tuple[str, ...] = ()
@@ -71,8 +72,8 @@ class ImportConfig:
     """Import even if the dataset exists."""
 
     def __post_init__(self) -> None:
-        if self.img_size is not None and self.img_size < 1:
-            raise ConfigError(f"--img-size {self.img_size} is less than 1 pixel", remedy="pass 1 or more, usually 32")
+        if self.img_size is not None:
+            require_at_least("--img-size", self.img_size, 1, example=32)
         if len(self.paths) > 1 or (self.paths and self.urls):
             raise ConfigError(
                 "--from takes one path, or several URLs of the same archive, but not both",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cifar_cli.core.data.config import SPLITS, DataConfig, ImportConfig
 from cifar_cli.core.data.results import ClassCount, DatasetCheck, DownloadResult
 from cifar_cli.core.data.sources.mirrors import ARCHIVES, Archive
-from cifar_cli.core.data.sources.obtain import obtain, unknown
+from cifar_cli.core.data.sources.obtain import obtain, require_source, unknown
 from cifar_cli.core.data.store import Store, checksum_of_content, open_store, read_header, read_labels, write_store
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import DataError, ResourceError
@@ -56,6 +56,7 @@ def import_dataset(
         raise DataError(f"--dataset {path} is a store file, not a name to import under", remedy="pass --dataset NAME")
     if found := _existing(config):
         return found
+    require_source(config, archives)  # before the folder is created
     with _locked(config.data, on_progress):
         if found := _existing(config):  # another process has imported it in the meantime
             return found

@@ -1,4 +1,4 @@
-"""A dataset on disk: its origin, its content, and the outcome of a download or a check."""
+"""Results of a download, an import or a check: a dataset's origin and content."""
 
 from __future__ import annotations
 
@@ -103,14 +103,14 @@ class DatasetCheck:
     """One sentence for each problem; empty if the dataset is intact."""
 
     @property
-    def whole(self) -> bool:
-        """Whether the dataset is intact."""
+    def intact(self) -> bool:
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
         return {
             **self.dataset.to_dict(),
-            "whole": self.whole,
+            "intact": self.intact,
+            "whole": self.intact,  # an earlier name of the key
             "problems": list(self.problems),
             "archive": plain(self.archive),
             "per_class": [count.to_dict() for count in self.per_class],

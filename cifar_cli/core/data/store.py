@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_cli.core.data.config import SPLITS
 from cifar_cli.core.data.results import DatasetSummary, Provenance
+from cifar_cli.core.data.sources.images import TENSORS
 from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.errors import DataError, ResourceError
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from cifar_cli.core.data.sources.images import SourceImages
 
 FORMAT = "cifar-store-1"
-TENSORS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels"))
 ALIGNMENT = 8
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 FORCE_REMEDY = "download or import it again with `cifar download --force`"
@@ -65,7 +65,7 @@ class Store:
     name: str
     classes: tuple[str, ...]
     train: Part
-    """Includes the validation images; `splits` tells which they are."""
+    """Includes the validation images; `splits.py` selects them."""
     test: Part
     provenance: Provenance
     path: Path

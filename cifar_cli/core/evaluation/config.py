@@ -1,17 +1,16 @@
-"""What an evaluation is asked to do."""
+"""Config of an evaluation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifar_cli.core.choices import DeviceChoice, require_choice
-from cifar_cli.errors import ConfigError
+from cifar_cli.core.choices import DeviceChoice, require_at_least, require_choice, require_picture_path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:
-    """A checkpoint to score on the test split. Raises ConfigError for a value that cannot be used."""
+    """A checkpoint to score on the test split. Raises ConfigError for a value that can't be used."""
 
     checkpoint: Path
     """A checkpoint file, or a run directory, whose best checkpoint is taken."""
@@ -26,8 +25,7 @@ class EvaluateConfig:
     """PNG file for the confusion matrix; None writes it to the run directory, or beside a lone checkpoint file."""
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ConfigError(
-                f"--batch must be at least 1, not {self.batch}", remedy="pass 1 or more, for example --batch 512"
-            )
+        require_at_least("--batch", self.batch, 1, example=512)
+        if self.out is not None:
+            require_picture_path(self.out)
         require_choice("--device", self.device, DeviceChoice)

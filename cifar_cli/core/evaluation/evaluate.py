@@ -5,27 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.evaluation.config import EvaluateConfig
 from cifar_cli.core.evaluation.metrics import class_scores
 from cifar_cli.core.evaluation.results import EvaluateResult
-from cifar_cli.core.figures import confusion_figure
+from cifar_cli.core.figures import confusion_figure, save_figure
 from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.core.training.batches import loader_of_test
 from cifar_cli.core.training.checkpoint import Checkpoint, load_checkpoint
 from cifar_cli.core.training.machine import device_of
 from cifar_cli.core.training.scores import score
-from cifar_cli.errors import CheckpointError, ResourceError
+from cifar_cli.errors import CheckpointError
 
 
 def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> EvaluateResult:
     """Score a checkpoint on the test split and draw its confusion matrix.
 
-    Raises CheckpointError if the checkpoint cannot be read or was trained on other classes than the dataset has,
-    DataError if the dataset is missing, ResourceError if the device is missing or the picture cannot be written.
+    Raises CheckpointError if the checkpoint can't be read or was trained on other classes than the dataset has,
+    DataError if the dataset is missing, ResourceError if the device is missing or the picture can't be written.
     """
     device = device_of(config.device)
     checkpoint = load_checkpoint(config.checkpoint)
@@ -39,7 +37,7 @@ def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> Eva
     matrix_KK = scores.matrix_KK
     path = config.out or _figure_path(checkpoint.path)
     kind = " (synthetic)" if store.synthetic else ""
-    _save(confusion_figure(matrix_KK, store.classes, title=f"{model.label} on {store.name}{kind}, test"), path)
+    save_figure(confusion_figure(matrix_KK, store.classes, title=f"{model.label} on {store.name}{kind}, test"), path)
     return EvaluateResult(
         checkpoint=checkpoint.path,
         model=model.label,
@@ -67,13 +65,3 @@ def _figure_path(checkpoint: Path) -> Path:
     """In the run directory if the checkpoint is in one, else beside the checkpoint."""
     folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
     return folder / f"confusion-{checkpoint.stem}.png"
-
-
-def _save(figure: Figure, path: Path) -> None:
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise ResourceError(
-            f"cannot write the picture {path} ({error.strerror or error})",
-            remedy="pass --out FILE.png in a folder where you may write",
-        ) from error

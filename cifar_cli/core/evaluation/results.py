@@ -1,4 +1,4 @@
-"""What an evaluation answers. Scores are fractions from 0 to 1."""
+"""Results of an evaluation. Scores are fractions from 0 to 1."""
 
 from __future__ import annotations
 

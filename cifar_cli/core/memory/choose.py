@@ -1,4 +1,4 @@
-"""The batch size that `cifar train --batch auto` takes, and why."""
+"""The batch size of `cifar train --batch auto`, and the reason for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from cifar_cli.core.choices import DeviceChoice
 from cifar_cli.core.memory.config import GIB, MemoryConfig
-from cifar_cli.core.memory.estimate import MOST, Tracer, require_weights_fit, what_would_help
+from cifar_cli.core.memory.estimate import MOST, Tracer, memory_remedy, require_weights_fit
 from cifar_cli.core.memory.gpus import Gpu
 from cifar_cli.core.memory.measure import Machine, host_peaks, max_batch_on_gpu, this_machine
 from cifar_cli.core.memory.real_steps import RunSteps, try_steps
@@ -37,12 +37,12 @@ def choose_batch(
 ) -> BatchChoice:
     """Choose the images per training step. The learning rate and the number of steps are left to the caller.
 
-    On a CUDA GPU: the largest batch, measured and proved, with 5 % of the memory left free. On the CPU, where the
+    On a CUDA GPU: the largest batch, measured and verified, with 5 % of the memory left free. On the CPU, where the
     largest one is no faster: the smallest of a few timed sizes within 5 % of the best throughput, in about 10 seconds.
     most: no larger batch, for example the number of training images. machine: None for this one. run_steps: times
     steps on the CPU.
     On a GPU it starts processes, which import the caller's main module: that must be guarded with
-    `if __name__ == "__main__"`. Raises ResourceError when not one image fits, or without the GPU asked for.
+    `if __name__ == "__main__"`. Raises ResourceError when no batch size fits, or without the GPU asked for.
     """
     machine = machine or this_machine()
     if device == "mps" or (device == "cuda" and machine.gpu is None):
@@ -61,7 +61,7 @@ def _on_gpu(tracer: Tracer, machine: Machine, gpu: Gpu, *, most: int) -> BatchCh
     _, found = max_batch_on_gpu(tracer, gpu, margin=MARGIN, most=most, with_speeds=False, start=machine.start)
     if not found.max_batch:
         raise ResourceError(
-            f"not one image of {tracer.config.model.label} fits into {gpu.memory_bytes / GIB:.1f} GiB on {gpu.name}",
+            f"no batch size of {tracer.config.model.label} fits into {gpu.memory_bytes / GIB:.1f} GiB on {gpu.name}",
             remedy=found.help,
         )
     largest = f"the largest that ran on {gpu.name} with {MARGIN:.0%} left free"
@@ -77,7 +77,7 @@ def _on_host(tracer: Tracer, usable: int, run_steps: RunSteps, *, most: int) -> 
     if not sizes:
         raise ResourceError(
             f"{min(HOST_SIZES[0], most)} images of {config.model.label} don't fit into {usable / GIB:.1f} GiB",
-            remedy=what_would_help(config),
+            remedy=memory_remedy(config),
         )
 
     def speed(batch: int) -> float:

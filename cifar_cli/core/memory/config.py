@@ -1,11 +1,18 @@
-"""What to estimate or measure, as data."""
+"""Configs of memory estimates and measurements."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cifar_cli.core.choices import DeviceChoice, MemoryFormat, OptimizerName, Precision, require_choice
+from cifar_cli.core.choices import (
+    DeviceChoice,
+    MemoryFormat,
+    OptimizerName,
+    Precision,
+    require_at_least,
+    require_choice,
+)
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import StepConfig
 from cifar_cli.errors import ConfigError
@@ -15,12 +22,6 @@ MOST_MARGIN = 0.9
 
 MIB = 1024**2
 GIB = 1024**3
-
-
-def require_batch(batch: int) -> None:
-    """Raise ConfigError for a batch size below 1."""
-    if batch < 1:
-        raise ConfigError(f"--batch {batch} holds no image", remedy="pass 1 or more, for example --batch 128")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +44,9 @@ class MemoryConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryRequest:
-    """What `cifar profile-memory` asks for.
+    """The request of `cifar profile-memory`.
 
-    Raises ConfigError for values that exclude each other or are out of range.
+    Raises ConfigError for values that contradict each other or are out of range.
     """
 
     configs: tuple[MemoryConfig, ...]
@@ -55,7 +56,7 @@ class MemoryRequest:
     gpu: str | None = None
     """Name of a card to estimate for."""
     memory_bytes: int | None = None
-    """Memory of the card to estimate for, or with `measure` the most that may be taken. None for the whole device."""
+    """Memory of the card to estimate for; with `measure`, the upper limit. None for all memory of the device."""
     estimate: bool = False
     """Only predict, even on a machine with a GPU."""
     measure: bool = False
@@ -65,22 +66,19 @@ class MemoryRequest:
     margin: float = 0.0
     """Share of the memory that stays free, 0 to 0.9."""
     multiple_of: int = 1
-    """Only batch sizes that this number divides are considered."""
+    """Only multiples of this number are considered."""
 
     def __post_init__(self) -> None:
         require_choice("--device", self.device, DeviceChoice)
         for batch in self.batches:
-            require_batch(batch)
+            require_at_least("--batch", batch, 1, example=128)
         if self.device == "mps":
             raise ConfigError("the memory of an MPS device can't be measured", remedy="pass --device cpu, cuda or auto")
         if self.gpu is not None and self.memory_bytes is not None:
-            raise ConfigError("--gpu and --memory both say how much memory there is", remedy="pass one of them")
+            raise ConfigError("--gpu and --memory both set the memory size", remedy="pass one of them")
         if self.estimate and self.measure:
-            raise ConfigError("--estimate and --measure exclude each other", remedy="pass one of them")
-        if self.multiple_of < 1:
-            raise ConfigError(
-                f"--multiple-of {self.multiple_of} leaves no batch size", remedy="pass 1 or more, often 8"
-            )
+            raise ConfigError("--estimate and --measure contradict each other", remedy="pass one of them")
+        require_at_least("--multiple-of", self.multiple_of, 1, example=8)
         if self.measure and self.find_max_batch and self.gpu is not None:
             raise ConfigError(
                 "--gpu names a card to estimate for, and --measure runs on this machine", remedy="leave one of them out"
@@ -89,5 +87,5 @@ class MemoryRequest:
             raise ConfigError(
                 f"--margin {self.margin:g} is not a share of the memory", remedy="pass --margin 5%, at most 90%"
             )
-        if self.memory_bytes is not None and self.memory_bytes < 1:
-            raise ConfigError("--memory leaves no memory at all", remedy="pass a size such as --memory 24GiB")
+        if self.memory_bytes is not None:
+            require_at_least("--memory", self.memory_bytes, 1, example="24GiB")

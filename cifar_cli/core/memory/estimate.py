@@ -16,7 +16,7 @@ from cifar_cli.core.memory.trace import Category, Trace, TracedStep, trace_steps
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import ResourceError
 
-# What cuBLAS requests from PyTorch's allocator while an operator runs: 2 x 4096 KiB + 8 x 16 KiB = 8,519,680 bytes on
+# cuBLAS requests this from PyTorch's allocator while an operator runs: 2 x 4096 KiB + 8 x 16 KiB = 8,519,680 bytes on
 # cards before Hopper (seen in https://github.com/pytorch/pytorch/issues/95668). There is one at a time: since
 # https://github.com/pytorch/pytorch/pull/194311 workspaces aren't kept per thread any more.
 CUBLAS_WORKSPACE_BYTES = (2 * 4096 + 8 * 16) * 1024
@@ -114,7 +114,7 @@ def largest(
         memory_bytes=memory_bytes,
         margin_left_bytes=memory_bytes - peak.device_bytes,
         tested=tuple(dict.fromkeys(tested)),
-        help=None if batch else what_would_help(tracer.config),
+        help=None if batch else memory_remedy(tracer.config),
         **found,
     )
 
@@ -132,8 +132,8 @@ def require_weights_fit(tracer: Tracer, memory_bytes: int) -> None:
         )
 
 
-def what_would_help(config: MemoryConfig) -> str:
-    """What to try when not even one image fits."""
+def memory_remedy(config: MemoryConfig) -> str:
+    """The remedy if no batch size fits."""
     helps = {
         "--precision bf16": config.step.precision == "32",
         "--optimizer sgd": config.step.optimizer != "sgd",

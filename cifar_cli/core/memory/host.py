@@ -1,4 +1,4 @@
-"""Memory of this host: how much is available, and what torch's CPU allocator and kernels allocate."""
+"""Memory of this host: the available amount, and the allocations of torch's CPU allocator and kernels."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def call_of(operator: Any, args: tuple[Any, ...]) -> Call | None:
 
 
 def scratch_bytes(calls: Sequence[Call]) -> list[int]:
-    """The most that each call holds besides its operands and results, on this processor with this many threads.
+    """The most bytes that each call holds besides its operands and results, on this processor with this many threads.
 
-    oneDNN chooses the layouts of a convolution, and what it copies for them, by shape, type, instruction set and number
-    of threads. There is no formula to follow, so each call is run once, alone, while the allocator is watched.
+    oneDNN chooses the layouts of a convolution, and the copies it needs, by shape, type, instruction set and number of
+    threads. No formula is known, so each call is run once, alone, while the allocator is recorded.
     """
     if not calls:
         return []

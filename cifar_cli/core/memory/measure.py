@@ -44,7 +44,7 @@ class Machine:
     """Begins a process that runs steps."""
 
     def spare_host_bytes(self) -> int:
-        """The memory of the host that a search may take."""
+        """The memory of the host that a search may use."""
         return int(HOST_SHARE * self.host_bytes())
 
 
@@ -57,7 +57,7 @@ def this_machine() -> Machine:
 
 
 def host_memory(asked_bytes: int | None, machine: Machine) -> int:
-    """How much of the host a search may take. Raises ResourceError when more is asked for than is available."""
+    """The host memory that a search may use. Raises ResourceError if more is requested than is available."""
     usable = machine.spare_host_bytes()
     if asked_bytes is None:
         return usable
@@ -79,7 +79,7 @@ def max_batch_on_gpu(
     with_speeds: bool = True,
     start: StartProcess = Worker,
 ) -> tuple[MaxBatch, MaxBatch]:
-    """The largest batch on this machine's GPU, predicted and measured. gpu: with the memory that may be taken.
+    """The largest batch on this machine's GPU, predicted and measured. gpu: with the memory that may be used.
 
     Raises ResourceError when the weights alone don't fit.
     """
@@ -162,7 +162,7 @@ def measure_max_batch(
     most: int = MOST,
     with_speeds: bool = True,
 ) -> MaxBatch:
-    """Search with `runner`, starting from a guess. The batch of the result was run, and proved in a fresh process.
+    """Search with `runner`, starting from a guess. The batch of the result was run, and verified in a fresh process.
 
     with_speeds: also time the powers of two below it. Raises ModelError when steps fail at every size for a reason
     other than memory.

@@ -45,7 +45,7 @@ class MetaOperators:
         self._cached: dict[Any, Callable[[tuple[Any, ...]], Any]] = {}
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What `func(*args, **kwargs)` returns."""
+        """The result of `func(*args, **kwargs)`."""
         name = func._schema.name
         if name.startswith(_OVER_LISTS) and all(tensor.device.type == "meta" for tensor in args[0]):
             if name.endswith("_"):

@@ -1,4 +1,4 @@
-"""What `cifar profile-memory` does: peaks of batch sizes, or the largest batch on one or several cards."""
+"""`cifar profile-memory`: peaks of batch sizes, or the largest batch on one or several cards."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def profile(
 
 
 def cards_of(request: MemoryRequest, machine: Machine) -> list[Gpu]:
-    """The cards to estimate for: the one asked for, this machine's, or several common ones."""
+    """The cards to estimate for: the requested one, this machine's, or several common ones."""
     if request.memory_bytes is not None:
         size = request.memory_bytes
         name = f"{size / GIB:g} GiB" if size >= GIB else f"{size / MIB:g} MiB"
@@ -56,9 +56,9 @@ def cards_of(request: MemoryRequest, machine: Machine) -> list[Gpu]:
 
 
 def gpu_to_run_on(request: MemoryRequest, machine: Machine) -> Gpu | None:
-    """The GPU, with the memory that may be taken; None where steps don't run on one.
+    """The GPU with the memory that may be used; None if no steps run on a GPU.
 
-    They run where that was asked for, and where there is a GPU and no other memory was named.
+    Steps run on a GPU with --measure, and without it if no other memory size is requested.
     """
     other_memory = request.gpu is not None or request.memory_bytes is not None
     if machine.gpu is None or request.estimate or request.device == "cpu" or (other_memory and not request.measure):

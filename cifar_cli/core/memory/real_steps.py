@@ -11,7 +11,8 @@ from functools import lru_cache, partial
 import torch
 from torch import nn
 
-from cifar_cli.core.memory.config import MemoryConfig, require_batch
+from cifar_cli.core.choices import require_at_least
+from cifar_cli.core.memory.config import MemoryConfig
 from cifar_cli.core.memory.host import limit_this_process, watched_allocations
 from cifar_cli.core.memory.results import BatchTrial, PeakMemory
 from cifar_cli.core.memory.worker import TRIAL_SECONDS, StartProcess, Worker, in_child
@@ -104,7 +105,7 @@ def measure(config: MemoryConfig, batch: int, *, start: StartProcess = Worker) -
 
     Raises ConfigError for a batch below 1, ResourceError when the steps don't fit.
     """
-    require_batch(batch)
+    require_at_least("--batch", batch, 1, example=128)
     if config.backend == "cpu":
         return peak_of_trial(config, run_on_host(config, None, batch))
     outcome = in_child(partial(run_on_gpu, config, None), batch, False, timeout_seconds=TRIAL_SECONDS, start=start)
@@ -134,7 +135,7 @@ def run_on_gpu(
 ) -> BatchTrial:
     """Run steps on the GPU as if it had `usable_bytes`, context and other processes included; None is all of it.
 
-    Meant for a process of its own. run: runs the steps. Raises torch.OutOfMemoryError.
+    Call it in a separate process. run: runs the steps. Raises torch.OutOfMemoryError.
     """
     gc.collect()
     torch.cuda.empty_cache()

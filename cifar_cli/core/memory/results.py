@@ -1,4 +1,4 @@
-"""What estimates and measurements of memory answer."""
+"""Results of memory estimates and measurements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KNEE_SHARE = 0.95  # batches from this share of the best throughput on count as 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryTerms:
-    """What the memory at the peak consists of; the terms add up to the memory taken from the device."""
+    """The terms of the memory at the peak; they add up to the memory taken from the device."""
 
     weights_bytes: int
     """Parameters and buffers."""
@@ -25,7 +25,7 @@ class MemoryTerms:
     optimizer_bytes: int
     """The optimizer's state: momentum, second moments, step counts."""
     activations_bytes: int
-    """What the forward pass keeps for the backward pass."""
+    """Tensors that the forward pass keeps for the backward pass."""
     input_bytes: int
     """One batch of images and labels."""
     temporaries_bytes: int
@@ -44,7 +44,7 @@ class MemoryTerms:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModuleMemory:
-    """What the forward pass of one module holds at the peak."""
+    """Memory that the forward pass of one module holds at the peak."""
 
     name: str
     held_bytes: int
@@ -61,7 +61,7 @@ class PeakMemory:
     peak_allocated_bytes: int
     """In tensors, as PyTorch's allocator counts them."""
     peak_reserved_bytes: int
-    """What the allocator took from the device."""
+    """Memory that the allocator took from the device."""
     device_bytes: int
     """Reserved memory and the CUDA context: the figure that must not exceed the device's memory."""
     terms: MemoryTerms | None = None
@@ -69,8 +69,8 @@ class PeakMemory:
     largest_modules: tuple[ModuleMemory, ...] = ()
     """The modules whose forward passes hold the most at the peak, descending; empty for a measurement."""
     bytes_per_image: float | None = None
-    """Growth of the allocated memory between the smallest and the largest batch size asked for, per image; None where
-    only one batch size was."""
+    """Growth of the allocated memory between the smallest and the largest of several batch sizes, per image; None for a
+    single batch size."""
     host: bool = False
     """The figures are host memory."""
 
@@ -109,7 +109,7 @@ class BatchSpeed:
 
 
 def knee_of(speeds: Iterable[BatchSpeed]) -> int | None:
-    """The smallest batch within 5 % of the best throughput; None where nothing was timed."""
+    """The smallest batch within 5 % of the best throughput; None if nothing was timed."""
     timed = list(speeds)
     best = max((speed.images_per_second for speed in timed), default=0.0)
     return min((speed.batch for speed in timed if speed.images_per_second >= KNEE_SHARE * best), default=None)
@@ -123,22 +123,22 @@ class MaxBatch:
     gpu: str
     """The card's name, an amount of memory, or "this host"."""
     memory_bytes: int
-    """What the device has, the CUDA context included."""
+    """Memory of the device, the CUDA context included."""
     max_batch: int
-    """0 when not even one image fits."""
+    """0 if no batch size fits."""
     method: Method
     peak: PeakMemory
-    """Of `max_batch`, or of the smallest traced batch where nothing fits."""
+    """Of `max_batch`, or of the smallest traced batch if none fits."""
     margin_left_bytes: int
     """Memory that stays free at `max_batch`."""
     tested: tuple[int, ...]
     """Batch sizes that were traced or run, in that order."""
     help: str | None = None
-    """What to try where nothing fits."""
+    """The remedy if no batch size fits."""
     proved: bool = False
     """A fresh process ran 5 steps, a partial batch and a validation pass at `max_batch`."""
     stopped_by: str | None = None
-    """Why the next size doesn't run; None where it was not tried."""
+    """The reason why the next size doesn't run; None if it was not tried."""
     speeds: tuple[BatchSpeed, ...] = ()
     """By batch, ascending; empty for an estimate."""
 
@@ -157,7 +157,7 @@ class MaxBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryReport:
-    """What `cifar profile-memory` shows: peaks by model and batch size, or largest batches by model and device."""
+    """Result of `cifar profile-memory`: peaks by model and batch size, or largest batches by model and device."""
 
     peaks: tuple[PeakMemory, ...] = ()
     largest: tuple[MaxBatch, ...] = ()
@@ -170,12 +170,12 @@ class MemoryReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchChoice:
-    """The batch size that `cifar train --batch auto` takes."""
+    """The batch size of `cifar train --batch auto`."""
 
     batch: int
     reason: str
     """One sentence."""
     images_per_second: float | None = None
-    """None where it was not timed."""
+    """None if it was not timed."""
     largest: MaxBatch | None = None
     """The search behind the choice, on a GPU."""

@@ -1,4 +1,4 @@
-"""The search for the largest batch that runs: bracket, bisect, try the next sizes, prove."""
+"""The search for the largest batch that runs: bracket, bisect, try the next sizes, verify."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """What a search found."""
+    """The result of a search."""
 
     batch: int
     """0 when nothing ran."""
@@ -54,9 +54,9 @@ class Searching:
         self._ran: dict[int, bool] = {}
 
     def find(self, guess: int) -> Found:
-        """The largest batch that runs and is proved, starting from a guess.
+        """The largest batch that runs and is verified, starting from a guess.
 
-        When the proof of a size that ran in its trial fails, smaller sizes are proved until one runs.
+        When the proof of a size that ran in its trial fails, smaller sizes are verified until one runs.
         """
         if self.most < 1:
             return Found(batch=0, proof=None, trials=())

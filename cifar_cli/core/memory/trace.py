@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cifar_cli.core.choices import require_at_least
 from cifar_cli.core.memory.autocast import Autocast
-from cifar_cli.core.memory.config import MemoryConfig, require_batch
+from cifar_cli.core.memory.config import MemoryConfig
 from cifar_cli.core.memory.host import Call, call_of, scratch_bytes
 from cifar_cli.core.memory.meta_ops import MetaOperators
 from cifar_cli.core.models.training_form import training_form
@@ -32,7 +33,7 @@ STEPS = 2  # the second one runs with the optimizer's state in place
 
 
 class Category(StrEnum):
-    """What a tensor is for."""
+    """The purpose of a tensor."""
 
     WEIGHTS = "weights"
     AVERAGED_WEIGHTS = "averaged weights"
@@ -231,7 +232,7 @@ def trace_steps(
     operators: runs the operators; None makes a new cache of them.
     Raises ConfigError for a batch below 1 and ModelError for a model that can't run without data.
     """
-    require_batch(batch)
+    require_at_least("--batch", batch, 1, example=128)
     size = config.model.img_size
     traced = step_type.form(copy_without_data(model), config.step.memory_format).train()
     recorder = Recorder(batch, operators or MetaOperators(), on_host=config.backend == "cpu")

@@ -1,4 +1,4 @@
-"""Processes of their own for work that may run out of memory, die or hang."""
+"""Separate processes for work that may run out of memory, crash or hang."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OutcomeKind = Literal["done", "out of memory", "died", "timed out", "failed"]
 TRIAL_SECONDS = 600.0
 PROOF_SECONDS = 1800.0
 _SECONDS_TO_LEAVE = 2.0
-# Messages about memory that are no torch.OutOfMemoryError: of the CPU's allocator, cuDNN, cuBLAS and C++.
+# Messages about memory of errors other than torch.OutOfMemoryError: of the CPU's allocator, cuDNN, cuBLAS and C++.
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
 
 
@@ -25,7 +25,7 @@ class Outcome:
 
     kind: OutcomeKind
     value: Any = None
-    """What the function returned, the exit code after "died", a sentence after "failed" and "out of memory"."""
+    """The function's result, the exit code after "died", a sentence after "failed" and "out of memory"."""
 
 
 class Process(Protocol):
@@ -83,7 +83,7 @@ def in_child(
 
 @dataclass(slots=True)
 class Trials:
-    """Runs trials in one process, which is replaced after a failure, and each proof in a process of its own.
+    """Runs trials in one process, which is replaced after a failure, and each proof in a separate process.
 
     Starting a process takes some seconds for torch's imports, so one is kept. A size that fails in a process that has
     already run other sizes is tried again in a fresh one, whose outcome counts.
@@ -94,7 +94,7 @@ class Trials:
     label: str
     """The model's name in progress reports."""
     refuses: Callable[[int], bool] = lambda batch: False
-    """Whether a batch size is not even tried."""
+    """Whether a batch size is rejected without a trial."""
     on_progress: OnProgress = silent
     _worker: Process | None = field(default=None, init=False)
     _done: int = field(default=0, init=False)
@@ -103,7 +103,7 @@ class Trials:
         """Try a batch size."""
         self._report(f"batch {batch}")
         if self.refuses(batch):
-            return BatchTrial(batch=batch, kind="refused", why="far more memory than there is, by the estimate")
+            return BatchTrial(batch=batch, kind="refused", why="the estimate is far above the available memory")
         used_before = self._worker is not None
         trial = self._ask(batch)
         if used_before and self._worker is None and trial.kind != "timed out":
@@ -111,9 +111,9 @@ class Trials:
         return trial
 
     def prove(self, batch: int) -> BatchTrial:
-        """Run a shortened epoch, with no other process of ours on the device."""
+        """Run a shortened epoch, with no other process of this tool on the device."""
         self.close()
-        self._report(f"proving batch {batch}")
+        self._report(f"verifying batch {batch}")
         with closing(self):
             return self._ask(batch, proof=True)
 

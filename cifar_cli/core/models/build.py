@@ -14,7 +14,7 @@ from cifar_cli.core.models.weights import load_initial_weights
 
 
 def build_model(config: ModelConfig, *, seed: int | None = None) -> nn.Module:
-    """Build the model and load the weights that the config asks for.
+    """Build the model and load the config's weights.
 
     seed: for torch's global generator, so that equal configs give equal weights; None leaves the generator as it is.
     Raises ModelError if the model can't be built, WeightsError if the weights can't be loaded.
@@ -27,5 +27,5 @@ def build_model(config: ModelConfig, *, seed: int | None = None) -> nn.Module:
 
 
 def build_untrained(config: ModelConfig) -> nn.Module:
-    """Build the model with random weights, whatever the config asks for."""
+    """Build the model with random weights, regardless of the weights in the config."""
     return build_model(replace(config, weights="none"))

@@ -1,11 +1,11 @@
-"""Which model to build."""
+"""Config of a model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifar_cli.core.choices import PatchSize, require_choice
+from cifar_cli.core.choices import PatchSize, require_at_least, require_choice
 from cifar_cli.core.models.registry import TIMM_PREFIX, spec_of
 from cifar_cli.errors import ConfigError
 
@@ -36,10 +36,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         spec = spec_of(self.name)
-        if self.classes < 1:
-            raise ConfigError(f"--classes {self.classes} is too small", remedy="pass 1 or more")
-        if self.img_size < 1:
-            raise ConfigError(f"--img-size {self.img_size} is too small", remedy="pass 1 or more, usually 32")
+        require_at_least("--classes", self.classes, 1, example=10)
+        require_at_least("--img-size", self.img_size, 1, example=32)
         require_choice("--patch-size", self.patch_size, PatchSize)
         if self.weights is not None and self.weights not in spec.weights and not Path(self.weights).is_file():
             raise ConfigError(

@@ -75,6 +75,6 @@ def spec_of(name: str) -> ModelSpec:
     if name not in MODELS:
         raise ModelError(
             f"there is no model named {name!r}",
-            remedy=f"{nearest(name, MODELS)} (any timm classifier goes as timm:NAME)",
+            remedy=f"{nearest(name, MODELS)} (use timm:NAME for a timm classifier)",
         )
     return MODELS[name]

@@ -22,7 +22,7 @@ StateDict = dict[str, Tensor]
 
 
 def load_initial_weights(model: nn.Module, config: ModelConfig) -> None:
-    """Load the weights that the config asks for into `model`.
+    """Load the config's weights into `model`.
 
     Raises WeightsError if the hub can't be reached or the weights don't fit, CheckpointError if a file can't be read.
     """
@@ -81,8 +81,9 @@ def load_state(model: nn.Module, state: StateDict, *, origin: str, keep_head: bo
     shapes = [key for key in usable if key in own and usable[key].shape != own[key].shape]
     for problem, keys in (("lacks", missing), ("has an unknown", unknown), ("has another shape for", shapes)):
         if keys:
+            count = f"{len(keys)} key{'' if len(keys) == 1 else 's'} in total"
             raise WeightsError(
-                f"{origin} does not fit this model: it {problem} {keys[0]} ({len(keys)} such)",
+                f"{origin} does not fit this model: it {problem} {keys[0]} ({count})",
                 remedy="pass the --model, --backbone, --classes and --patch-size the weights were made with",
             )
     model.load_state_dict(usable, strict=False)

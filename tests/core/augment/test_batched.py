@@ -36,7 +36,7 @@ def test_output_has_the_batch_size_image_size_dtype_and_range(policy, count, sid
     assert torch.equal(given_images, before)  # the store's images stay as they are
     if count:
         assert -1e-3 <= made.min() <= made.max() <= 255.001
-        assert (made - made.round()).abs().max() < 1e-3  # whole levels
+        assert (made - made.round()).abs().max() < 1e-3  # integer levels
 
 
 @some

@@ -66,7 +66,7 @@ def test_output_has_the_batch_size_image_size_dtype_and_range(policy, count, sid
     assert torch.equal(given_images, before)  # the store's images stay as they are
     if count:
         assert -1e-3 <= made.min() <= made.max() <= 255.001
-        assert (made - made.round()).abs().max() < 1e-3  # whole levels
+        assert (made - made.round()).abs().max() < 1e-3  # integer levels
 
 
 @some
@@ -174,7 +174,7 @@ BAD_FILES = {
     '{"transform": {"p": 1.0}}': "lacks __class_fullname__",
     '{"transform": {"__class_fullname__": "os.system", "p": 1.0}}': "unknown transform os.system",
     '{"transform": {"__class_fullname__": "Lambda", "__name__": "x", "p": 1.0}}': "contains a Lambda",
-    '{"transform": {"__class_fullname__": "HorizontalFlip", "prob": 1.0}}': "unknown argument prob",
+    '{"transform": {"__class_fullname__": "HorizontalFlip", "prob": 1.0}}': "unknown argument to HorizontalFlip: prob",
     '{"transform": {"__class_fullname__": "HorizontalFlip", "p": 7}}': "can't be built into a policy",
     '{"transform": {"__class_fullname__": "HorizontalFlip"}}': "has no 'p' parameter",
     '{"transform": {"__class_fullname__": "Compose", "p": 1.0, "transforms": 5}}': "transforms of Compose are not",

@@ -108,7 +108,7 @@ def test_a_policy_file_may_change_size_and_dtype_between_steps(tmp_path):
         ({"variants": -1}, "--variants -1 is not between 1 and 64"),
         ({"pipeline": "batch"}, "--pipeline batch is not offered"),
         ({"policy": "corse"}, "there is no augmentation policy named 'corse'"),
-        ({"seed": -1}, "--seed -1 is negative"),
+        ({"seed": -1}, "--seed must be at least 0, not -1"),
         ({"pipeline": "batched", "augment_file": "own.yaml"}, "which the batched pipeline can't apply"),
     ],
 )

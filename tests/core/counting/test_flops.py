@@ -27,7 +27,7 @@ class Attention(nn.Module):
 
 
 def step_flops(model: nn.Module, x: Tensor) -> tuple[int, int]:
-    """Forward and whole-step FLOPs."""
+    """FLOPs of the forward pass and of the training step."""
     with FlopTally() as tally:
         y = model(x)
         forward = tally.flops

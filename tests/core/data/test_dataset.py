@@ -52,6 +52,23 @@ class TestOpen:
         with pytest.raises(DataError, match=r"there is no dataset at .*missing\.safetensors"):
             open_dataset(DataConfig(dataset=str(tmp_path / "missing.safetensors")))
 
+    @pytest.mark.parametrize(
+        "config",
+        [
+            ImportConfig(data=DataConfig(dataset="nosuch", data_dir=Path("nodir"))),
+            ImportConfig(data=DataConfig(dataset="nosuch", data_dir=Path("nodir")), sources=("absent",)),
+            ImportConfig(data=DataConfig(dataset="shapes", data_dir=Path("nodir")), sources=("absent",)),
+        ],
+    )
+    def test_a_source_that_does_not_exist_creates_no_folder(self, config, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(DataError):
+            import_dataset(config)
+        if not config.sources:
+            with pytest.raises(DataError, match="there is no dataset named 'nosuch' in nodir"):
+                open_dataset(config.data)
+        assert list(tmp_path.iterdir()) == []
+
     def test_an_unknown_name_is_an_error_that_lists_similar_or_existing_datasets(self, make_tree, tmp_path):
         import_dataset(pets(make_tree, tmp_path))
         with pytest.raises(DataError, match="there is no dataset named 'pet'") as caught:
@@ -145,7 +162,7 @@ class TestImport:
         path = import_dataset(config).dataset.path
         path.write_bytes(b"")
         assert not import_dataset(config).already_there
-        assert check_dataset(config.data).whole
+        assert check_dataset(config.data).intact
 
     def test_a_failed_import_keeps_the_existing_store(self, make_tree, tmp_path):
         config = pets(make_tree, tmp_path)
@@ -261,7 +278,7 @@ class TestCheck:
         config = pets(make_tree, tmp_path)
         import_dataset(config)
         check = check_dataset(config.data)
-        assert check.whole
+        assert check.intact
         assert [(c.name, c.train_images, c.test_images) for c in check.per_class] == [("cat", 3, 3), ("dog", 3, 3)]
 
     def test_one_wrong_pixel_is_detected(self, make_tree, tmp_path):
@@ -271,7 +288,7 @@ class TestCheck:
         content[-1000] ^= 1
         path.write_bytes(content)
         check = check_dataset(config.data)
-        assert not check.whole
+        assert not check.intact
         assert check.problems[0].startswith("images and labels hash to sha256:")
 
     def test_a_damaged_archive_beside_the_store_is_detected(self, tiny_cifar10, tmp_path):
@@ -281,7 +298,7 @@ class TestCheck:
         assert check_dataset(data, archives=archives).archive is None
         archive = tmp_path / tiny_cifar10.archive.filename
         archive.write_bytes(tiny_cifar10.path.read_bytes())
-        assert check_dataset(data, archives=archives).whole
+        assert check_dataset(data, archives=archives).intact
         archive.write_bytes(b"damaged")
         check = check_dataset(data, archives=archives)
         assert check.archive == archive
@@ -297,7 +314,7 @@ class TestCheck:
 class TestRealImages:
     def test_the_official_split_and_counts_are_preserved(self, real_cifar10):
         check = check_dataset(real_cifar10)
-        assert check.whole
+        assert check.intact
         assert (check.dataset.train_images, check.dataset.test_images) == (50_000, 10_000)
         assert [count.name for count in check.per_class] == list(CIFAR10_CLASSES)
         assert {(count.train_images, count.test_images) for count in check.per_class} == {(5_000, 1_000)}

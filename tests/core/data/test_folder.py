@@ -28,7 +28,7 @@ def pack(top: Path, archive: Path, mode: str) -> Path:
     return archive
 
 
-def test_a_folder_gives_its_images_with_the_classes_sorted(make_tree):
+def test_the_classes_of_a_folder_are_sorted(make_tree):
     images = import_images(make_tree(("dog", "ant", "cat"), images=2))
     assert images.classes == ("ant", "cat", "dog")
     assert images.train_labels.tolist() == images.test_labels.tolist() == [0, 0, 1, 1, 2, 2]
@@ -48,7 +48,7 @@ def test_a_folder_gives_its_images_with_the_classes_sorted(make_tree):
 @pytest.mark.parametrize(
     ("name", "mode"), [("a.tar", "w"), ("a.tgz", "w:gz"), ("a.tar.bz2", "w:bz2"), ("a.tar.xz", "w:xz")]
 )
-def test_an_archive_gives_the_same_as_the_folder(name, mode, make_tree, tmp_path):
+def test_an_archive_and_its_folder_have_equal_images(name, mode, make_tree, tmp_path):
     top = make_tree()
     from_folder = import_images(top)
     from_archive = import_images(pack(top, tmp_path / name, mode))

@@ -39,10 +39,23 @@ def test_a_dataset_of_other_classes_is_refused(trained_run: Path, tmp_path: Path
         evaluate(EvaluateConfig(checkpoint=trained_run, dataset=str(path), device="cpu"))
 
 
-def test_the_message_names_a_picture_that_cannot_be_written(trained_run: Path, tmp_path: Path) -> None:
-    config = EvaluateConfig(checkpoint=trained_run, out=tmp_path / "absent/matrix.png", device="cpu")
-    with pytest.raises(ResourceError, match=r"cannot write the picture .*matrix\.png \(No such file"):
+def test_the_message_names_a_picture_that_can_not_be_written(trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "matrix.png").mkdir()
+    config = EvaluateConfig(checkpoint=trained_run, out=tmp_path / "matrix.png", device="cpu")
+    with pytest.raises(ResourceError, match=r"the picture .*matrix\.png can't be written \(Is a directory"):
         evaluate(config)
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("absent/matrix.png", "absent for --out does not exist"),
+        ("x.jpg", "x.jpg is not a PNG file's name"),
+    ],
+)
+def test_a_path_that_can_not_become_a_picture_is_refused_by_the_config(tmp_path: Path, out: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EvaluateConfig(checkpoint=Path("run"), out=tmp_path / out)
 
 
 def test_a_batch_of_zero_images_is_refused() -> None:

@@ -84,7 +84,7 @@ def test_no_batch_is_larger_than_the_number_of_training_images() -> None:
     assert choice.batch == 10
 
 
-def test_on_a_host_without_memory_the_error_says_what_to_try() -> None:
+def test_the_error_for_a_host_without_memory_has_a_remedy() -> None:
     with pytest.raises(ResourceError, match="16 images of null don't fit") as error:
         choose_batch(NULL, StepConfig(), device="cpu", machine=Machine(gpu=None, host_bytes=lambda: 12 << 20))
     assert "--precision bf16" in str(error.value.remedy)

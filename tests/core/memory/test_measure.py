@@ -101,7 +101,7 @@ def test_on_a_gpu_a_trial_reports_the_memory_in_use(monkeypatch: pytest.MonkeyPa
     assert trial.images_per_second == 50.0
 
 
-def test_on_a_gpu_a_margin_limits_the_allocator_to_what_context_and_other_processes_leave(
+def test_on_a_gpu_a_margin_limits_the_allocator_to_the_memory_without_context_and_other_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     card = Card(monkeypatch, needs=600)

@@ -105,7 +105,7 @@ def test_with_a_gpu_the_largest_batch_is_measured_unless_other_memory_or_an_esti
         assert found.stopped_by == "out of memory: the card is full"
 
 
-def test_memory_limits_what_is_taken_of_the_gpu() -> None:
+def test_memory_limits_the_gpu_memory_in_use() -> None:
     options = {"memory_bytes": 900 * MIB, "measure": True, "find_max_batch": True}
     assert {found.memory_bytes for found in profile(request(**options), machine=WITH_GPU).largest} == {900 * MIB}
 
@@ -132,10 +132,10 @@ def test_the_cards_are_the_one_named_this_machines_or_several_common_ones() -> N
         ({"device": "mps"}, "the memory of an MPS device can't be measured"),
         ({"device": "tpu"}, "--device tpu is not offered"),
         ({"margin": 0.95}, "--margin 0.95 is not a share"),
-        ({"memory_bytes": 0}, "--memory leaves no memory"),
-        ({"gpu": "T4", "memory_bytes": 1}, "--gpu and --memory both"),
-        ({"estimate": True, "measure": True}, "exclude each other"),
-        ({"multiple_of": 0}, "leaves no batch size"),
+        ({"memory_bytes": 0}, "--memory must be at least 1, not 0"),
+        ({"gpu": "T4", "memory_bytes": 1}, "--gpu and --memory both set the memory size"),
+        ({"estimate": True, "measure": True}, "contradict each other"),
+        ({"multiple_of": 0}, "--multiple-of must be at least 1, not 0"),
     ],
 )
 def test_requests_that_cant_be_answered_are_refused(options: dict[str, Any], message: str) -> None:

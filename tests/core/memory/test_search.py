@@ -124,7 +124,7 @@ def test_powers_of_two_below_the_answer_are_timed_and_the_knee_marked() -> None:
     assert largest.stopped_by == "out of memory: x"
 
 
-def test_batch_1_that_doesnt_fit_says_what_would_help() -> None:
+def test_batch_1_that_does_not_fit_has_a_remedy() -> None:
     largest = measure_max_batch(
         Tracer(MemoryConfig(model=ModelConfig(name="null"))),
         Scripted(lambda batch: False),
@@ -199,7 +199,7 @@ def test_a_size_that_fails_in_a_used_process_is_tried_again_in_a_fresh_one() -> 
 
 
 @pytest.mark.parametrize("kind", ["died", "timed out", "failed"])
-def test_a_process_that_fails_is_replaced_and_the_search_goes_on(kind: str) -> None:
+def test_a_process_that_fails_is_replaced_and_the_search_continues(kind: str) -> None:
     end = Outcome(kind=kind, value=-9)  # type: ignore[arg-type]
     processes = Processes(100, [{104: end, 90: end}, {104: end}])
     trials = Trials(processes.start, label="null")

@@ -84,7 +84,7 @@ class _CifarUnpickler(pickle.Unpickler):
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
-    """Python 3 pickles bytes for Python 2 as a call of this. A batch needs no other codec."""
+    """Python 3 encodes bytes for Python 2 as a call of this function. A batch needs no other codec."""
     if encoding != "latin1":
         raise ValueError(f"codec {encoding!r}")
     return text.encode("latin1")

@@ -1,15 +1,20 @@
-"""What every source returns: images, labels and provenance in memory, ready to be written to a store."""
+"""The result of every source: images, labels and provenance in memory, ready to be written to a store."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cifar_cli.core.data.config import SPLITS
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from cifar_cli.core.data.results import Provenance
+
+TENSORS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels"))
+"""The tensors of a store file, in its order."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -26,5 +31,4 @@ class SourceImages:
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """The tensors of a store file, by name and in its order."""
-        names = ("train_images", "train_labels", "test_images", "test_labels")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in TENSORS}

@@ -113,7 +113,7 @@ def _require_same_classes(origin: str, found: dict[str, set[str]]) -> None:
         if only := found[split] - found[other]:
             raise DataError(
                 f"{origin}: {_listed(only)} {'is' if len(only) == 1 else 'are'} in {split}/ but not in {other}/",
-                remedy="give train/ and test/ the same class folders",
+                remedy="use the same class folders in train/ and test/",
             )
 
 
@@ -124,7 +124,7 @@ def _require_expected(origin: str, classes: tuple[str, ...], expected: tuple[str
     details = [f"{_listed(strange)} unknown"] * bool(strange) + [f"{_listed(absent)} missing"] * bool(absent)
     raise DataError(
         f"{origin} does not have this dataset's {len(expected)} classes ({'; '.join(details)})",
-        remedy=f"import it under a name of its own: `cifar download --dataset NAME --from {origin}`",
+        remedy=f"import it under another name: `cifar download --dataset NAME --from {origin}`",
     )
 
 

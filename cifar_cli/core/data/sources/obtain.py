@@ -18,27 +18,39 @@ if TYPE_CHECKING:
 SHAPES = "shapes"
 
 
-def obtain(
-    config: ImportConfig, archives: dict[str, Archive], transport: Transport | None, on_progress: OnProgress
-) -> SourceImages:
-    """Get the images of a dataset from the source that the config names."""
-    name, folder = config.data.dataset, config.data.data_dir
+def require_source(config: ImportConfig, archives: dict[str, Archive]) -> None:
+    """Raise DataError if the config names no source, or a path that does not exist. Reads and writes nothing."""
+    name = config.data.dataset
     if name == SHAPES:
-        from cifar_cli.core.data.sources.shapes import draw_shapes
-
         if config.sources:
             raise DataError(f"{SHAPES} is drawn by cifar, not imported", remedy="pass another --dataset NAME")
-        return draw_shapes(on_progress=on_progress)
-    if config.paths:
-        path = config.paths[0]
-        return _from_path(config, path, str(path), archives, on_progress)
-    if name not in archives and not config.urls:
+    elif config.paths:
+        if not config.paths[0].exists():
+            raise DataError(
+                f"--from {config.paths[0]} does not exist",
+                remedy="check the spelling; pass a folder, an archive or a URL",
+            )
+    elif name not in archives and not config.urls:
         if config.data.store_path.exists():
             raise DataError(
                 f"{config.data.store_path} can only be imported again from its source",
                 remedy=f"`cifar download --dataset {name} --from PATH --force`",
             )
         raise unknown(config.data)
+
+
+def obtain(
+    config: ImportConfig, archives: dict[str, Archive], transport: Transport | None, on_progress: OnProgress
+) -> SourceImages:
+    """Get the images of a dataset from the source that the config names; `require_source` has accepted it."""
+    name, folder = config.data.dataset, config.data.data_dir
+    if name == SHAPES:
+        from cifar_cli.core.data.sources.shapes import draw_shapes
+
+        return draw_shapes(on_progress=on_progress)
+    if config.paths:
+        path = config.paths[0]
+        return _from_path(config, path, str(path), archives, on_progress)
     from cifar_cli.core.data.sources.cifar_pickle import import_archive
     from cifar_cli.core.data.sources.download import fetch_archive, fetch_images_archive
     from cifar_cli.core.data.sources.http_stream import Transport
@@ -62,10 +74,6 @@ def _from_path(
     from cifar_cli.core.data.sources.cifar_pickle import import_archive, import_folder
     from cifar_cli.core.data.sources.folder import import_images
 
-    if not path.exists():
-        raise DataError(
-            f"--from {path} does not exist", remedy="check the spelling; pass a folder, an archive or a URL"
-        )
     if official := _official(path, archives):
         archive, place = official
         if config.data.dataset != archive.dataset:

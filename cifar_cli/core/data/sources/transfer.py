@@ -213,7 +213,7 @@ class Transfer:
             return 0  # other mirrors may start over, if there are any
         if contenders:
             seconds = min(self.transport.backoff_seconds * 2 ** (rounds - 1), self.transport.backoff_limit_seconds)
-            self._report(self.offset(), f"no mirror answers; trying again in {seconds:g} s")
+            self._report(self.offset(), f"no mirror responds; retrying in {seconds:g} s")
             await asyncio.sleep(seconds)
         return rounds
 
