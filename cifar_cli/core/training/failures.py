@@ -24,7 +24,7 @@ def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
         )
     go_on = f"continue with `cifar train --resume {run.path}`" if run.last.exists() else "start again"
     if isinstance(error, LostProcessError):
-        return ResourceError(error.what, remedy=go_on)
+        return LostProcessError(error.what, remedy=go_on)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     # torch.save reports a full disk as a RuntimeError: of the write, or of closing the file after it.
     if full or any(words in str(error) for words in ("PytorchStreamWriter failed", "inline_container.cc")):
