@@ -27,7 +27,7 @@ def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
         )
     go_on = f"continue with `cifar train --resume {run.path}`" if run.last.exists() else "start again"
     if isinstance(error, LostProcessError):
-        return ResourceError(error.what, remedy=go_on)
+        return LostProcessError(error.what, remedy=go_on)
     denied = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
     if denied or any(words in str(error) for words in ("Permission denied", "Read-only file system")):
         return ResourceError(

@@ -147,10 +147,11 @@ class Group(Ranks):
         if dist.is_initialized():
             for group in [None] if self._owns_world else [self._host, self._gradients, self._statistics]:
                 dist.destroy_process_group(group)
-        if not isinstance(error, LostProcessError):
+        lost = isinstance(error, LostProcessError)
+        if not lost:
             self._wait_until_all_left()
         if self._helpers is not None:
-            self._helpers.end()
+            self._helpers.end(wait_seconds=0.0 if lost else LEAVE_SECONDS)
 
     def _wait_until_all_left(self) -> None:
         """Keep the store, which may be this process's, until the others have read its last order, or its failure."""

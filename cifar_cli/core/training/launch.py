@@ -174,9 +174,9 @@ class Helpers:
                 return f"process {rank} of {len(self._processes) + 1} {how}"
         return None
 
-    def end(self) -> None:
-        """Wait until all have ended; after LEAVE_SECONDS, end those that are left."""
-        deadline = time.monotonic() + LEAVE_SECONDS
+    def end(self, *, wait_seconds: float = LEAVE_SECONDS) -> None:
+        """Wait until all have ended; after `wait_seconds`, end those that are left."""
+        deadline = time.monotonic() + wait_seconds
         for process in self._processes.values():
             _wait(process, deadline - time.monotonic())
         os.close(self._alive)
