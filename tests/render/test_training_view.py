@@ -28,7 +28,7 @@ RESULT = TrainResult(
     run_dir=Path("runs/x"), checkpoint=Path("runs/x/checkpoints/best.ckpt"), model="null", dataset="cifar10",
     synthetic=False, recipe="course", seed=42, epochs=12, train_seconds=1118.0, images_per_second=2345.6,
     val_accuracy=0.7618, test_accuracy=0.7612, test_accuracy_flip_averaged=0.7712, test_loss=0.7, stopped_by="time",
-    precision="bf16", memory_format="channels-last",
+    precision="bf16", memory_format="channels-last", processes=1,
     time=TimeSpent(
         startup_seconds=6, data_seconds=70, step_seconds=900, optimizer_seconds=40, metrics_seconds=2,
         validation_seconds=30, logging_seconds=40, test_seconds=3, other_seconds=9,
