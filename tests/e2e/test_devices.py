@@ -225,7 +225,8 @@ def test_a_run_of_two_is_resumed_by_one(start: Start, tmp_path: Path) -> None:
     wait_for_epoch(process, 1)
     process.send_signal(signal.SIGINT)
     ended(process, [])
-    words = ["--resume", str(tmp_path / "run"), "--devices", "1", "--max-time", "1", "--json"]
+    epochs = len((tmp_path / "run/metrics.csv").read_text().splitlines()) + 1  # the header, one row per epoch, one more
+    words = ["--resume", str(tmp_path / "run"), "--devices", "1", "--max-epochs", str(epochs), "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "cifar_cli", "train", *words], capture_output=True, text=True, check=True
     )

@@ -200,7 +200,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(
     two = crew(run_with_signal, config(tmp_path / "run"), number=number, rank=rank, step=3)
     assert [len(part.losses) for part in two] == [3, 3]
     assert [part.exit_code for part in two] == [128 + number] * 2
-    assert f"interrupted in epoch 1; everything so far is saved in {tmp_path / 'run'}" in str(two[0].error)
+    assert f"interrupted in epoch 1; saved in {tmp_path / 'run'}" in str(two[0].error)
     assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 3
 
 
