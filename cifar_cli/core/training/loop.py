@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -16,9 +16,9 @@ from torch.utils.tensorboard import SummaryWriter
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
-from cifar_cli.core.training.checkpoint import describe, load_checkpoint, restore_step, save_checkpoint
+from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.deadline import Deadline
-from cifar_cli.core.training.failures import explained, first_line, require_finite
+from cifar_cli.core.training.failures import explained, require_finite
 from cifar_cli.core.training.interrupts import Interrupts, interrupted
 from cifar_cli.core.training.introduction import dataset_line, introduce
 from cifar_cli.core.training.listeners import SILENT, Listeners
@@ -30,11 +30,11 @@ from cifar_cli.core.training.ranks import Agreement, LostProcessError
 from cifar_cli.core.training.record import Record
 from cifar_cli.core.training.results import EpochResult, TrainProgress, TrainResult
 from cifar_cli.core.training.run_dir import RunDir, create_run_dir
+from cifar_cli.core.training.run_state import Position, RunState, StoppedBy
 from cifar_cli.core.training.schedule import LearningRate
 from cifar_cli.core.training.scores import Scores, score, validate
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.training.step_trace import traced_steps
-from cifar_cli.errors import CheckpointError
 
 TEST_PASSES = 2  # each test image is scored as it is and mirrored
 FLOAT32_COST = 2  # time of a pass in float32, in which the test runs, as a multiple of one in 16 bits
@@ -92,8 +92,6 @@ class Loop:
         self.store, self.loaders, self.clock = store, loaders, seams.clock
         self.epochs = 1 if config.fast_dev_run else recipe.max_epochs
         self.steps_per_epoch = len(loaders.train)
-        self.epoch, self.epoch_step, self.global_step = 0, 0, 0
-        self.stopped_by: Literal["epochs", "time"] = "epochs"
 
         self.accounting = Accounting(device, seams.clock)
         step_config = config.step_config()
@@ -119,9 +117,13 @@ class Loop:
         self.record = Record(run, listeners, clock=seams.clock)
         self.interrupts = Interrupts()
         self.agreed = Agreement()
+        self.state = RunState(
+            step=self.step, loader=loaders.train, deadline=self.deadline, pace=self.pace, record=self.record
+        )
         checkpoint = ranks.broadcast(prepared.checkpoint)
-        if checkpoint is not None:
-            self._restore(checkpoint)
+        at = Position() if checkpoint is None else self.state.restore(checkpoint, origin=run.last)
+        self.epoch, self.epoch_step, self.global_step = at.epoch, at.epoch_step, at.global_step
+        self.stopped_by: StoppedBy = at.stopped_by
         self.began = prepared.began
         self.writer: SummaryWriter | None = None
         if not ranks.is_first:
@@ -346,40 +348,11 @@ class Loop:
 
     def _save(self, path: Path, *, next_epoch: int) -> None:
         """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0. Rank 0 does it."""
-        if not self.ranks.is_first:
-            return
-        save_checkpoint(
-            path,
-            self.step,
-            self.description,
-            epoch=self.epoch,
-            global_step=self.global_step,
-            loop={
-                "epoch": next_epoch,
-                "stopped_by": self.stopped_by,
-                "loader": self.loaders.train.state_dict(),
-                "deadline": self.deadline.state_dict(),
-                "pace": self.pace.state_dict(),
-                "record": self.record.state_dict(),
-            },
-        )
-
-    def _restore(self, content: dict[str, Any]) -> None:
-        """Continue where a checkpoint was written. Raises CheckpointError where it doesn't fit."""
-        try:
-            restore_step(self.step, content)
-            state = content["loop"]
-            self.epoch, self.global_step = int(state["epoch"]), int(content["global_step"])
-            if state["loader"]["epoch"] == self.epoch:
-                self.loaders.train.load_state_dict(state["loader"])
-                self.epoch_step = int(state["loader"]["next_batch"])
-            self.deadline.load_state_dict(state["deadline"])
-            self.pace.load_state_dict(state["pace"])
-            self.record.load_state_dict(state["record"])
-            had_seconds = content["cifar"]["config"]["recipe"]["max_seconds"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{self.run.last} doesn't fit this run ({first_line(error)})", remedy="start a new run"
-            ) from error
-        if state["stopped_by"] == "time" and self.deadline.max_seconds <= had_seconds:
-            self.stopped_by = "time"
+        if self.ranks.is_first:
+            at = Position(
+                epoch=self.epoch,
+                epoch_step=self.epoch_step,
+                global_step=self.global_step,
+                stopped_by=self.stopped_by,
+            )
+            self.state.save(path, self.description, at, next_epoch=next_epoch)
