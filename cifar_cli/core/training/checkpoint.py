@@ -13,6 +13,7 @@ from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.weights import load_state
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.core.training.sharded import load_model, load_optimizer, whole
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.errors import CheckpointError, CifarError
 
@@ -36,17 +37,23 @@ def describe(config: TrainConfig, *, classes: tuple[str, ...], synthetic: bool) 
     return {"config": config.to_dict(), "classes": list(classes), "synthetic": synthetic}
 
 
-def save_checkpoint(path: Path, step: TrainingStep, description: dict[str, Any], **more: Any) -> None:
+def save_checkpoint(
+    path: Path, step: TrainingStep, description: dict[str, Any], *, write: bool = True, **more: Any
+) -> None:
     """Write the evaluated weights, and everything that resuming needs. Plain values and tensors only.
 
     "state_dict" holds the averaged weights where there are some, and "current_model_state" the trained ones. The file
-    is replaced atomically: if the disk is full, the previous one stays. Raises OSError or RuntimeError.
+    is replaced atomically: if the disk is full, the previous one stays. write: whether this process writes the file;
+    those of a run with sharded weights all call this. Raises OSError or RuntimeError.
     """
     content: dict[str, Any] = {"cifar": description, "state_dict": _prefixed(step.evaluated.state_dict())}
     if step.average is not None:
         content["current_model_state"] = _prefixed(step.model.state_dict())
         content["averaging_state"] = {"n_averaged": step.average.n_averaged}
     content |= {"optimizer": step.optimizer.state_dict(), "scaler": step.scaler.state_dict(), **more}
+    content = whole(content)
+    if not write:
+        return
     part = path.with_name(f"{path.name}.part")
     try:
         torch.save(content, part)
@@ -58,12 +65,12 @@ def save_checkpoint(path: Path, step: TrainingStep, description: dict[str, Any],
 def restore_step(step: TrainingStep, content: dict[str, Any]) -> None:
     """Continue a step from what `save_checkpoint` wrote. Raises KeyError or RuntimeError where it doesn't fit."""
     if step.average is None:
-        step.model.load_state_dict(_unprefixed(content["state_dict"]))
+        load_model(step.model, _unprefixed(content["state_dict"]))
     else:
-        step.model.load_state_dict(_unprefixed(content["current_model_state"]))
-        step.average.module.load_state_dict(_unprefixed(content["state_dict"]))
+        load_model(step.model, _unprefixed(content["current_model_state"]))
+        load_model(step.average.module, _unprefixed(content["state_dict"]))
         step.average.n_averaged.copy_(content["averaging_state"]["n_averaged"])
-    step.optimizer.load_state_dict(content["optimizer"])
+    load_optimizer(step.optimizer, content["optimizer"])
     step.scaler.load_state_dict(content["scaler"])
 
 

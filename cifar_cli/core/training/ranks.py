@@ -53,8 +53,11 @@ class Ranks:
         """The batches of an evaluation that are this process's: every `world_size`-th, so that each is scored once."""
         return loader
 
-    def parallel(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """What to call in a training step, so that the backward pass averages the gradients over all processes."""
+    def parallel(self, model: nn.Module, *, shards: bool = False) -> Callable[[Tensor], Tensor]:
+        """What to call in a training step, so that the backward pass averages the gradients over all processes.
+
+        shards: keep a part of the model's weights in each process. The model is then changed in place.
+        """
         return model
 
     def agree(self, own: Agreement) -> Agreement:

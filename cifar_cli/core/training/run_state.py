@@ -43,15 +43,16 @@ class RunState:
     pace: Pace
     record: Record
 
-    def save(self, path: Path, description: dict[str, Any], at: Position, *, next_epoch: int) -> None:
+    def save(self, path: Path, description: dict[str, Any], at: Position, *, next_epoch: int, write: bool) -> None:
         """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0.
 
-        description: what `describe` returns. Raises OSError or RuntimeError.
+        description: what `describe` returns. write: as in `save_checkpoint`. Raises OSError or RuntimeError.
         """
         save_checkpoint(
             path,
             self.step,
             description,
+            write=write,
             epoch=at.epoch,
             global_step=at.global_step,
             loop={
