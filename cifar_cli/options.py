@@ -70,8 +70,8 @@ ModelNames = Annotated[
         "--model",
         "-m",
         metavar="NAME",
-        help="Use this model: null, cnn, hybrid, any timm classifier as timm:NAME, or all for the first three. "
-        "Separate several with commas, or repeat the option.",
+        help="Use this model: null, cnn, hybrid, airbench, any timm classifier as timm:NAME, or all for the first "
+        "four. Separate several with commas, or repeat the option.",
     ),
 ]
 PipelineOpt = Annotated[
@@ -124,18 +124,29 @@ class DataOptions:
 
 @option_group("Model")
 class ArchitectureOptions:
-    """The parts of the models `cnn` and `hybrid` that can be chosen."""
+    """The parts of the models `cnn`, `hybrid` and `airbench` that can be chosen."""
 
     backbone: Annotated[str, Option(metavar="NAME")] = DEFAULT_BACKBONE
     """Use this timm classifier as the model cnn."""
     patch_size: PatchSize = 2
     """Set the patch size of hybrid's ViT, in pixels."""
     trim_backbone: TrimBackboneOpt = False
+    width: float = 1.0
+    """Multiply the channels of airbench by this number."""
+    small_images: bool = False
+    """Give the first convolution of cnn or timm:NAME a stride of 1, which keeps the details of images of about 32
+    pixels and takes about four times the time."""
 
     def model_config(self, name: str, **given: Any) -> ModelConfig:
         """The model with these parts. Raises ModelError for an unknown name and ConfigError for a bad value."""
         return ModelConfig(
-            name=name, backbone=self.backbone, patch_size=self.patch_size, trim_backbone=self.trim_backbone, **given
+            name=name,
+            backbone=self.backbone,
+            patch_size=self.patch_size,
+            trim_backbone=self.trim_backbone,
+            width=self.width,
+            small_images=self.small_images,
+            **given,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field, fields, make_dataclass, replace
+from dataclasses import field, fields, make_dataclass
 from typing import Annotated, Any, get_type_hints
 
 from typer import Option
@@ -44,10 +44,21 @@ OVERRIDES = {
         help="Use an exponential moving average of the weights with this decay for validation and the saved weights; "
         "0 disables it.",
     ),
+    "momentum": Option(
+        metavar="SHARE", help="Keep this share of the gradients' mean at each step; for --optimizer muon-sgd."
+    ),
+    "bias_lr": Option(
+        metavar="RATE",
+        help="Set the highest learning rate of biases and normalisation; for --optimizer muon-sgd.",
+    ),
+    "head_lr": Option(
+        metavar="RATE", help="Set the highest learning rate of the last layer; for --optimizer muon-sgd."
+    ),
+    "patience": Option(help="Stop after this many epochs without a higher validation accuracy; 0 disables it."),
     "policy": POLICY(show_default="the recipe's"),
 }
 """The option for each field of Recipe. Its type, and so its parser, is that of the field."""
-ZERO_IS_OFF = ("clip_norm", "ema_decay")
+ZERO_IS_OFF = ("clip_norm", "ema_decay", "patience")
 
 
 def _fields() -> Iterator[tuple[str, Any, Any]]:
@@ -67,15 +78,16 @@ class RecipeOptions(_Overrides):  # type: ignore[misc]
 
     recipe: Annotated[str, Option(metavar="|".join(RECIPES), parser=parsers.one_of(RECIPES))] = "course"
     """Train with this recipe: course follows the university exercise behind this tool, fast reaches the same accuracy
-    in the least time, best reaches the highest accuracy in 20 minutes. Each option below replaces one part of it.
+    in the least time, best reaches the highest accuracy in 20 minutes; fast and best differ between models. Each option
+    below replaces one part of it.
     """
 
-    def chosen(self) -> Recipe:
-        """The recipe with its overrides. Raises ConfigError for a value that is out of range."""
+    def chosen(self, model: str) -> Recipe:
+        """The recipe of a model with its overrides. Raises ConfigError for a value that is out of range."""
         given = {name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None}
         if given.get("batch") == "auto":
             del given["batch"]
         changed: dict[str, Any] = {
             name: None if name in ZERO_IS_OFF and value == 0 else value for name, value in given.items()
         }
-        return replace(recipe_of(self.recipe), **changed)
+        return recipe_of(self.recipe, model=model).changed(changed)

@@ -44,19 +44,25 @@ class TrainedModel(ArchitectureOptions):
     """The model to train."""
 
     model: Annotated[str, Option("--model", "-m", metavar="NAME")] = "null"
-    """Train this model: null, cnn, hybrid, or any timm classifier as timm:NAME."""
-    weights: Annotated[str | None, Option(metavar="NAME|PATH", show_default="imagenet; none for null")] = None
+    """Train this model: null, cnn, hybrid, airbench, or any timm classifier as timm:NAME."""
+    weights: Annotated[str | None, Option(metavar="NAME|PATH", show_default="imagenet; none for null and airbench")] = (
+        None
+    )
     """Start from these weights: imagenet, none (random weights), bundled (an installed package, for cnn) or the path of
     a checkpoint.
     """
     trim_backbone: TrimBackboneOpt = True
+    drop_path: Annotated[float, Option(metavar="SHARE")] = 0.0
+    """Leave residual branches of cnn or timm:NAME out of training steps, the last with this probability and earlier
+    ones with less (stochastic depth).
+    """
     img_size: Annotated[int | None, Option(metavar="PIXELS", show_default="the dataset's")] = None
     """Resize the images to squares with this many pixels a side."""
 
     def config(self) -> ModelConfig:
         """The model before its dataset is known. Raises ModelError and ConfigError."""
         side = 32 if self.img_size is None else self.img_size
-        return self.model_config(self.model, img_size=side, weights=self.weights)
+        return self.model_config(self.model, img_size=side, weights=self.weights, drop_path=self.drop_path)
 
 
 @option_group("Augmentation")
@@ -171,7 +177,7 @@ def train(
     config = TrainConfig(
         model=model.config(),
         data=data.config(),
-        recipe=recipe.chosen(),
+        recipe=recipe.chosen(model.model),
         img_size=model.img_size,
         seed=run.seed,
         pipeline=augmentation.chosen_pipeline(typed(ctx)),

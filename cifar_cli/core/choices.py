@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
 
-OptimizerName = Literal["adam", "adamw", "sgd", "muon"]
+OptimizerName = Literal["adam", "adamw", "sgd", "muon", "muon-sgd"]
 ScheduleName = Literal["constant", "one-cycle", "triangular"]
 PipelineName = Literal["batched", "albumentations"]
 DeviceChoice = Literal["auto", "cpu", "cuda", "mps"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -22,11 +22,24 @@ class BatchSlice:
     """Images in the slice."""
     total: int
     """Images in the complete batch."""
+    epoch: int = 0
+    run_seed: int = 0
+    """Seed of what stays the same for an image over all epochs."""
+    images_B: Tensor | None = field(default=None, compare=False)
+    """What tells the slice's images apart over all epochs: int64 [count] on the CPU; None for their positions."""
 
     @classmethod
     def complete(cls, *, seed: int, count: int) -> BatchSlice:
         """A batch of `count` images that is not divided."""
         return cls(seed=seed, first=0, count=count, total=count)
+
+
+class Mixer(Protocol):
+    """Mixes normalised images with others; its random draws are a function of the seed alone."""
+
+    def __call__(self, images_BCHW: Tensor, others_BCHW: Tensor, *, seed: int) -> tuple[Tensor, float]:
+        """Returns the mixed images, and the share (0 to 1) of the labels that stays `images`' own."""
+        ...
 
 
 class Transform(Protocol):

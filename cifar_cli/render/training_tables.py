@@ -24,6 +24,9 @@ TIME_LABELS = {
 DTYPES = {"32": "float32", "bf16": "bfloat16", "16": "float16"}
 
 
+STOPPED_BY = {"time": "--max-time", "patience": "--patience"}
+
+
 def training(report: TrainReport) -> list[Table]:
     """The result of a run and where its time went; with several seeds, each result and the mean."""
     last = report.results[-1]
@@ -36,7 +39,7 @@ def facts(result: TrainResult) -> Table:
     table = Table(title=_title(result), title_justify="left", show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    ended = "stopped by --max-time" if result.stopped_by == "time" else "all epochs done"
+    ended = "all epochs done" if result.stopped_by == "epochs" else f"stopped by {STOPPED_BY[result.stopped_by]}"
     table.add_row("test accuracy", f"[bold]{result.test_accuracy:.2%}[/bold]")
     table.add_row("  with mirror image averaged", f"{result.test_accuracy_flip_averaged:.2%}")
     table.add_row("validation accuracy", f"{result.val_accuracy:.2%}")

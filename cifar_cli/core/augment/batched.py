@@ -15,17 +15,31 @@ from torch.nn import functional as F
 from cifar_cli.core.augment.colour import jittered
 from cifar_cli.core.augment.draws import Draw, draw
 from cifar_cli.core.augment.opencv import mirrored, opencv_can_read
-from cifar_cli.core.augment.policy import CoarseDropout, ColorJitter, HorizontalFlip, PadCrop, Policy, Step
+from cifar_cli.core.augment.policy import (
+    AlternatingFlip,
+    CoarseDropout,
+    ColorJitter,
+    HorizontalFlip,
+    PadCrop,
+    Policy,
+    RandAugment,
+    RandomErasing,
+    Step,
+)
+from cifar_cli.core.augment.rand_augment import rand_augment
 from cifar_cli.core.transform import BatchSlice
 
 
 def pad_crop(images_BHWC: Tensor, step: PadCrop, drawn: Draw) -> Tensor:
-    """Shift each image by its own offsets, filling with zeros; uint8 [B, H, W, C] to the same."""
+    """Shift each image by its own offsets, filling with the step's border; uint8 [B, H, W, C] to the same."""
     count, size, _, channels = images_BHWC.shape
     room = step.padded - size
     before = room // 2
     top, left = (torch.where(drawn.fires_B, drawn.values[side], before) for side in ("top", "left"))
-    padded = F.pad(images_BHWC, (0, 0, before, room - before, before, room - before))
+    if step.border == "zeros":
+        padded = F.pad(images_BHWC, (0, 0, before, room - before, before, room - before))
+    else:
+        padded = _mirrored_border(images_BHWC, before, room - before)
     # All windows of all images as one overlapping view: selecting from it copies long runs of memory.
     side, row = step.padded, step.padded * channels
     starts = ((count - 1) * side + room) * side + room + 1 if count else 0
@@ -34,7 +48,16 @@ def pad_crop(images_BHWC: Tensor, step: PadCrop, drawn: Draw) -> Tensor:
     return windows.index_select(0, picked.to(images_BHWC.device)).view(images_BHWC.shape)
 
 
-def horizontal_flip(images_BHWC: Tensor, step: HorizontalFlip, drawn: Draw) -> Tensor:
+def _mirrored_border(images_BHWC: Tensor, before: int, after: int) -> Tensor:
+    """Pad all four sides with the pixels next to the edge pixels; torch's own padding doesn't take uint8."""
+    size = images_BHWC.shape[1]
+    period = max(2 * (size - 1), 1)
+    place = torch.arange(-before, size + after) % period
+    place = torch.minimum(place, period - place).clamp_(max=size - 1).to(images_BHWC.device)
+    return images_BHWC.index_select(1, place).index_select(2, place)
+
+
+def horizontal_flip(images_BHWC: Tensor, step: HorizontalFlip | AlternatingFlip, drawn: Draw) -> Tensor:
     """Mirror the images that the step fires on."""
     return _replaced(images_BHWC, drawn.firing, mirrored(_picked(images_BHWC, drawn.firing)))
 
@@ -44,7 +67,7 @@ def color_jitter(images_BHWC: Tensor, step: ColorJitter, drawn: Draw) -> Tensor:
     return _replaced(images_BHWC, drawn.firing, jittered(images_BHWC, drawn, with_opencv=opencv_can_read(images_BHWC)))
 
 
-def coarse_dropout(images_BHWC: Tensor, step: CoarseDropout, drawn: Draw) -> Tensor:
+def coarse_dropout(images_BHWC: Tensor, step: CoarseDropout | RandomErasing, drawn: Draw) -> Tensor:
     """Fill one rectangle of each image that the step fires on."""
     size, channels, device = images_BHWC.shape[1], images_BHWC.shape[3], images_BHWC.device
     top, left, height, width = (drawn.values[name][drawn.firing, None] for name in ("top", "left", "height", "width"))
@@ -74,8 +97,11 @@ def _replaced(images_BHWC: Tensor, rows: Tensor, new_BHWC: Tensor) -> Tensor:
 _FUNCTIONS: dict[type[Step], Callable[..., Tensor]] = {
     PadCrop: pad_crop,
     HorizontalFlip: horizontal_flip,
+    AlternatingFlip: horizontal_flip,
     ColorJitter: color_jitter,
     CoarseDropout: coarse_dropout,
+    RandAugment: rand_augment,
+    RandomErasing: coarse_dropout,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifar_cli.core.augment.policy import policy_of
+from cifar_cli.core.augment.policy import policy_of, require_pipeline
 from cifar_cli.core.choices import PipelineName, require_at_least, require_choice
 from cifar_cli.errors import ConfigError
 
@@ -42,7 +42,9 @@ class PreviewConfig:
                 remedy="add --pipeline albumentations",
             )
         require_at_least("--seed", self.seed, 0, example=42)
-        policy_of(self.policy)
+        policy = policy_of(self.policy)
+        if self.augment_file is None:
+            require_pipeline(policy, self.pipeline_name)
 
     @property
     def pipeline_name(self) -> str:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from cifar_cli.core.augment.policy import CoarseDropout, ColorJitter, PadCrop, Step
+from cifar_cli.core.augment.policy import (
+    AlternatingFlip,
+    CoarseDropout,
+    ColorJitter,
+    PadCrop,
+    RandAugment,
+    RandomErasing,
+    Step,
+)
 from cifar_cli.core.transform import BatchSlice
 
 FACTOR_STEPS = 512
@@ -33,6 +42,8 @@ class Draw:
 
 
 _COLUMNS = {PadCrop: 2, ColorJitter: 8, CoarseDropout: 4}  # uniform numbers a step needs, besides one for firing
+ERASING_TRIES = 10  # rectangles that may turn out larger than the image
+OPERATIONS = 14  # that RandAugment chooses from
 
 
 def draw(steps: Sequence[Step], slices: Sequence[BatchSlice], img_size: int) -> list[Draw]:
@@ -40,10 +51,39 @@ def draw(steps: Sequence[Step], slices: Sequence[BatchSlice], img_size: int) -> 
 
     A slice's draws are a function of the slice, the steps and the image size alone.
     """
-    columns = sum(1 + _COLUMNS.get(type(step), 0) for step in steps)
-    uniform = torch.cat([_uniform(part, columns) for part in slices])
+    uniform = torch.cat([_uniform(part, sum(map(_columns, steps))) for part in slices])
     take = iter(uniform.unbind(1))
-    return [Draw(fires_B=next(take) < step.p, values=_values(step, img_size, take)) for step in steps]
+
+    def fires(step: Step) -> Tensor:
+        if isinstance(step, AlternatingFlip):
+            return torch.cat([_alternating(part) for part in slices])
+        return next(take) < step.p
+
+    return [Draw(fires_B=fires(step), values=_values(step, img_size, take)) for step in steps]
+
+
+def _columns(step: Step) -> int:
+    match step:
+        case AlternatingFlip():
+            return 0
+        case RandAugment(operations=operations):
+            return 1 + 2 * operations
+        case RandomErasing():
+            return 1 + 2 * ERASING_TRIES + 2
+    return 1 + _COLUMNS.get(type(step), 0)
+
+
+def _alternating(part: BatchSlice) -> Tensor:
+    """bool [count]: half of all images in even epochs, the others in odd ones.
+
+    The bit of an image is drawn by hashing, because a slice holds few of all images. Source of the multipliers: the
+    finaliser of SplitMix64 (Steele, Lea & Flood 2014); int64 products wrap.
+    """
+    images = torch.arange(part.first, part.first + part.count) if part.images_B is None else part.images_B
+    state = (images + 1) * 0x1E3779B97F4A7C15 + part.run_seed
+    for shift, factor in ((30, 0x3F58476D1CE4E5B9), (27, 0x14D049BB133111EB)):
+        state = (state ^ ((state >> shift) & ((1 << (64 - shift)) - 1))) * factor
+    return ((state >> 40) + part.epoch) % 2 == 1
 
 
 def _uniform(part: BatchSlice, columns: int) -> Tensor:
@@ -67,7 +107,26 @@ def _values(step: Step, img_size: int, uniform: Iterator[Tensor]) -> dict[str, T
             height, width = (_integers(next(uniform), step.smallest, step.largest) for _ in range(2))
             top, left = (_integers(next(uniform), 0, img_size - side) for side in (height, width))
             return {"height": height, "width": width, "top": top, "left": left}
+        case RandAugment(operations=operations):
+            chosen = torch.stack([_integers(next(uniform), 0, OPERATIONS - 1) for _ in range(operations)], dim=1)
+            negative = torch.stack([next(uniform) <= 0.5 for _ in range(operations)], dim=1)
+            return {"operation": chosen, "negative": negative}
+        case RandomErasing():
+            return _erased(step, img_size, uniform)
     return {}
+
+
+def _erased(step: RandomErasing, img_size: int, uniform: Iterator[Tensor]) -> dict[str, Tensor]:
+    """The first rectangle of ERASING_TRIES that is smaller than the image; none, of size 0, where all are larger."""
+    tries = torch.stack([next(uniform) for _ in range(2 * ERASING_TRIES)], dim=1)
+    area_BT = img_size**2 * (step.smallest + (step.largest - step.smallest) * tries[:, ::2])
+    ratio_BT = torch.exp((2 * tries[:, 1::2] - 1) * math.log(step.steepest))
+    height_BT, width_BT = (area_BT * ratio_BT).sqrt().round().long(), (area_BT / ratio_BT).sqrt().round().long()
+    fits_BT = (height_BT < img_size) & (width_BT < img_size)
+    first_B1 = fits_BT.long().argmax(dim=1, keepdim=True)
+    height, width = ((each * fits_BT).gather(1, first_B1).squeeze(1) for each in (height_BT, width_BT))
+    top, left = (_integers(next(uniform), 0, img_size - side) for side in (height, width))
+    return {"height": height, "width": width, "top": top, "left": left}
 
 
 def _integers(u_B: Tensor, low: int, high: Tensor | int) -> Tensor:

@@ -19,7 +19,15 @@ from torch import Tensor
 
 from cifar_cli.core.augment.batched import EvalTransform
 from cifar_cli.core.augment.offline import A
-from cifar_cli.core.augment.policy import CoarseDropout, ColorJitter, HorizontalFlip, PadCrop, Policy, Step
+from cifar_cli.core.augment.policy import (
+    CoarseDropout,
+    ColorJitter,
+    HorizontalFlip,
+    PadCrop,
+    Policy,
+    Step,
+    require_pipeline,
+)
 from cifar_cli.core.augment.policy_file import load_policy
 from cifar_cli.core.transform import BatchSlice
 from cifar_cli.errors import ConfigError
@@ -33,10 +41,9 @@ _TRIAL_IMAGES = 16  # a policy from a file is applied to this many images when t
 def transform_of(step: Step, img_size: int) -> A.BasicTransform | A.BaseCompose:
     """The albumentations transform of a step that is already scaled to `img_size`."""
     match step:
-        case PadCrop(padded=padded, p=p):
-            pad = A.PadIfNeeded(
-                min_height=padded, min_width=padded, position="center", border_mode=cv2.BORDER_CONSTANT, fill=0, p=1.0
-            )
+        case PadCrop(padded=padded, border=border, p=p):
+            mode = cv2.BORDER_CONSTANT if border == "zeros" else cv2.BORDER_REFLECT_101
+            pad = A.PadIfNeeded(min_height=padded, min_width=padded, position="center", border_mode=mode, fill=0, p=1.0)
             return A.Sequential([pad, A.RandomCrop(height=img_size, width=img_size, p=1.0)], p=p)
         case HorizontalFlip():
             return A.HorizontalFlip(**asdict(step))
@@ -47,10 +54,15 @@ def transform_of(step: Step, img_size: int) -> A.BasicTransform | A.BaseCompose:
             return A.CoarseDropout(
                 num_holes_range=(1, 1), hole_height_range=sides, hole_width_range=sides, fill=fill, p=p
             )
+    raise AssertionError(f"{step} needs complete batches, which `require_pipeline` checks")
 
 
 def compose(policy: Policy, img_size: int) -> A.Compose:
-    """The policy for images of `img_size`: one transform for each step, in order."""
+    """The policy for images of `img_size`: one transform for each step, in order.
+
+    Raises ConfigError for a policy that needs complete batches.
+    """
+    require_pipeline(policy, "albumentations")
     return A.Compose([transform_of(step, img_size) for step in policy.scaled(img_size)], is_check_shapes=False)
 
 

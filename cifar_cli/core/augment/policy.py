@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
@@ -12,10 +13,12 @@ REFERENCE_SIZE = 32  # image side in pixels that a policy's lengths refer to
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PadCrop:
-    """Pad with zeros to a square, then crop the original size at a random position."""
+    """Pad to a square, then crop the original size at a random position."""
 
     padded: int = 36
     """Side of the padded square, in pixels."""
+    border: Literal["zeros", "reflect"] = "zeros"
+    """What the padding is filled with; "reflect" mirrors the image at its edge pixels."""
     p: float = 1.0
     """Probability, here and in every step."""
 
@@ -52,7 +55,62 @@ class CoarseDropout:
     p: float = 0.3
 
 
-Step = PadCrop | HorizontalFlip | ColorJitter | CoarseDropout
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlternatingFlip:
+    """Exchange left and right of every image in every other epoch; in which epochs, the seed decides for each image.
+
+    Source: Jordan 2024 (arXiv 2404.00498), section 3.6.
+    """
+
+    p: ClassVar[float] = 0.5
+    """Share of the images that are flipped in an epoch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandAugment:
+    """Apply a few random operations of equal strength, such as rotation, shear, solarisation or equalisation.
+
+    Source: Cubuk et al. 2019, RandAugment, with the operations and magnitudes of torchvision's v2.RandAugment.
+    """
+
+    operations: int = 2
+    """Applied to each image, one after another."""
+    magnitude: int = 9
+    """Strength of the operations, 0..30."""
+    p: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandomErasing:
+    """Fill one rectangle of random area and shape.
+
+    Source: Zhong et al. 2017, Random Erasing, with the draws of torchvision's v2.RandomErasing.
+    """
+
+    smallest: float = 0.02
+    """Smallest area as a share of the image's; the area is uniform in smallest..largest."""
+    largest: float = 0.33
+    steepest: float = 3.3
+    """Height by width is at most this, and at least its inverse; its logarithm is uniform."""
+    fill: int = 0
+    """The level (0..255) of all three channels."""
+    p: float = 0.5
+
+
+Step = PadCrop | HorizontalFlip | AlternatingFlip | ColorJitter | CoarseDropout | RandAugment | RandomErasing
+_ONLY_BATCHED = (AlternatingFlip, RandAugment, RandomErasing)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mix:
+    """Mix each image and its label with the one before it in the batch, and the first with the last.
+
+    kind "mixup" blends the images (Zhang et al. 2017), "cutmix" replaces a rectangle (Yun et al. 2019). One share is
+    drawn for a batch from Beta(alpha, alpha), as torchvision's v2.MixUp and v2.CutMix do.
+    """
+
+    kind: Literal["mixup", "cutmix"]
+    alpha: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +120,13 @@ class Policy:
     name: str
     summary: str
     steps: tuple[Step, ...]
+    mix: Mix | None = None
+    """Applied after normalisation."""
+
+    @property
+    def needs_batches(self) -> bool:
+        """Whether only the batched pipeline can apply it."""
+        return self.mix is not None or any(isinstance(step, _ONLY_BATCHED) for step in self.steps)
 
     def scaled(self, img_size: int) -> tuple[Step, ...]:
         """The steps with their lengths in proportion to `img_size`, rounded to integers."""
@@ -93,7 +158,57 @@ COURSE = Policy(
     summary="random crop, horizontal flip, colour jitter, coarse dropout",
     steps=(PadCrop(), HorizontalFlip(), ColorJitter(), CoarseDropout()),
 )
-POLICIES: dict[str, Policy] = {policy.name: policy for policy in (COURSE, CROP_FLIP, CROP_FLIP_CUTOUT, NONE)}
+TRANSLATE_ALTERNATE = Policy(
+    name="translate-alternate",
+    summary="translation by up to two pixels over a mirrored border, and a flip in every other epoch",
+    steps=(PadCrop(border="reflect"), AlternatingFlip()),
+)
+TRANSLATE_ALTERNATE_CUTOUT = replace(
+    TRANSLATE_ALTERNATE,
+    name="translate-alternate-cutout",
+    summary=f"{TRANSLATE_ALTERNATE.summary}; one black square in every image",
+    steps=(*TRANSLATE_ALTERNATE.steps, CoarseDropout(smallest=8, largest=8, p=1.0)),
+)
+MIXUP = replace(
+    CROP_FLIP,
+    name="mixup",
+    summary="random crop, horizontal flip, blended pairs of images",
+    mix=Mix(kind="mixup", alpha=0.2),
+)
+CUTMIX = replace(
+    CROP_FLIP,
+    name="cutmix",
+    summary="random crop, horizontal flip, a rectangle from another image",
+    mix=Mix(kind="cutmix", alpha=1.0),
+)
+RANDAUGMENT = replace(
+    CROP_FLIP,
+    name="randaugment",
+    summary="random crop, horizontal flip, two random operations",
+    steps=(*CROP_FLIP.steps, RandAugment()),
+)
+ERASING = replace(
+    CROP_FLIP,
+    name="erasing",
+    summary="random crop, horizontal flip, one black rectangle in half of the images",
+    steps=(*CROP_FLIP.steps, RandomErasing()),
+)
+POLICIES: dict[str, Policy] = {
+    policy.name: policy
+    for policy in (
+        *(COURSE, CROP_FLIP, CROP_FLIP_CUTOUT, TRANSLATE_ALTERNATE, TRANSLATE_ALTERNATE_CUTOUT),
+        *(MIXUP, CUTMIX, RANDAUGMENT, ERASING, NONE),
+    )
+}
+
+
+def require_pipeline(policy: Policy, pipeline: str) -> None:
+    """Raise ConfigError for a policy that this pipeline can't apply."""
+    if policy.needs_batches and pipeline != "batched":
+        raise ConfigError(
+            f"--policy {policy.name} works on complete batches, which --pipeline {pipeline} doesn't see",
+            remedy="pass --pipeline batched, or another --policy",
+        )
 
 
 def policy_of(name: str) -> Policy:

@@ -86,8 +86,8 @@ def _pipeline(config: PreviewConfig, size: int) -> tuple[Any, list[dict[str, Any
 
 
 def _described(step: Step) -> dict[str, Any]:
-    parameters = asdict(step)
-    return {"name": type(step).__name__, "probability": parameters.pop("p"), "parameters": parameters}
+    parameters = {name: value for name, value in asdict(step).items() if name != "p"}
+    return {"name": type(step).__name__, "probability": step.p, "parameters": parameters}
 
 
 def _described_transform(transform: Any) -> dict[str, Any]:

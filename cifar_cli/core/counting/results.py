@@ -149,7 +149,7 @@ class ModelSummary:
         }
 
 
-_OPTIONS_OF = {"cnn": ("backbone",), "hybrid": ("patch_size", "trim_backbone")}
+_OPTIONS_OF = {"cnn": ("backbone", "small_images"), "airbench": ("width",), "hybrid": ("patch_size", "trim_backbone")}
 
 COUNTS = (
     *("total_params", "trainable_params", "unused_params", "weight_bytes", "macs_per_image", "macs_per_batch"),

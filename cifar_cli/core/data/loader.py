@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cifar_cli.core.transform import BatchSlice, Transform
+from cifar_cli.core.transform import BatchSlice, Mixer, Transform
 
 __all__ = ["Batch", "BatchLoader", "Transform", "WorkerLoader", "derive_seed"]
 
@@ -24,6 +24,7 @@ Batch = tuple[Tensor, Tensor]
 _MASK = (1 << 64) - 1
 _MAX_GROUP = 16  # batches; training measures its throughput over windows that are at least as long
 _ORDER, _AUGMENT = 0, 1  # purposes of a derived seed, so that no two uses share one
+_IMAGE, _MIX = 10, 11
 
 
 def derive_seed(*words: int) -> int:
@@ -62,6 +63,10 @@ class BatchLoader:
     shuffle: bool
     drop_last: bool = False
     """Leave out a last batch that has fewer images."""
+    mixer: Mixer | None = None
+    """Mixes the images of a batch in pairs. Labels are then float32 [B, K] shares of the classes."""
+    classes: int = 0
+    """Number of classes K; needed with a mixer."""
     rank: int = 0
     world_size: int = 1
     epoch: int = field(default=0, init=False)
@@ -113,23 +118,56 @@ class BatchLoader:
 
     def make(self, epoch: int, indices: range) -> list[Batch]:
         """Consecutive batches of an epoch, each with the same bits as if it were made by itself."""
-        order = self._epoch_order(epoch)
-        rows, slices = [], []
+        positions = self._epoch_positions(epoch)
+        parts: list[BatchSlice] = []
         for index in indices:
-            batch_rows = order[index * self.batch : (index + 1) * self.batch]
-            total = len(batch_rows)
-            first, end = total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
-            if first == end:
-                # Fewer images than devices. Many models can't process none, so this one gets the batch's first image,
-                # which training gives the weight 0.
-                first, end = 0, 1
-            seed = derive_seed(self.seed, _AUGMENT, epoch, index)
-            rows.append(batch_rows[first:end])
-            slices.append(BatchSlice(seed=seed, first=first, count=end - first, total=total))
-        chosen, counts = torch.cat(rows), [part.count for part in slices]
-        images = self.transform(self.images_NHWC.index_select(0, chosen), slices)
-        labels = self.labels_N.index_select(0, chosen)
-        return list(zip(torch.split(images, counts), torch.split(labels, counts), strict=True))
+            parts += self._slices(epoch, index, positions)
+        counts = [part.count for part in parts]
+        chosen = torch.cat([part.images_B for part in parts if part.images_B is not None])
+        rows = self.indices.index_select(0, chosen.to(self.indices.device))
+        images = torch.split(self.transform(self.images_NHWC.index_select(0, rows), parts), counts)
+        labels = torch.split(self.labels_N.index_select(0, rows), counts)
+        if self.mixer is None:
+            return list(zip(images, labels, strict=True))
+        pairs = zip(images[::2], images[1::2], labels[::2], labels[1::2], parts[::2], strict=True)
+        return [self._mixed(*pair) for pair in pairs]
+
+    def _slices(self, epoch: int, index: int, positions: Tensor) -> list[BatchSlice]:
+        """This process's slice of a batch, and with a mixer the image before it (that of the first is the last)."""
+        order = positions[index * self.batch : (index + 1) * self.batch]
+        total = len(order)
+        first, end = total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
+        if first == end:
+            # Fewer images than devices. Many models can't process none, so this one gets the batch's first image,
+            # which training gives the weight 0.
+            first, end = 0, 1
+        ranges = [range(first, end)]
+        if self.mixer is not None:
+            before = (first - 1) % total
+            ranges.append(range(before, before + 1))
+        return [
+            BatchSlice(
+                seed=derive_seed(self.seed, _AUGMENT, epoch, index),
+                first=places.start,
+                count=len(places),
+                total=total,
+                epoch=epoch,
+                run_seed=derive_seed(self.seed, _IMAGE),
+                images_B=order[places.start : places.stop],
+            )
+            for places in ranges
+        ]
+
+    def _mixed(self, images: Tensor, before: Tensor, labels: Tensor, label_before: Tensor, part: BatchSlice) -> Batch:
+        """The slice with each image mixed with the one before it. `before`: the image before the first."""
+        assert self.mixer is not None
+        others = torch.cat([before, images[:-1]])
+        mixed, kept = self.mixer(images, others, seed=derive_seed(part.seed, _MIX))
+        others_labels = torch.cat([label_before, labels[:-1]])
+        shares_BK = torch.zeros(len(labels), self.classes, device=labels.device)
+        for each, share in ((labels, kept), (others_labels, 1 - kept)):
+            shares_BK.scatter_add_(1, each[:, None], torch.full_like(shares_BK[:, :1], share))
+        return mixed, shares_BK
 
     def _pass(self, epoch: int, indices: range) -> Iterator[Batch]:
         """Make one batch, then two, then four, …, so that the first one is ready soon."""
@@ -138,14 +176,13 @@ class BatchLoader:
             yield from self.make(epoch, indices[:size])
             indices, size = indices[size:], min(2 * size, limit)
 
-    def _epoch_order(self, epoch: int) -> Tensor:
-        """The epoch's order of the images; drawn on the CPU, so that it is the same for every device."""
+    def _epoch_positions(self, epoch: int) -> Tensor:
+        """The epoch's order as positions in `indices`; on the CPU, so that it is the same for every device."""
         if not self.shuffle:
-            return self.indices
+            return torch.arange(len(self.indices))
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, _ORDER, epoch))
-            order = torch.randperm(len(self.indices), generator=generator)
-            self._order = epoch, self.indices[order.to(self.indices.device)]
+            self._order = epoch, torch.randperm(len(self.indices), generator=generator)
         return self._order[1]
 
 

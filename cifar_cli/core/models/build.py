@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import spec_of
@@ -29,3 +30,14 @@ def build_model(config: ModelConfig, *, seed: int | None = None) -> nn.Module:
 def build_untrained(config: ModelConfig) -> nn.Module:
     """Build the model with random weights, regardless of the weights in the config."""
     return build_model(replace(config, weights="none"))
+
+
+def initialise_from_images(model: nn.Module, config: ModelConfig, images: Callable[[], Tensor]) -> None:
+    """Give a model that computes some of its initial weights from training images these images.
+
+    Such a model has a method `initialise_from`, which takes normalised float images [B, 3, H, W]. Weights that were
+    loaded are complete already. images: called only where it is needed.
+    """
+    initialise = getattr(model, "initialise_from", None)
+    if initialise is not None and config.source_of_weights == "none":
+        initialise(images())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import timm
 from torch import nn
@@ -34,16 +35,43 @@ def build(config: ModelConfig) -> nn.Module:
     Raises ModelError if timm lacks the model or can't build it for the image size.
     """
     name = timm_name(config)
-    options: dict[str, int] = {"num_classes": config.classes}
+    options: dict[str, Any] = {"num_classes": config.classes}
+    if config.drop_path:
+        options["drop_path_rate"] = config.drop_path
     if takes_one_size(name):
         options["img_size"] = config.img_size  # position embeddings or windows fit one size
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # renamed tags, which a user can't change
             model: nn.Module = timm.create_model(name, pretrained=False, **options)
-    except (AssertionError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise ModelError(
-            f"timm can't build {name} for {config.img_size}-pixel images ({error})",
-            remedy="pass a larger --img-size, often a multiple of 32, or another model",
-        ) from error
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise _unbuildable(name, config, error) from error
+        raise ModelError(f"timm's {name} has no stochastic depth", remedy="leave --drop-path out") from error
+    except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise _unbuildable(name, config, error) from error
+    if config.small_images:
+        _keep_details(model, name)
     return model
+
+
+def _unbuildable(name: str, config: ModelConfig, error: Exception) -> ModelError:
+    return ModelError(
+        f"timm can't build {name} for {config.img_size}-pixel images ({error})",
+        remedy="pass a larger --img-size, often a multiple of 32, or another model",
+    )
+
+
+def _keep_details(model: nn.Module, name: str) -> None:
+    """Give the first convolution a stride of 1, so that images of 32 pixels keep their details.
+
+    The weights stay the same. Raises ModelError for a model that starts with something else, such as patches.
+    """
+    path = getattr(model, "pretrained_cfg", {}).get("first_conv")
+    first = model.get_submodule(path) if isinstance(path, str) else None
+    if not isinstance(first, nn.Conv2d) or first.stride == (1, 1) or first.stride == first.kernel_size:
+        raise ModelError(
+            f"timm's {name} doesn't start with a strided convolution that --small-images could change",
+            remedy="leave --small-images out",
+        )
+    first.stride = (1, 1)

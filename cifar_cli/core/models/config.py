@@ -34,16 +34,37 @@ class ModelConfig:
     patch_size: int = 2
     """`hybrid` only: side of a patch of the feature map, one of `PatchSize`."""
 
+    width: float = 1.0
+    """`airbench` only: factor of the number of channels."""
+    small_images: bool = False
+    """`cnn` and `timm:NAME` only: give the first convolution a stride of 1."""
+    drop_path: float = 0.0
+    """`cnn` and `timm:NAME` only: highest probability with which a residual branch is left out of a training step."""
+
     def __post_init__(self) -> None:
         spec = spec_of(self.name)
         require_at_least("--classes", self.classes, 1, example=10)
         require_at_least("--img-size", self.img_size, 1, example=32)
         require_choice("--patch-size", self.patch_size, PatchSize)
+        if not 0.1 <= self.width <= 16:
+            raise ConfigError(f"--width {self.width:g} is not between 0.1 and 16", remedy="pass for example --width 2")
+        if not 0 <= self.drop_path < 1:
+            raise ConfigError(
+                f"--drop-path {self.drop_path:g} is not between 0 and 1", remedy="pass for example --drop-path 0.1"
+            )
+        self._require_only("--width", self.width != 1, self.name == "airbench", "airbench")
+        self._require_only("--small-images", self.small_images, self.is_from_timm, "cnn or timm:NAME")
+        self._require_only("--drop-path", self.drop_path > 0, self.is_from_timm, "cnn or timm:NAME")
         if self.weights is not None and self.weights not in spec.weights and not Path(self.weights).is_file():
             raise ConfigError(
                 f"--weights {self.weights} is neither a file nor one of {', '.join(spec.weights)} for {self.name}",
                 remedy="pass --weights none to start from random weights, or the path of a checkpoint",
             )
+
+    def _require_only(self, flag: str, given: bool, fits: bool, models: str) -> None:
+        """Raise ConfigError for an option that this model doesn't have."""
+        if given and not fits:
+            raise ConfigError(f"{self.name} has no {flag}", remedy=f"leave it out, or pass --model {models}")
 
     @property
     def source_of_weights(self) -> str:

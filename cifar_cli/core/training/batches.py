@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cifar_cli.core.augment.batched import BatchedPipeline, EvalTransform
+from cifar_cli.core.augment.mixing import mixer_of
 from cifar_cli.core.augment.policy import Policy, policy_of
 from cifar_cli.core.choices import PipelineName
 from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
@@ -19,6 +20,7 @@ from cifar_cli.core.data.store import Part, Store
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.ranks import ALONE, Ranks
 
+INITIALISED_FROM = 5000  # images; more change the result in the third digit
 EVAL_BATCH = 512  # evaluation keeps no activations, so large batches cost little memory
 
 
@@ -55,6 +57,7 @@ def make_loaders(config: TrainConfig, store: Store, *, device: torch.device, ran
             pipeline=config.pipeline,
             workers=config.workers,
             ranks=ranks,
+            classes=len(store.classes),
         ),
         val=eval_loader(on_device, val_indices, img_size=config.model.img_size),
         test=loader_of_test(store, img_size=config.model.img_size, device=device, images=only),
@@ -74,8 +77,9 @@ def train_loader(
     pipeline: PipelineName,
     workers: int,
     ranks: Ranks = ALONE,
+    classes: int,
 ) -> BatchLoader:
-    """Shuffled and augmented batches of the rows `indices`.
+    """Shuffled and augmented batches of the rows `indices`, of this many classes.
 
     policy: a declared one, or a file of `A.save` for the albumentations pipeline. Raises AugmentError for a bad file.
     """
@@ -92,7 +96,16 @@ def train_loader(
         shuffle=True,
         rank=ranks.rank,
         world_size=ranks.world_size,
+        mixer=mixer_of(policy.mix) if isinstance(policy, Policy) else None,
+        classes=classes,
     )
+
+
+def images_for_initialisation(store: Store, loaders: Loaders, *, img_size: int) -> Tensor:
+    """The first training images of the split, normalised and on the CPU, for `initialise_from_images`."""
+    rows = loaders.train_indices[:INITIALISED_FROM].cpu()
+    images = store.train.images_NHWC.index_select(0, rows)
+    return EvalTransform(img_size, CIFAR10_MEAN, CIFAR10_STD)(images)
 
 
 def loader_of_test(

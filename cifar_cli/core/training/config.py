@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from cifar_cli.core.augment.policy import policy_of, require_pipeline
 from cifar_cli.core.choices import (
     DeviceChoice,
     MemoryFormat,
@@ -38,6 +39,10 @@ class StepConfig:
     label_smoothing: float = 0.0
     ema_decay: float | None = None
     """Share of the averaged weights that stays at each step; None for no averaged weights."""
+    momentum: float | None = None
+    """Here and below: of muon-sgd only, as in the recipe."""
+    bias_lr: float | None = None
+    head_lr: float | None = None
     precision: Precision = "32"
     memory_format: MemoryFormat = "contiguous"
 
@@ -53,6 +58,9 @@ class StepConfig:
             clip_norm=recipe.clip_norm,
             label_smoothing=recipe.label_smoothing,
             ema_decay=recipe.ema_decay,
+            momentum=recipe.momentum,
+            bias_lr=recipe.bias_lr,
+            head_lr=recipe.head_lr,
             precision=precision,
             memory_format=memory_format,
         )
@@ -105,9 +113,10 @@ class TrainConfig:
         require_choice("--precision", self.precision, PrecisionChoice)
         require_choice("--memory-format", self.memory_format, MemoryFormatChoice)
         require_choice("--strategy", self.strategy, StrategyChoice)
-        if self.strategy == "fsdp" and self.recipe.optimizer == "muon":
+        if self.strategy == "fsdp" and self.recipe.optimizer.startswith("muon"):
             raise ConfigError(
-                "--strategy fsdp keeps a part of each matrix in a process, and --optimizer muon needs complete ones",
+                "--strategy fsdp keeps a part of each matrix in a process, and "
+                f"--optimizer {self.recipe.optimizer} needs complete ones",
                 remedy="pass --strategy ddp, or another --optimizer",
             )
         require_at_least("--num-nodes", self.num_nodes, 1, example=1)
@@ -124,6 +133,8 @@ class TrainConfig:
                 "--augment names an albumentations policy, which the batched pipeline can't carry out",
                 remedy="add --pipeline albumentations",
             )
+        if self.augment_file is None:
+            require_pipeline(policy_of(self.recipe.policy), self.pipeline)
         require_at_least("--seed", self.seed, 0, example=42)
         require_at_least("--workers", self.workers, 0, example=2)
 

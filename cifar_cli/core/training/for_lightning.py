@@ -170,6 +170,7 @@ class CifarDataModule(LightningDataModule):
                 seed=self.seed,
                 pipeline=self.pipeline,
                 workers=self.num_workers,
+                classes=len(self.store.classes),
             )
         )
 

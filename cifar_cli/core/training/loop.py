@@ -171,7 +171,7 @@ class Loop:
         steps = self.epochs * self.steps_per_epoch
         self.accounting.add("startup", self.clock() - self.began)
         with self.accounting.spending("fit"), self._profiled(steps) as after_step:
-            while self.epoch < self.epochs and self.stopped_by != "time":
+            while self.epoch < self.epochs and self.stopped_by != "time" and not self._out_of_patience():
                 self._train_epoch(after_step)
                 self._finish_epoch(self._validate())
 
@@ -213,6 +213,14 @@ class Loop:
                 self._save(self.run.last, next_epoch=self.epoch)
                 what = f"interrupted in epoch {self.epoch + 1}; saved"
                 raise interrupted(what, self.run, by=self.agreed.signal)
+
+    def _out_of_patience(self) -> bool:
+        """Whether the validation accuracy hasn't risen for the recipe's number of epochs; the run then ends."""
+        patience, found = self.config.recipe.patience, self.record.val_accuracies
+        if patience is None or not found or len(found) - 1 - found.index(max(found)) < patience:
+            return False
+        self.stopped_by = "patience"
+        return True
 
     def _agree(self) -> None:
         """Exchange the one message of a step, after which all processes do the same."""

@@ -13,8 +13,8 @@ from torch import nn
 from cifar_cli.core.data.config import STORE_SUFFIX, DataConfig
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store
-from cifar_cli.core.models.build import build_model, build_untrained
-from cifar_cli.core.training.batches import Loaders, make_loaders
+from cifar_cli.core.models.build import build_model, build_untrained, initialise_from_images
+from cifar_cli.core.training.batches import Loaders, images_for_initialisation, make_loaders
 from cifar_cli.core.training.checkpoint import read_checkpoint, trained_config
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.listeners import SILENT, Listeners
@@ -56,13 +56,10 @@ class Prepared:
     def with_seed(self, seed: int, *, began: float) -> Prepared:
         """The same with other initial weights, order and augmentation, on the same store."""
         config = replace(self.config, seed=seed)
-        return replace(
-            self,
-            config=config,
-            model=build_model(config.model, seed=seed),
-            loaders=make_loaders(config, self.store, device=self.device, ranks=self.ranks),
-            began=began,
-        )
+        model = build_model(config.model, seed=seed)
+        loaders = make_loaders(config, self.store, device=self.device, ranks=self.ranks)
+        _initialise(model, config, self.store, loaders)
+        return replace(self, config=config, model=model, loaders=loaders, began=began)
 
 
 def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks = ALONE) -> Prepared:
@@ -86,6 +83,7 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
         config = fitted
         model = build_model(config.model, seed=config.seed)
     loaders = make_loaders(config, store, device=device, ranks=ranks)
+    _initialise(model, config, store, loaders)
     with fast_kernels(device):
         numerics = choose_numerics(config, model, classes=len(store.classes), device=device)
     listeners.on_numerics(numerics)
@@ -154,6 +152,12 @@ def prepare_ordered(config: TrainConfig, ranks: Ranks) -> Prepared:
         began=time.monotonic(),
         ranks=ranks,
     )
+
+
+def _initialise(model: nn.Module, config: TrainConfig, store: Store, loaders: Loaders) -> None:
+    """Compute the initial weights that depend on training images. Rank 0's are then given to the others."""
+    size = config.model.img_size
+    initialise_from_images(model, config.model, lambda: images_for_initialisation(store, loaders, img_size=size))
 
 
 def run_config(run_dir: Path) -> TrainConfig:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from cifar_cli.core.augment.policy import policy_of
 from cifar_cli.core.choices import OptimizerName, ScheduleName, require_at_least, require_choice
+from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
 
@@ -42,6 +45,14 @@ class Recipe:
     ema_decay: float | None = None
     """Share of the averaged weights that stays at each step; None for no averaged weights. The average is validated
     and kept."""
+    momentum: float | None = None
+    """With muon-sgd: share of the gradients' mean that stays at each step; None for the optimizer's own."""
+    bias_lr: float | None = None
+    """With muon-sgd: the highest learning rate of biases and normalisation; None for `learning_rate`."""
+    head_lr: float | None = None
+    """With muon-sgd: the highest learning rate of the last layer; None for `learning_rate`."""
+    patience: int | None = None
+    """The run ends after this many epochs without a higher validation accuracy; None for no such limit."""
 
     def __post_init__(self) -> None:
         rate = self.learning_rate
@@ -57,10 +68,34 @@ class Recipe:
         _require_share("--label-smoothing", self.label_smoothing)
         if self.ema_decay is not None:
             _require_share("--ema-decay", self.ema_decay)
+        if self.momentum is not None:
+            _require_share("--momentum", self.momentum)
+        if self.patience is not None:
+            require_at_least("--patience", self.patience, 1, example=5)
+        self._check_rates_of_parts()
         for flag, number in (("--weight-decay", self.weight_decay), ("--clip-norm", self.clip_norm or 0.0)):
             if not (math.isfinite(number) and number >= 0):
                 raise ConfigError(f"{flag} {number:g} is negative or not finite", remedy="pass 0 or more")
         policy_of(self.policy)
+
+    def _check_rates_of_parts(self) -> None:
+        for flag, value in (("--momentum", self.momentum), ("--bias-lr", self.bias_lr), ("--head-lr", self.head_lr)):
+            if value is not None and self.optimizer != "muon-sgd":
+                raise ConfigError(
+                    f"{flag} applies to --optimizer muon-sgd only", remedy="leave it out, or pass that optimizer"
+                )
+        for flag, value in (("--bias-lr", self.bias_lr), ("--head-lr", self.head_lr)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"{flag} {value:g} is not a positive number", remedy=f"pass for example {flag} 0.1")
+
+    def changed(self, changes: Mapping[str, Any]) -> Recipe:
+        """The recipe with other values. Another optimizer drops what only the recipe's own one has."""
+        if changes.get("optimizer", self.optimizer) != self.optimizer:
+            changes = dict.fromkeys(ONLY_MUON_SGD) | dict(changes)
+        return replace(self, **changes)
+
+
+ONLY_MUON_SGD = ("momentum", "bias_lr", "head_lr")
 
 
 def _require_share(flag: str, value: float) -> None:
@@ -116,8 +151,12 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def recipe_of(name: str) -> Recipe:
-    """Look a recipe up. Raises ConfigError for an unknown name."""
+def recipe_of(name: str, *, model: str | None = None) -> Recipe:
+    """Look a recipe up, with the values that fit a model where that is given.
+
+    Raises ConfigError for an unknown recipe, ModelError for an unknown model.
+    """
     if name not in RECIPES:
         raise ConfigError(f"there is no recipe named {name!r}", remedy=nearest(name, RECIPES))
-    return RECIPES[name]
+    own = {} if model is None else spec_of(model).recipes.get(name, {})
+    return RECIPES[name].changed(own)

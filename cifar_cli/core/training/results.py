@@ -127,7 +127,7 @@ class TrainResult:
     test_accuracy_flip_averaged: float
     """With the probabilities of each image and its mirror image averaged."""
     test_loss: float
-    stopped_by: Literal["epochs", "time"]
+    stopped_by: Literal["epochs", "time", "patience"]
     precision: Precision
     memory_format: MemoryFormat
     processes: int

@@ -15,7 +15,7 @@ from cifar_cli.core.training.record import Record
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.errors import CheckpointError
 
-StoppedBy = Literal["epochs", "time"]
+StoppedBy = Literal["epochs", "time", "patience"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,7 +39,11 @@ class Scores(nn.Module):
         self._joined_KK: Tensor | None = None
 
     def update(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor) -> None:
-        """Add a batch. loss: its mean, a scalar."""
+        """Add a batch. loss: its mean, a scalar. labels_B: classes, or shares of them [B, K] of mixed images, for each
+        of which the class with the largest share counts as the true one.
+        """
+        if labels_B.ndim == 2:
+            labels_B = labels_B.argmax(dim=1)
         self._losses.append((loss.detach(), len(labels_B)))
         self._uncounted.append((logits_BK.detach().argmax(dim=1), labels_B))
         self._images_uncounted += len(labels_B)

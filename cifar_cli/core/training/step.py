@@ -20,7 +20,7 @@ from cifar_cli.core.choices import OptimizerName, Precision
 from cifar_cli.core.models.training_form import LAYOUTS
 from cifar_cli.core.suggest import nearest
 from cifar_cli.core.training.config import StepConfig
-from cifar_cli.core.training.muon import Muon
+from cifar_cli.core.training.muon import Muon, MuonSGD
 from cifar_cli.errors import ConfigError
 
 MOMENTUM = 0.9
@@ -47,11 +47,23 @@ def _muon(model: nn.Module, config: StepConfig, options: dict[str, Any]) -> Opti
     return Muon(model, lr=config.learning_rate, weight_decay=config.weight_decay)  # has no fused kernel
 
 
+def _muon_sgd(model: nn.Module, config: StepConfig, options: dict[str, Any]) -> Optimizer:
+    return MuonSGD(
+        model,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        bias_lr=config.bias_lr,
+        head_lr=config.head_lr,
+        momentum=config.momentum,
+    )
+
+
 OPTIMIZERS: dict[OptimizerName, Callable[[nn.Module, StepConfig, dict[str, Any]], Optimizer]] = {
     "adam": _adam,
     "adamw": _adamw,
     "sgd": _sgd,
     "muon": _muon,
+    "muon-sgd": _muon_sgd,
 }
 
 
@@ -150,7 +162,10 @@ class TrainingStep:
         return autocast(self.config.precision, self.device_type)
 
     def loss(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Forward pass. Returns the mean smoothed cross-entropy (a scalar) and the logits [B, K]."""
+        """Forward pass. Returns the mean smoothed cross-entropy (a scalar) and the logits [B, K].
+
+        labels_B: int64 classes, or float32 shares of the classes [B, K].
+        """
         with self.autocast():
             logits_BK = self.forward(images_BCHW.to(memory_format=self.layout))
             loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.config.label_smoothing)
