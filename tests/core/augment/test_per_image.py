@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar_cli.core.augment.per_image import PerImagePipeline, compose, load_policy
-from cifar_cli.core.augment.policy import COURSE, CROP_FLIP, NONE, POLICIES, CoarseDropout, HorizontalFlip, Policy
+from cifar_cli.core.augment.policy import COURSE, CROP_FLIP, NONE, CoarseDropout, HorizontalFlip, PadCrop, Policy
+from cifar_cli.core.augment.policy import POLICIES as ALL_POLICIES
 from cifar_cli.core.augment.policy import ColorJitter as Jitter
 from cifar_cli.core.transform import BatchSlice
 from cifar_cli.errors import ConfigError
 
+POLICIES = {name: policy for name, policy in ALL_POLICIES.items() if not policy.needs_batches}
 MEAN, STD = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)  # output values equal pixel levels
 IMAGES = torch.randint(0, 256, (12, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
@@ -82,6 +84,14 @@ def test_albumentations_accepts_every_argument_of_every_policy():
         warnings.simplefilter("error")
         built = [compose(policy, 32) for policy in POLICIES.values()]
     assert [len(one.transforms) for one in built] == [len(policy.steps) for policy in POLICIES.values()]
+
+
+def test_a_mirrored_border_is_cropped_as_the_batched_pipeline_does():
+    policy = Policy(name="translate", summary="", steps=(PadCrop(border="reflect"),))
+    made = run(pipeline(policy))
+    padded = torch.nn.functional.pad(IMAGES.permute(0, 3, 1, 2).float(), (2, 2, 2, 2), mode="reflect")
+    windows = padded.unfold(2, 32, 1).unfold(3, 32, 1).flatten(2, 3)  # [B, C, offsets, 32, 32]
+    assert all((windows[place] == made[place][:, None]).flatten(2).all(2).all(0).any() for place in range(12))
 
 
 def test_the_policy_none_changes_no_pixel():
