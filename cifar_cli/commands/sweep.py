@@ -1,0 +1,132 @@
+"""`cifar sweep`."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from cifar_cli import parsers
+from cifar_cli.command import Command, command, option_group
+from cifar_cli.commands.train import train
+from cifar_cli.core.suggest import nearest
+from cifar_cli.errors import ConfigError, UsageError
+from cifar_cli.options import OutputOptions
+
+if TYPE_CHECKING:
+    from cifar_cli.core.workflow.sweep_config import SweepConfig, SweptOption
+
+OWN = ("seed", "seeds", "run_dir", "resume", "as_json", "debug")  # options of `train` that a sweep sets or replaces
+
+
+@option_group("Sweep")
+class SweptOptions:
+    """What differs between the runs, and what they share."""
+
+    train_options: Annotated[list[str], Argument(metavar="-- OPTIONS", rich_help_panel="Sweep")] = field(
+        default_factory=list
+    )
+    """Pass these options to every cifar train."""
+    grid: Annotated[list[str], Option(metavar="KEY=A,B")] = field(default_factory=list)
+    """Train with each of these values of an option of cifar train, such as lr=0.1,0.2 or recipe.weight_decay=0,5e-4.
+    Repeat the option for all combinations.
+    """
+    seeds: Annotated[tuple[int, ...] | None, Option(metavar="0,1,2", parser=parsers.seeds)] = None
+    """Train each combination once with each of these seeds."""
+    budget: Annotated[float | None, Option(metavar="HH:MM:SS", parser=parsers.duration)] = None
+    """Interrupt the sweep after this time, with everything saved."""
+    sweep_dir: Annotated[Path, Option(metavar="DIR")] = Path("runs/sweep")
+    """Write the runs and sweep.csv to this directory. Runs that are finished there are not trained again, and
+    interrupted ones are continued.
+    """
+
+    def config(self) -> SweepConfig:
+        """The sweep. Raises UsageError or ConfigError before anything is trained if a run's options are wrong."""
+        from cifar_cli.core.workflow.sweep_config import SweepConfig
+
+        trains = _train_command()
+        config = SweepConfig(
+            folder=self.sweep_dir,
+            options=tuple(_swept(text, trains.params) for text in self.grid),
+            seeds=self.seeds or (),
+            words=tuple(self.train_options),
+            budget_seconds=self.budget,
+        )
+        for run in config.runs():
+            context = trains.make_context("train", list(run.words))
+            given = [name for name in OWN if _is_given(context, name) and not (name == "seed" and self.seeds)]
+            if given:
+                raise UsageError(
+                    f"--{given[0].replace('_', '-')} can't be passed to every run of a sweep",
+                    remedy="leave it out; --seeds and --sweep-dir belong before the --",
+                )
+        return config
+
+
+def _train_command() -> Any:
+    """Typer's command object of `cifar train`."""
+    application = typer.Typer()
+    application.command("train", cls=Command)(train)
+    return typer.main.get_command(application)
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _swept(text: str, params: list[Any]) -> SweptOption:
+    """Read "recipe.weight_decay=0,5e-4". Raises UsageError or ConfigError."""
+    from cifar_cli.core.workflow.sweep_config import SweptOption
+
+    key, equals, values = text.partition("=")
+    listed = tuple(value.strip() for value in values.split(","))
+    if not equals or not all(listed):
+        raise UsageError(f"--grid {text} is not KEY=A,B", remedy="pass for example --grid lr=0.1,0.2")
+    if len(set(listed)) < len(listed):
+        raise UsageError(f"--grid {text} names a value twice", remedy="pass each value once")
+    name = key.strip().rsplit(".", 1)[-1]
+    known = {spelling: param for param in params for spelling in _spellings(param) if param.name not in OWN}
+    param = known.get(name) or known.get(name.replace("_", "-"))
+    if param is None or param.is_flag:
+        raise ConfigError(f"--grid {key}: cifar train has no option of that name", remedy=nearest(name, known))
+    return SweptOption(key=key.strip(), flag=param.opts[0], values=listed)
+
+
+def _spellings(param: Any) -> list[str]:
+    return [param.name, *(spelling.lstrip("-") for spelling in param.opts)]
+
+
+@command(
+    examples=(
+        (
+            "Compare three learning rates, each with two seeds.",
+            "cifar sweep --grid lr=0.05,0.1,0.2 --seeds 0,1 -- --model null --recipe fast",
+        ),
+        (
+            "Train all combinations of two options, for at most an hour.",
+            "cifar sweep --grid lr=0.1,0.2 --grid recipe.weight_decay=0,5e-4 --budget 01:00:00 -- --recipe fast",
+        ),
+    )
+)
+def sweep(swept: SweptOptions, output: OutputOptions) -> None:
+    """Train with all combinations of some options' values, and compare the results in one table."""
+    config = swept.config()
+    from cifar_cli.core.workflow.sweep import sweep as run
+    from cifar_cli.render import console, sweep_tables
+
+    report = run(config, console.note)
+    if output.as_json:
+        console.print_json(report.to_dict())
+    else:
+        console.show(sweep_tables.sweep(report))
+        console.note(f"the table as CSV: {report.table}")
+    if failed := report.count("failed"):
+        first = next(result for result in report.results if result.status == "failed")
+        raise ConfigError(
+            f"{failed} of {len(report.results)} runs failed; the first: {first.error}",
+            remedy=f"read {first.run_dir}.log; the same command trains them again",
+        )

@@ -1,0 +1,225 @@
+"""`cifar sweep`: each run is a process of `cifar train`, one after another, or one on each GPU."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Protocol
+
+from filelock import FileLock, Timeout
+
+from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.core.workflow.sweep_config import SweepConfig, SweepReport, SweptResult, SweptRun
+from cifar_cli.errors import CheckpointError, Interrupted
+
+SCORES = ("val_accuracy", "test_accuracy", "test_accuracy_flip_averaged", "epochs", "train_seconds")
+
+
+class Process(Protocol):
+    """What a sweep needs of a running process."""
+
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int, /) -> None: ...
+
+
+Launch = Callable[[Sequence[str], str | None, IO[str]], Process]
+
+
+def launch_train(words: Sequence[str], gpu: str | None, log: IO[str]) -> Process:
+    """Start `cifar train` on a GPU (its index), or on what it chooses. Its output goes to the log.
+
+    It has a session of its own: Ctrl-C reaches it once, through this process.
+    """
+    environment = os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
+    command = [sys.executable, "-m", "cifar_cli", "train", *words]
+    return subprocess.Popen(
+        command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+    )
+
+
+def visible_gpus() -> tuple[str | None, ...]:
+    """The GPUs to use, as CUDA_VISIBLE_DEVICES names them; one None where there is none or one."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if count < 2:
+        return (None,)
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return tuple(named[:count] or map(str, range(count)))
+
+
+def sweep(
+    config: SweepConfig,
+    on_note: Callable[[str], None] = lambda note: None,
+    *,
+    launch: Launch = launch_train,
+    gpus: tuple[str | None, ...] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> SweepReport:
+    """Train what is left of a sweep. Finished runs stay as they are, interrupted ones are continued.
+
+    Raises CheckpointError where the folder holds another sweep or another process is at work in it, Interrupted on
+    Ctrl-C.
+    """
+    config.folder.mkdir(parents=True, exist_ok=True)
+    _require_same(config)
+    lock = FileLock(config.folder / ".lock", timeout=0)
+    try:
+        with lock:
+            return _Sweep(config, on_note, launch, visible_gpus() if gpus is None else gpus, clock).run()
+    except Timeout:
+        raise CheckpointError(
+            f"another sweep is at work in {config.folder}", remedy="wait until that ends, or pass another --sweep-dir"
+        ) from None
+
+
+class _Sweep:
+    def __init__(
+        self,
+        config: SweepConfig,
+        on_note: Callable[[str], None],
+        launch: Launch,
+        gpus: tuple[str | None, ...],
+        clock: Callable[[], float],
+    ) -> None:
+        self.config, self.on_note, self.launch, self.clock = config, on_note, launch, clock
+        self.gpus: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        for gpu in gpus:
+            self.gpus.put(gpu)
+        self.at_once = len(gpus)
+        self.ends = None if config.budget_seconds is None else clock() + config.budget_seconds
+        self.running: list[Process] = []
+        self.failed: set[str] = set()
+        self.stopping = False
+
+    def run(self) -> SweepReport:
+        runs = self.config.runs()
+        left = [run for run in runs if not _directory(self.config, run).summary.is_file()]
+        with ThreadPoolExecutor(self.at_once) as pool:
+            try:
+                for number, done in enumerate(pool.map(self._train, left), start=len(runs) - len(left) + 1):
+                    self.on_note(f"{number} of {len(runs)}: {done}")
+                    self._report(runs)
+            except KeyboardInterrupt:
+                self.stopping = True
+                for process in list(self.running):
+                    process.send_signal(signal.SIGINT)
+                pool.shutdown(cancel_futures=True)
+                self._report(runs)
+                raise Interrupted(
+                    f"interrupted; finished runs are in {self.config.folder}",
+                    remedy="repeat the same command to continue the sweep",
+                ) from None
+        return self._report(runs)
+
+    def _train(self, run: SweptRun) -> str:
+        """Train one run on the next free GPU. Returns a sentence for the user."""
+        if self.stopping or self._seconds_left() == 0:
+            return f"{run.name} waits: the budget is used up"
+        gpu, directory = self.gpus.get(), _directory(self.config, run)
+        words = ["--resume", str(directory.path)] if directory.last.is_file() else _first_words(run, directory)
+        try:
+            with _log(self.config, run).open("a", encoding="utf-8") as log:
+                process = self.launch(words, gpu, log)
+                self.running.append(process)
+                status = self._wait(process)
+                self.running.remove(process)
+        finally:
+            self.gpus.put(gpu)
+        if status not in (0, Interrupted.exit_code):
+            self.failed.add(run.name)
+        result = self._result(run)
+        found = "" if result.val_accuracy is None else f", validation {result.val_accuracy:.2%}"
+        return f"{run.name} {result.status}{found}"
+
+    def _wait(self, process: Process) -> int:
+        try:
+            return process.wait(timeout=self._seconds_left())
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            return process.wait()
+
+    def _seconds_left(self) -> float | None:
+        return None if self.ends is None else max(self.ends - self.clock(), 0.0)
+
+    def _result(self, run: SweptRun) -> SweptResult:
+        directory = _directory(self.config, run)
+        if directory.summary.is_file():
+            summary = json.loads(directory.summary.read_text(encoding="utf-8"))
+            scores = {name: summary[name] for name in SCORES}
+            return SweptResult(settings=run.settings, status="done", run_dir=directory.path, **scores)
+        if run.name in self.failed:
+            return SweptResult(
+                settings=run.settings, status="failed", run_dir=directory.path, error=_last_line(_log(self.config, run))
+            )
+        started = directory.path.is_dir()
+        return SweptResult(
+            settings=run.settings, status="interrupted" if started else "waiting", run_dir=directory.path
+        )
+
+    def _report(self, runs: Sequence[SweptRun]) -> SweepReport:
+        """Write the table of all runs, as they are now."""
+        results, path = tuple(self._result(run) for run in runs), self.config.folder / "sweep.csv"
+        part = path.with_name(f"{path.name}.part")
+        with part.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow([*runs[0].settings, "status", *SCORES, "run_dir"])
+            for result in results:
+                scores = [getattr(result, name) for name in SCORES]
+                writer.writerow([*result.settings.values(), result.status, *scores, result.run_dir])
+        part.replace(path)
+        return SweepReport(folder=self.config.folder, table=path, results=results)
+
+
+def _directory(config: SweepConfig, run: SweptRun) -> RunDir:
+    return RunDir(config.folder / run.name)
+
+
+def _log(config: SweepConfig, run: SweptRun) -> Path:
+    return config.folder / f"{run.name}.log"
+
+
+def _first_words(run: SweptRun, directory: RunDir) -> list[str]:
+    """The options of a run's first start. A folder without a checkpoint is of one that ended before it wrote any."""
+    if directory.path.is_dir():
+        directory.path.rename(_free_name(directory.path))
+    return [*run.words, "--run-dir", str(directory.path)]
+
+
+def _free_name(path: Path) -> Path:
+    """A name beside `path` that isn't taken: nothing of a user is deleted."""
+    number = 1
+    while (candidate := path.with_name(f"{path.name}.unfinished-{number}")).exists():
+        number += 1
+    return candidate
+
+
+def _require_same(config: SweepConfig) -> None:
+    """Note the shared options in the folder. Raises CheckpointError where it has runs with other ones."""
+    path, words = config.folder / "sweep.json", list(config.words)
+    if not path.is_file():
+        path.write_text(json.dumps({"words": words}) + "\n", encoding="utf-8")
+        return
+    try:
+        had = json.loads(path.read_text(encoding="utf-8"))["words"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged", remedy="pass another --sweep-dir") from error
+    if had != words:
+        raise CheckpointError(
+            f"{config.folder} holds a sweep with other options ({' '.join(map(str, had)) or 'none'})",
+            remedy="repeat that one's options, or pass another --sweep-dir",
+        )
+
+
+def _last_line(path: Path) -> str | None:
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), None)
