@@ -26,11 +26,9 @@ OWN = ("seed", "seeds", "run_dir", "resume", "as_json", "debug")  # options of `
 class SweptOptions:
     """What differs between the runs, and what they share."""
 
-    train_options: Annotated[list[str], Argument(metavar="-- OPTIONS", rich_help_panel="Sweep")] = field(
-        default_factory=list
-    )
-    """Pass these options to every cifar train."""
-    grid: Annotated[list[str], Option(metavar="KEY=A,B")] = field(default_factory=list)
+    options: Annotated[list[str], Argument(metavar="-- OPTIONS", rich_help_panel="Sweep")] = field(default_factory=list)
+    """Pass these options, written after --, to every cifar train."""
+    grid: Annotated[list[str], Option(metavar="KEY=A,B", show_default="none")] = field(default_factory=list)
     """Train with each of these values of an option of cifar train, such as lr=0.1,0.2 or recipe.weight_decay=0,5e-4.
     Repeat the option for all combinations.
     """
@@ -52,7 +50,7 @@ class SweptOptions:
             folder=self.sweep_dir,
             options=tuple(_swept(text, trains.params) for text in self.grid),
             seeds=self.seeds or (),
-            words=tuple(self.train_options),
+            words=tuple(self.options),
             budget_seconds=self.budget,
         )
         for run in config.runs():
@@ -104,11 +102,11 @@ def _spellings(param: Any) -> list[str]:
     examples=(
         (
             "Compare three learning rates, each with two seeds.",
-            "cifar sweep --grid lr=0.05,0.1,0.2 --seeds 0,1 -- --model null --recipe fast",
+            "cifar sweep --grid lr=0.05,0.1,0.2 --seeds 0,1 -- --recipe fast",
         ),
         (
             "Train all combinations of two options, for at most an hour.",
-            "cifar sweep --grid lr=0.1,0.2 --grid recipe.weight_decay=0,5e-4 --budget 01:00:00 -- --recipe fast",
+            "cifar sweep --grid lr=0.1,0.2 --grid warmup=0,0.3 --budget 01:00:00",
         ),
     )
 )

@@ -12,7 +12,7 @@ from cifar_cli.commands.train import TAKEN_BESIDE_RESUME
 from cifar_cli.core import choices
 from cifar_cli.core.augment.policy import POLICIES
 from cifar_cli.core.models.registry import MODELS
-from cifar_cli.core.training.recipe import RECIPES, Recipe
+from cifar_cli.core.training.recipe import RECIPES, Recipe, recipe_of
 from cifar_cli.errors import UsageError
 from tests.commands.command_lines import commands, every_option, options_of, parse, required_words, words_of
 
@@ -127,13 +127,14 @@ def test_every_field_of_a_recipe_has_an_option() -> None:
     assert set(OVERRIDES) <= {option.name for option in options_of(commands()["train"])}
 
 
+@pytest.mark.parametrize("model", [*MODELS, "timm:resnet18"])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_without_overrides_stays_as_it_is(recipe: str) -> None:
-    assert RecipeOptions(recipe=recipe).chosen() == RECIPES[recipe]
+def test_a_recipe_without_overrides_is_the_model_s(recipe: str, model: str) -> None:
+    assert RecipeOptions(recipe=recipe).chosen(model) == recipe_of(recipe, model=model)
 
 
 def test_overrides_replace_fields_and_zero_switches_off() -> None:
-    changed = RecipeOptions(recipe="best", ema_decay=0.0, clip_norm=0.0, weight_decay=0.0, batch="auto").chosen()
+    changed = RecipeOptions(recipe="best", ema_decay=0.0, clip_norm=0.0, weight_decay=0.0, batch="auto").chosen("null")
     assert (changed.ema_decay, changed.clip_norm, changed.weight_decay) == (None, None, 0.0)
     assert changed.batch == RECIPES["best"].batch
     assert changed.learning_rate == RECIPES["best"].learning_rate

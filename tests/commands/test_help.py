@@ -112,10 +112,11 @@ def test_the_learning_rates_named_as_the_default_are_those_of_the_models() -> No
     from cifar_cli.core.training.recipe import RECIPES
 
     assert RECIPES["course"].learning_rate is None
-    assert {name: spec.learning_rate for name, spec in MODELS.items()} == {"null": 1e-3, "cnn": 1e-4, "hybrid": 1e-4}
+    rates = {name: spec.learning_rate for name, spec in MODELS.items()}
+    assert rates == {"null": 1e-3, "cnn": 1e-4, "hybrid": 1e-4, "airbench": 1e-3}
     assert all(recipe.learning_rate for name, recipe in RECIPES.items() if name != "course")
     (option,) = (param for param in commands()["train"].params if param.name == "learning_rate")
-    assert option.show_default == "the recipe's; course: 1e-3 for null, 1e-4 for other models"
+    assert option.show_default == "the recipe's; course: 1e-3 for null and airbench, 1e-4 for other models"
 
 
 def test_the_weights_named_as_the_default_are_those_of_the_models() -> None:
@@ -125,6 +126,7 @@ def test_the_weights_named_as_the_default_are_those_of_the_models() -> None:
         "null": "none",
         "cnn": "imagenet",
         "hybrid": "imagenet",
+        "airbench": "none",
     }
     (option,) = (param for param in commands()["train"].params if param.name == "weights")
-    assert option.show_default == "imagenet; none for null"
+    assert option.show_default == "imagenet; none for null and airbench"

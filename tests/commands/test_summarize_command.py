@@ -15,7 +15,12 @@ from cifar_cli.app import app
 from cifar_cli.core.models.registry import MODELS
 from tests.golden import WIDTHS, Golden
 
-PUBLISHED = {"null": (545_098, 790_807_808), "cnn": (4_020_358, 1_085_977_344), "hybrid": (13_350_730, 5_016_995_072)}
+PUBLISHED = {
+    "null": (545_098, 790_807_808),
+    "cnn": (4_020_358, 1_085_977_344),
+    "hybrid": (13_350_730, 5_016_995_072),
+    "airbench": (1_972_792, 15_126_109_184),
+}
 
 
 def run(*args: str, columns: int = 120) -> tuple[int, str, str]:

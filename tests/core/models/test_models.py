@@ -26,6 +26,7 @@ def config(name: str, **options: object) -> ModelConfig:
         (config("cnn"), 4_020_358),
         (config("hybrid"), 13_350_730),
         (config("hybrid", trim_backbone=True), 2_331_722),
+        (config("airbench"), 1_972_792),
         (config("null", classes=100), 545_098 + 90 * 129),
     ],
 )

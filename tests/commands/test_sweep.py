@@ -1,0 +1,71 @@
+"""`cifar sweep`: its grid, and one real sweep."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cifar_cli.commands.sweep import SweptOptions
+from cifar_cli.errors import CifarError
+
+
+@pytest.mark.parametrize(
+    ("key", "flag"),
+    [
+        ("lr", "--lr"),
+        ("learning_rate", "--lr"),
+        ("recipe.weight_decay", "--weight-decay"),
+        ("recipe.max_seconds", "--max-time"),
+        ("model.backbone", "--backbone"),
+        ("label-smoothing", "--label-smoothing"),
+    ],
+)
+def test_a_key_is_an_option_s_flag_or_the_name_of_its_setting(key: str, flag: str) -> None:
+    values = {"--backbone": "resnet18,resnet34", "--max-time": "10,20"}.get(flag, "0.1,0.2")
+    (option,) = SweptOptions(grid=[f"{key}={values}"]).config().options
+    assert (option.key, option.flag, option.values) == (key, flag, tuple(values.split(",")))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--grid", "lr"), "--grid lr is not KEY=A,B"),
+        (("--grid", "lr=0.1,"), "--grid lr=0.1, is not KEY=A,B"),
+        (("--grid", "lr=0.1,0.1"), "names a value twice"),
+        (("--grid", "rate=0.1"), "cifar train has no option of that name"),
+        (("--grid", "seed=1,2"), "cifar train has no option of that name"),
+        (("--grid", "compile=1"), "cifar train has no option of that name"),
+        (("--grid", "lr=fast"), "--lr fast is not a number"),
+        (("--grid", "lr=0.1", "--", "--run-dir", "x"), "--run-dir can't be passed to every run"),
+        ((), "a sweep needs --grid or --seeds"),
+    ],
+)
+def test_a_bad_sweep_is_refused_before_anything_is_trained(
+    cifar: Any, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    result = cifar("sweep", "--sweep-dir", tmp_path / "new", *words)
+    assert result.exit_code in (1, 2)
+    assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_wrong_option_of_train_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(CifarError):
+        SweptOptions(grid=["lr=0.1"], options=["--recipe", "fastest"]).config()
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_prints_a_table_and_names_what_failed(cifar: Any, data_dir: Path, tmp_path: Path) -> None:
+    shared = ("--dataset", "shapes", "--data-dir", data_dir, "--max-epochs", 1, "--batch", 64, "--device", "cpu")
+    plain = ("--precision", 32, "--memory-format", "contiguous")
+    words = ("sweep", "--grid", "lr=0.01,-1", "--sweep-dir", tmp_path / "sweep", "--json", "--", *shared, *plain)
+    result = cifar(*words)
+    assert result.exit_code == 1
+    assert "1 of 2 runs failed; the first: " in " ".join(result.stderr.split())
+    done, failed = json.loads(result.stdout)["results"]
+    assert (done["status"], failed["status"]) == ("done", "failed")
+    assert done["settings"] == {"lr": "0.01"}
+    assert 0 <= done["val_accuracy"] <= 1
