@@ -67,7 +67,7 @@ def test_json_is_one_document_on_stdout_and_nothing_else() -> None:
 def test_json_has_the_documented_keys() -> None:
     page = (Path(__file__).parents[2] / "docs" / "summarize.md").read_text(encoding="utf-8")
     section = re.split(r"^## .*\n", page.split("\n## `--json`\n")[1], flags=re.MULTILINE)[0]
-    documented = {*re.findall(r"`([a-z_]+)`", section)} - {"cnn", "hybrid"}
+    documented = {*re.findall(r"`([a-z_]+)`", section)} - {"cnn", "hybrid", "airbench"}
     document = json.loads(run("--model", "all", "--json")[1])
     models = document["models"]
     assert documented == {*document, *(key for model in models for key in model)}
@@ -88,7 +88,7 @@ def test_several_models_share_one_table_that_marks_the_best_of_each_row() -> Non
     row = next(line for line in out.splitlines() if line.startswith(" parameters   "))
     assert code == 0
     assert ": layers (batch" not in out  # no layer tables unless --depth asks for them
-    assert row.split() == ["parameters", "545,098", "*", "4,020,358", "13,350,730"]
+    assert row.split() == ["parameters", "545,098", "*", "4,020,358", "13,350,730", "1,972,792"]
     assert ": layers (batch" in run("--model", "null,cnn", "--depth", "1")[1]
 
 
