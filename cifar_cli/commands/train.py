@@ -89,6 +89,8 @@ class NumericsOptions:
     memory_format: Annotated[MemoryFormatChoice, MEMORY_FORMAT(show_default="auto, the fastest on this machine")] = (
         "auto"
     )
+    deterministic: bool = False
+    """Use deterministic kernels only, so that equal commands give equal weights on a GPU too. This is slower."""
     compile: Annotated[bool, Option("--compile/--no-compile")] = False
     """Compile the model with torch.compile."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,13 +19,22 @@ from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.deadline import Deadline
-from cifar_cli.core.training.failures import explained, require_finite
+from cifar_cli.core.training.failures import explained, require_converging
 from cifar_cli.core.training.interrupts import Interrupts, interrupted
 from cifar_cli.core.training.introduction import dataset_line, introduce
 from cifar_cli.core.training.listeners import SILENT, Listeners
-from cifar_cli.core.training.machine import fast_kernels, wait_for
+from cifar_cli.core.training.machine import kernels, wait_for
 from cifar_cli.core.training.pace import Pace
 from cifar_cli.core.training.pictures import Pictures
+from cifar_cli.core.training.plan import (
+    Planner,
+    cut_short,
+    extended_sentence,
+    late_start,
+    plan_facts,
+    plan_key,
+    plan_sentence,
+)
 from cifar_cli.core.training.prepare import Prepared
 from cifar_cli.core.training.ranks import Agreement, LostProcessError
 from cifar_cli.core.training.record import Record
@@ -33,7 +43,7 @@ from cifar_cli.core.training.run_dir import RunDir, create_run_dir
 from cifar_cli.core.training.run_state import Position, RunState, StoppedBy
 from cifar_cli.core.training.schedule import LearningRate
 from cifar_cli.core.training.scores import Scores, score, validate
-from cifar_cli.core.training.step import TrainingStep
+from cifar_cli.core.training.step import TrainingStep, seed_draws
 from cifar_cli.core.training.step_trace import traced_steps
 
 TEST_PASSES = 2  # each test image is scored as it is and mirrored
@@ -42,10 +52,11 @@ FLOAT32_COST = 2  # time of a pass in float32, in which the test runs, as a mult
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seams:
-    """What tests replace: the training step and the clock."""
+    """What tests replace: the training step, the clock, and the pictures, which dominate short epochs."""
 
     make_step: Callable[..., TrainingStep] = TrainingStep
     clock: Callable[[], float] = time.monotonic
+    make_pictures: Callable[..., Pictures] = Pictures
 
 
 REAL = Seams()
@@ -69,7 +80,7 @@ def fit(
     ranks.meet()
     try:
         with Loop(prepared, run, listeners, seams) as loop:
-            with fast_kernels(prepared.device), loop.interrupts.listening():
+            with kernels(prepared.device, deterministic=prepared.config.deterministic), loop.interrupts.listening():
                 loop.train()
             return loop.test()
     except KeyboardInterrupt:
@@ -100,13 +111,13 @@ class Loop:
         self.step = seams.make_step(
             model, step_config, device_type=device.type, on_stage=self.accounting.enter, parallel=ranks.parallel
         )
-        self.rate = LearningRate(self.step.optimizer, recipe, steps=self.epochs * self.steps_per_epoch)
         self.train_scores, self.val_scores = (Scores(len(store.classes)).to(device) for _ in range(2))
         self.pace = Pace()
         self.deadline = Deadline(
             recipe.max_seconds,
             began=prepared.began,
             clock=seams.clock,
+            train_images=len(loaders.train_indices),
             val_images=len(loaders.val_indices),
             test_per_validation=len(store.test)
             / max(len(loaders.val_indices), 1)
@@ -124,6 +135,7 @@ class Loop:
         at = Position() if checkpoint is None else self.state.restore(checkpoint, origin=run.last)
         self.epoch, self.epoch_step, self.global_step = at.epoch, at.epoch_step, at.global_step
         self.stopped_by: StoppedBy = at.stopped_by
+        self.planner = self._planner(checkpoint)
         self.began = prepared.began
         self.writer: SummaryWriter | None = None
         if not ranks.is_first:
@@ -131,7 +143,7 @@ class Loop:
         self.writer = SummaryWriter(run.path)  # only now, so that a run that is refused stays unchanged
         self.record.write_to(self.writer)
         self.writer.add_text("dataset", dataset_line(store))
-        self.pictures = Pictures(
+        self.pictures = seams.make_pictures(
             self.writer,
             store,
             {"train": loaders.train_indices, "val": loaders.val_indices},
@@ -156,29 +168,33 @@ class Loop:
     def train(self) -> None:
         """Train until the epochs are done or the time is up."""
         introduce(self.config, self.step.model, self.loaders, self.store, self.ranks, self.listeners.on_note)
-        # For what the model draws while it trains, such as dropout; each process has other images.
-        torch.manual_seed(self.config.seed + self.ranks.rank)
         if self.config.compile:
             self.step.model.compile()
-        steps = self.epochs * self.steps_per_epoch
-        self.accounting.add("startup", self.clock() - self.began)
-        with self.accounting.spending("fit"), self._profiled(steps) as after_step:
+        start_up = self.deadline.start()
+        self.accounting.add("startup", start_up)
+        self._say(late_start(start_up, self.deadline))
+        with self.accounting.spending("fit"), self._profiled(self.planner.steps) as after_step:
             while self.epoch < self.epochs and self.stopped_by != "time":
-                self._train_epoch(after_step)
-                self._finish_epoch(self._validate())
+                if self._train_epoch(after_step):
+                    self._finish_epoch(self._validate())
 
-    def _train_epoch(self, after_step: Callable[[], None]) -> None:
-        """Take the steps of an epoch, or of what is left of one that was interrupted."""
+    def _train_epoch(self, after_step: Callable[[], None]) -> bool:
+        """Take the steps of an epoch, or of what is left of one that was interrupted.
+
+        Returns False where its steps were taken back: a measurement found that the run needs other learning rates.
+        """
         self.step.model.train()
         self.train_scores.reset()
         self.pace.start_epoch()
         self.loaders.train.set_epoch(self.epoch)
         self._agree()
+        if not self.planner.is_decided and self.global_step == 0:
+            self.planner.keep_start()
         last = self.clock()
         for images_BCHW, labels_B in self.loaders.train:
-            if self.rate.follows_time:
-                self.rate.set_for(self.global_step, time_share=self.agreed.time_share)
-            images = self._images_of_step()
+            self.rate.set_for(self.global_step)
+            seed_draws(self.config.seed, self.global_step, self.ranks.rank)
+            images = self.loaders.train.images_of(self.epoch_step)
             own_images = self.ranks.images_of(images)
             self.step.weight = own_images * self.ranks.world_size / images
             self.accounting.start_step()
@@ -193,35 +209,96 @@ class Loop:
             self.pace.add(images, now - last)
             last = now
             after_step()
-            self._agree()
+            if self._agree():
+                return False
             is_last = self.epoch_step == self.steps_per_epoch
             if is_last or self.agreed.progress_is_due:
                 self.record.report_progress(self._progress())
-            if self.agreed.time_is_up:
-                self.stopped_by = "time"
-                return
+            if self._is_over():
+                return True
             # After the last step of an epoch, its validation and record come first.
             if self.agreed.signal and not is_last:
+                if not self.planner.is_decided and self.planner.begin_again():
+                    self.deadline.begin_again()
+                    self._go_to_the_start()
                 self._save(self.run.last, next_epoch=self.epoch)
                 what = f"interrupted in epoch {self.epoch + 1}; saved"
                 raise interrupted(what, self.run, by=self.agreed.signal)
+        return True
 
-    def _agree(self) -> None:
-        """Exchange the one message of a step, after which all processes do the same."""
-        pace, follows_time = self.pace.seconds_per_image, self.rate.follows_time
+    def _is_over(self) -> bool:
+        """Whether the step was the run's last, and not the last one of its last epoch."""
+        planned = self.global_step >= self.planner.steps
+        if self.epoch_step == self.steps_per_epoch and self.epoch + 1 == self.epochs:
+            return False
+        if not planned and self.agreed.time_is_up and self.ranks.is_first:
+            self.planner.forget()
+            self._say(cut_short(self.global_step, self.planner.steps, self.config.recipe, rate=self.rate.current))
+        if planned or self.agreed.time_is_up:
+            self.stopped_by = "time"
+        return self.stopped_by == "time"
+
+    def _agree(self) -> bool:
+        """Exchange the one message of a step, after which all processes do the same.
+
+        Returns whether they take back the steps so far, because the plan was made just now.
+        """
+        over = self.epoch_step == self.steps_per_epoch
         self.agreed = self.ranks.agree(
             Agreement(
                 signal=self.interrupts.signal,
-                time_is_up=self.deadline.is_reached(pace),
+                time_is_up=self.deadline.is_reached(self.pace.seconds_per_image),
                 progress_is_due=self.record.progress_is_due(),
-                time_share=self.deadline.share_used(pace) if follows_time else 0.0,
+                planned_steps=self.planner.proposed(epoch_is_over=over) if self.ranks.is_first else 0,
             )
         )
+        if self.planner.is_decided or not self.agreed.planned_steps:
+            return False
+        again = self.planner.adopt(self.agreed.planned_steps)
+        if again:
+            self._go_to_the_start()
+        if self.ranks.is_first:
+            self.run.write_config({"plan": plan_facts(self.planner, self.steps_per_epoch, self.config.recipe)})
+            self._say(plan_sentence(self.planner, self.steps_per_epoch, self.config.recipe, again=again))
+        return again
 
-    def _images_of_step(self) -> int:
-        """Images of the batch at `epoch_step`, over all processes."""
-        batch = self.config.recipe.batch
-        return min(batch, len(self.loaders.train_indices) - self.epoch_step * batch)
+    def _go_to_the_start(self) -> None:
+        self.loaders.train.load_state_dict({"epoch": 0, "next_batch": 0})
+        self.epoch_step = self.global_step = 0
+
+    def _planner(self, checkpoint: dict[str, Any] | None) -> Planner:
+        """The plan of the steps: that of the checkpoint, unless the run has got other epochs or more time since."""
+        config, recipe, loaders = self.config, self.config.recipe, self.loaders
+        self.rate = LearningRate(self.step.optimizer, recipe, steps=self.epochs * self.steps_per_epoch)
+        planner = Planner(
+            self.step,
+            self.rate,
+            self.deadline,
+            self.pace,
+            epochs=self.epochs,
+            steps_per_epoch=self.steps_per_epoch,
+            key=plan_key(
+                config,
+                images=(len(loaders.train_indices), len(loaders.val_indices), len(self.store.test)),
+                processes=self.ranks.world_size,
+                device=self.device,
+            ),
+        )
+        self.rate.steps = planner.steps
+        if checkpoint is not None:
+            began_with = checkpoint["cifar"]["config"]["recipe"]
+            if (recipe.max_epochs, recipe.max_seconds) != (began_with["max_epochs"], began_with["max_seconds"]):
+                planner.extend(epoch=self.epoch, epoch_step=self.epoch_step, global_step=self.global_step)
+                self._say(
+                    extended_sentence(planner, self.rate, step=self.global_step, steps_per_epoch=self.steps_per_epoch)
+                )
+            elif self.epoch and not planner.is_decided:  # of an earlier version
+                self.deadline.planned_steps = planner.all_steps
+        return planner
+
+    def _say(self, sentence: str | None) -> None:
+        if sentence is not None:
+            self.listeners.on_note(sentence)
 
     def _validate(self) -> Scores:
         with self.accounting.spending("validation"):
@@ -248,7 +325,8 @@ class Loop:
             self.record.add_epoch(result)
             weights = self.step.optimizer.state  # of the weights that it updates; the others may hold anything
             not_finite = not all(bool(weight.isfinite().all()) for weight in weights)
-            require_finite(result, self.run, weights_are=not self.ranks.any(not_finite))
+            finite = not self.ranks.any(not_finite)
+            require_converging(result, self.run, classes=len(self.store.classes), weights_are_finite=finite)
             if result.best:
                 self._save(self.run.best, next_epoch=self.epoch + 1)
             self._save(self.run.last, next_epoch=self.epoch + 1)
@@ -257,6 +335,7 @@ class Loop:
                 self.pictures.draw(self.step.evaluated, result.epoch, scores, self.device)
             self.ranks.meet()  # the others wait while rank 0 writes
         self.deadline.logging_seconds = self.clock() - start
+        self.deadline.seconds_per_image = self.pace.settled_seconds_per_image
         self.epoch, self.epoch_step = self.epoch + 1, 0
         self._agree()
         if self.agreed.signal and self.epoch < self.epochs and self.stopped_by != "time":
@@ -321,7 +400,7 @@ class Loop:
         scores = self.train_scores.joined(self.ranks)
         return TrainProgress(
             epoch=self.epoch + 1,
-            epochs=self.epochs,
+            epochs=math.ceil(self.planner.steps / self.steps_per_epoch),
             step=self.epoch_step,
             steps=self.steps_per_epoch,
             loss=scores.loss,

@@ -29,8 +29,8 @@ class Agreement:
     time_is_up: bool = False
     """By the clock of rank 0, like the two below."""
     progress_is_due: bool = False
-    time_share: float = 0.0
-    """Share of the time for steps that is used up. The learning rate may follow it."""
+    planned_steps: int = 0
+    """Steps of the whole run, once they are decided; 0 before."""
 
 
 class Ranks:
