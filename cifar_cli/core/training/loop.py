@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -202,7 +201,7 @@ class Loop:
                 return
             # After the last step of an epoch, its validation and record come first.
             if self.agreed.signal and not is_last:
-                self._save(self.run.last, next_epoch=self.epoch)
+                self._save(next_epoch=self.epoch)
                 what = f"interrupted in epoch {self.epoch + 1}; saved"
                 raise interrupted(what, self.run, by=self.agreed.signal)
 
@@ -250,8 +249,8 @@ class Loop:
             not_finite = not all(bool(weight.isfinite().all()) for weight in weights)
             require_finite(result, self.run, weights_are=not self.ranks.any(not_finite))
             if result.best:
-                self._save(self.run.best, next_epoch=self.epoch + 1)
-            self._save(self.run.last, next_epoch=self.epoch + 1)
+                self._save(next_epoch=self.epoch + 1, best=True)
+            self._save(next_epoch=self.epoch + 1)
             if self.ranks.is_first:
                 scores = {"train": train_scores, "val": val_scores}
                 self.pictures.draw(self.step.evaluated, result.epoch, scores, self.device)
@@ -346,7 +345,7 @@ class Loop:
             best=val_accuracy > self.record.best_val_accuracy,
         )
 
-    def _save(self, path: Path, *, next_epoch: int) -> None:
+    def _save(self, *, next_epoch: int, best: bool = False) -> None:
         """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0. Rank 0 does it."""
         if self.ranks.is_first:
             at = Position(
@@ -355,4 +354,5 @@ class Loop:
                 global_step=self.global_step,
                 stopped_by=self.stopped_by,
             )
-            self.state.save(path, self.description, at, next_epoch=next_epoch)
+            save = self.state.save_best if best else self.state.save
+            save(self.run, self.description, at, next_epoch=next_epoch)

@@ -46,6 +46,21 @@ class RunDir:
     def last(self) -> Path:
         return self.checkpoints / "last.ckpt"
 
+    @property
+    def previous(self) -> Path:
+        """The one before `last`, in case that is damaged."""
+        return self.checkpoints / "previous.ckpt"
+
+    @property
+    def best_weights(self) -> Path:
+        """The weights of `best`, for other programs."""
+        return self.checkpoints / "model.safetensors"
+
+    @property
+    def saved(self) -> tuple[Path, ...]:
+        """The checkpoints from which the run can be continued, the newest first."""
+        return tuple(path for path in (self.last, self.previous, self.best) if path.is_file())
+
     def write_config(self, config: dict[str, Any]) -> None:
         """Write config.yaml; keys of an existing one that `config` lacks stay."""
         with suppress(OSError, yaml.YAMLError, TypeError):
@@ -110,7 +125,7 @@ def require_free(path: Path) -> None:
 def open_run_dir(path: Path) -> RunDir:
     """Open a run that is to be continued. Raises CheckpointError where there is nothing to continue."""
     run = RunDir(path)
-    if not run.last.is_file():
+    if not run.saved:
         raise CheckpointError(
             f"{path} contains no run to resume", remedy="pass a run directory with checkpoints/last.ckpt"
         )

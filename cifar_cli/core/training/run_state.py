@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cifar_cli.core.data.loader import BatchLoader
-from cifar_cli.core.training.checkpoint import restore_step, save_checkpoint
+from cifar_cli.core.training.checkpoint import restore_step, save_checkpoint, save_weights, trained_config
+from cifar_cli.core.training.checkpoint_schema import SavedRun, validated
 from cifar_cli.core.training.deadline import Deadline
 from cifar_cli.core.training.failures import first_line
 from cifar_cli.core.training.pace import Pace
 from cifar_cli.core.training.record import Record
+from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.errors import CheckpointError
 
@@ -43,15 +45,27 @@ class RunState:
     pace: Pace
     record: Record
 
-    def save(self, path: Path, description: dict[str, Any], at: Position, *, next_epoch: int) -> None:
-        """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0.
+    def save(self, run: RunDir, description: dict[str, Any], at: Position, *, next_epoch: int) -> None:
+        """Write last.ckpt, which continues with the next step of `next_epoch`, counted from 0.
 
-        description: what `describe` returns. Raises OSError or RuntimeError.
+        The one before it stays as previous.ckpt. description: what `describe` returns. Raises OSError or RuntimeError.
         """
+        self._write(run.last, description, at, next_epoch=next_epoch, keep=run.previous)
+
+    def save_best(self, run: RunDir, description: dict[str, Any], at: Position, *, next_epoch: int) -> None:
+        """Write best.ckpt and its weights as model.safetensors. Raises as `save` does."""
+        config, classes = trained_config(description["config"]), description["classes"]
+        save_weights(run.best_weights, self.step.evaluated, config, classes)
+        self._write(run.best, description, at, next_epoch=next_epoch)
+
+    def _write(
+        self, path: Path, description: dict[str, Any], at: Position, *, next_epoch: int, keep: Path | None = None
+    ) -> None:
         save_checkpoint(
             path,
             self.step,
             description,
+            keep=keep,
             epoch=at.epoch,
             global_step=at.global_step,
             loop={
@@ -70,6 +84,7 @@ class RunState:
         origin: its file, for the error message. Raises CheckpointError where it doesn't fit.
         """
         epoch_step = 0
+        validated(SavedRun, content, origin=origin)
         try:
             restore_step(self.step, content)
             state = content["loop"]
@@ -81,7 +96,7 @@ class RunState:
             self.pace.load_state_dict(state["pace"])
             self.record.load_state_dict(state["record"])
             had_seconds = content["cifar"]["config"]["recipe"]["max_seconds"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"{origin} doesn't fit this run ({first_line(error)})", remedy="start a new run"
             ) from error
