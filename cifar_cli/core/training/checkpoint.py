@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.write import replacing
-from cifar_cli.errors import CheckpointError, CifarError, ModelError
+from cifar_cli.errors import CheckpointError, CifarError, ModelError, shell_line
 
 REMEDY = "pass a run directory or a .ckpt file that `cifar train` wrote"
 _PREFIX = "model."  # of every weight's key
@@ -207,7 +206,7 @@ def newest_checkpoint(run: RunDir) -> tuple[dict[str, Any], str | None]:
 
 def require_whole(best: Path, run: RunDir) -> None:
     """Raise CheckpointError where the best weights, which the end of the run needs, are missing or damaged."""
-    remedy = f"keep the newest weights in their place: cp {shlex.quote(str(run.last))} {shlex.quote(str(best))}"
+    remedy = f"keep the newest weights in their place: {shell_line('cp', run.last, best)}"
     try:
         verify(best)
     except BadFileError as error:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -18,7 +19,7 @@ from cifar_cli.core.training.accounting import Accounting
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.deadline import Deadline
 from cifar_cli.core.training.failures import explained, require_finite
-from cifar_cli.core.training.interrupts import Interrupts, interrupted
+from cifar_cli.core.training.interrupts import Interrupts, interrupted, left_at_once
 from cifar_cli.core.training.introduction import dataset_line, introduce
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import fast_kernels, wait_for
@@ -29,6 +30,7 @@ from cifar_cli.core.training.ranks import Agreement, LostProcessError
 from cifar_cli.core.training.record import Record
 from cifar_cli.core.training.results import EpochResult, TrainProgress, TrainResult
 from cifar_cli.core.training.run_dir import RunDir, create_run_dir
+from cifar_cli.core.training.run_lock import locked
 from cifar_cli.core.training.run_state import Position, RunState, StoppedBy
 from cifar_cli.core.training.schedule import LearningRate
 from cifar_cli.core.training.scores import Scores, score, validate
@@ -67,12 +69,12 @@ def fit(
         ranks.order(prepared.config)
     ranks.meet()
     try:
-        with Loop(prepared, run, listeners, seams) as loop:
+        with locked(run.path, hold=ranks.is_first), Loop(prepared, run, listeners, seams) as loop:
             with fast_kernels(prepared.device), loop.interrupts.listening():
                 loop.train()
             return loop.test()
-    except KeyboardInterrupt:
-        raise interrupted("interrupted; saved up to the last complete epoch", run) from None
+    except KeyboardInterrupt as error:
+        raise left_at_once(run, error) from None
     except (OSError, RuntimeError, LostProcessError) as error:
         described = explained(ranks.explained(error), run, compiled=prepared.config.compile)
         if described is error:
@@ -114,11 +116,12 @@ class Loop:
         )
         self.description = describe(config, classes=store.classes, synthetic=store.synthetic)
         self.record = Record(run, listeners, clock=seams.clock)
-        self.interrupts = Interrupts()
+        self.interrupts = Interrupts(listeners.on_note)
         self.agreed = Agreement()
         self.state = RunState(
-            step=self.step, loader=loaders.train, deadline=self.deadline, pace=self.pace, record=self.record
-        )
+            run, step=self.step, loader=loaders.train, deadline=self.deadline, pace=self.pace, record=self.record,
+            every_seconds=config.checkpoint_seconds, clock=seams.clock,
+        )  # fmt: skip
         checkpoint = ranks.broadcast(prepared.checkpoint)
         at = Position() if checkpoint is None else self.state.restore(checkpoint, origin=run.last)
         self.epoch, self.epoch_step, self.global_step = at.epoch, at.epoch_step, at.global_step
@@ -199,9 +202,11 @@ class Loop:
             if self.agreed.time_is_up:
                 self.stopped_by = "time"
                 return
+            if self.state.is_due() and not is_last:
+                self._save(self.run.last, next_epoch=self.epoch)
             # After the last step of an epoch, its validation and record come first.
             if self.agreed.signal and not is_last:
-                self._save(next_epoch=self.epoch)
+                self._save(self.run.last, next_epoch=self.epoch)
                 what = f"interrupted in epoch {self.epoch + 1}; saved"
                 raise interrupted(what, self.run, by=self.agreed.signal)
 
@@ -249,8 +254,8 @@ class Loop:
             not_finite = not all(bool(weight.isfinite().all()) for weight in weights)
             require_finite(result, self.run, weights_are=not self.ranks.any(not_finite))
             if result.best:
-                self._save(next_epoch=self.epoch + 1, best=True)
-            self._save(next_epoch=self.epoch + 1)
+                self._save(self.run.best, next_epoch=self.epoch + 1)
+            self._save(self.run.last, next_epoch=self.epoch + 1)
             if self.ranks.is_first:
                 scores = {"train": train_scores, "val": val_scores}
                 self.pictures.draw(self.step.evaluated, result.epoch, scores, self.device)
@@ -345,7 +350,7 @@ class Loop:
             best=val_accuracy > self.record.best_val_accuracy,
         )
 
-    def _save(self, *, next_epoch: int, best: bool = False) -> None:
+    def _save(self, path: Path, *, next_epoch: int) -> None:
         """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0. Rank 0 does it."""
         if self.ranks.is_first:
             at = Position(
@@ -354,5 +359,4 @@ class Loop:
                 global_step=self.global_step,
                 stopped_by=self.stopped_by,
             )
-            save = self.state.save_best if best else self.state.save
-            save(self.run, self.description, at, next_epoch=next_epoch)
+            self.state.save(path, self.description, at, next_epoch=next_epoch)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,38 +36,44 @@ class Position:
     """"time" once the time cap has ended the run."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class RunState:
-    """The parts of a run that change while it trains."""
+    """The parts of a run that change while it trains, and when they are saved.
 
-    step: TrainingStep
-    loader: BatchLoader
-    """Of the training images."""
-    deadline: Deadline
-    pace: Pace
-    record: Record
+    loader: of the training images. every_seconds: time between checkpoints within an epoch, by `clock`; None for none.
+    """
 
-    def save(self, run: RunDir, description: dict[str, Any], at: Position, *, next_epoch: int) -> None:
-        """Write last.ckpt, which continues with the next step of `next_epoch`, counted from 0.
-
-        The one before it stays as previous.ckpt. description: what `describe` returns. Raises OSError or RuntimeError.
-        """
-        self._write(run.last, description, at, next_epoch=next_epoch, keep=run.previous)
-
-    def save_best(self, run: RunDir, description: dict[str, Any], at: Position, *, next_epoch: int) -> None:
-        """Write best.ckpt and its weights as model.safetensors. Raises as `save` does."""
-        config, classes = trained_config(description["config"]), description["classes"]
-        save_weights(run.best_weights, self.step.evaluated, config, classes)
-        self._write(run.best, description, at, next_epoch=next_epoch)
-
-    def _write(
-        self, path: Path, description: dict[str, Any], at: Position, *, next_epoch: int, keep: Path | None = None
+    def __init__(
+        self,
+        run: RunDir,
+        *,
+        step: TrainingStep,
+        loader: BatchLoader,
+        deadline: Deadline,
+        pace: Pace,
+        record: Record,
+        every_seconds: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.run, self.step, self.loader, self.deadline, self.pace, self.record = (
+            run, step, loader, deadline, pace, record,
+        )  # fmt: skip
+        self._every_seconds, self._clock, self._saved_at = every_seconds, clock, clock()
+
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is older than `every_seconds`."""
+        return self._every_seconds is not None and self._clock() - self._saved_at >= self._every_seconds
+
+    def save(self, path: Path, description: dict[str, Any], at: Position, *, next_epoch: int) -> None:
+        """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0.
+
+        The one before last.ckpt stays as previous.ckpt, and best.ckpt's weights are written as model.safetensors too.
+        description: what `describe` returns. Raises OSError or RuntimeError.
+        """
         save_checkpoint(
             path,
             self.step,
             description,
-            keep=keep,
+            keep=self.run.previous if path == self.run.last else None,
             epoch=at.epoch,
             global_step=at.global_step,
             loop={
@@ -77,6 +85,10 @@ class RunState:
                 "record": self.record.state_dict(),
             },
         )
+        if path == self.run.best:
+            config, classes = trained_config(description["config"]), description["classes"]
+            save_weights(self.run.best_weights, self.step.evaluated, config, classes)
+        self._saved_at = self._clock()
 
     def restore(self, content: dict[str, Any], *, origin: Path) -> Position:
         """Continue where the checkpoint with this content was written.
