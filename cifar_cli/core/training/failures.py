@@ -10,7 +10,7 @@ import torch
 from cifar_cli.core.training.ranks import LostProcessError
 from cifar_cli.core.training.results import EpochResult
 from cifar_cli.core.training.run_dir import RunDir
-from cifar_cli.errors import CifarError, ConfigError, ResourceError
+from cifar_cli.errors import CifarError, ConfigError, ResourceError, shell_line
 
 DIVERGED_FACTOR = 100
 """A mean training loss of an epoch that is so many times the loss of guessing, ln(classes), has diverged. Runs that
@@ -34,7 +34,7 @@ def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
             f"--deterministic isn't possible for this model on this device ({first_line(error)})",
             remedy="leave out --deterministic, or pass --device cpu",
         )
-    go_on = f"continue with `cifar train --resume {run.path}`" if run.last.exists() else "start again"
+    go_on = f"continue with `{shell_line('cifar train --resume', run.path)}`" if run.saved else "start again"
     if isinstance(error, LostProcessError):
         return LostProcessError(error.what, remedy=go_on)
     denied = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)

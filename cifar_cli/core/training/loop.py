@@ -20,7 +20,7 @@ from cifar_cli.core.training.accounting import Accounting
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.deadline import Deadline
 from cifar_cli.core.training.failures import explained, require_converging
-from cifar_cli.core.training.interrupts import Interrupts, interrupted
+from cifar_cli.core.training.interrupts import Interrupts, interrupted, left_at_once
 from cifar_cli.core.training.introduction import dataset_line, introduce
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import kernels, wait_for
@@ -40,6 +40,7 @@ from cifar_cli.core.training.ranks import Agreement, LostProcessError
 from cifar_cli.core.training.record import Record
 from cifar_cli.core.training.results import EpochResult, TrainProgress, TrainResult
 from cifar_cli.core.training.run_dir import RunDir, create_run_dir
+from cifar_cli.core.training.run_lock import locked
 from cifar_cli.core.training.run_state import Position, RunState, StoppedBy
 from cifar_cli.core.training.schedule import LearningRate
 from cifar_cli.core.training.scores import Scores, score, validate
@@ -79,12 +80,12 @@ def fit(
         ranks.order(prepared.config)
     ranks.meet()
     try:
-        with Loop(prepared, run, listeners, seams) as loop:
+        with locked(run.path, hold=ranks.is_first), Loop(prepared, run, listeners, seams) as loop:
             with kernels(prepared.device, deterministic=prepared.config.deterministic), loop.interrupts.listening():
                 loop.train()
             return loop.test()
-    except KeyboardInterrupt:
-        raise interrupted("interrupted; saved up to the last complete epoch", run) from None
+    except KeyboardInterrupt as error:
+        raise left_at_once(run, error) from None
     except (OSError, RuntimeError, LostProcessError) as error:
         described = explained(ranks.explained(error), run, compiled=prepared.config.compile)
         if described is error:
@@ -111,6 +112,7 @@ class Loop:
         self.step = seams.make_step(
             model, step_config, device_type=device.type, on_stage=self.accounting.enter, parallel=ranks.parallel
         )
+        self.rate = LearningRate(self.step.optimizer, recipe, steps=self.epochs * self.steps_per_epoch)
         self.train_scores, self.val_scores = (Scores(len(store.classes)).to(device) for _ in range(2))
         self.pace = Pace()
         self.deadline = Deadline(
@@ -126,11 +128,12 @@ class Loop:
         )
         self.description = describe(config, classes=store.classes, synthetic=store.synthetic)
         self.record = Record(run, listeners, clock=seams.clock)
-        self.interrupts = Interrupts()
+        self.interrupts = Interrupts(listeners.on_note)
         self.agreed = Agreement()
         self.state = RunState(
-            step=self.step, loader=loaders.train, deadline=self.deadline, pace=self.pace, record=self.record
-        )
+            run, step=self.step, loader=loaders.train, deadline=self.deadline, pace=self.pace, record=self.record,
+            every_seconds=config.checkpoint_seconds, clock=seams.clock,
+        )  # fmt: skip
         checkpoint = ranks.broadcast(prepared.checkpoint)
         at = Position() if checkpoint is None else self.state.restore(checkpoint, origin=run.last)
         self.epoch, self.epoch_step, self.global_step = at.epoch, at.epoch_step, at.global_step
@@ -216,6 +219,8 @@ class Loop:
                 self.record.report_progress(self._progress())
             if self._is_over():
                 return True
+            if self.state.is_due() and not is_last and self.planner.is_decided:
+                self._save(self.run.last, next_epoch=self.epoch)
             # After the last step of an epoch, its validation and record come first.
             if self.agreed.signal and not is_last:
                 if not self.planner.is_decided and self.planner.begin_again():
@@ -269,7 +274,6 @@ class Loop:
     def _planner(self, checkpoint: dict[str, Any] | None) -> Planner:
         """The plan of the steps: that of the checkpoint, unless the run has got other epochs or more time since."""
         config, recipe, loaders = self.config, self.config.recipe, self.loaders
-        self.rate = LearningRate(self.step.optimizer, recipe, steps=self.epochs * self.steps_per_epoch)
         planner = Planner(
             self.step,
             self.rate,

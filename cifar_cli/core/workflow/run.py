@@ -90,7 +90,10 @@ def _interrupted(results: list[TrainResult], left: list[int], error: Interrupted
     remedies = [] if error is None or error.remedy is None else [error.remedy]
     if left:
         remedies.append(f"train the others with --seeds {','.join(map(str, left))}")
-    return Interrupted("; ".join(parts), remedy=", then ".join(remedies) or None)
+    summed_up = Interrupted("; ".join(parts), remedy=", then ".join(remedies) or None)
+    if error is not None:
+        summed_up.exit_code, summed_up.before_time_limit = error.exit_code, error.before_time_limit
+    return summed_up
 
 
 def utilization_of(
