@@ -102,7 +102,9 @@ class NumericsOptions:
         "auto"
     )
     deterministic: bool = False
-    """Use deterministic kernels only, so that equal commands give equal weights on a GPU too. This is slower."""
+    """Use deterministic kernels, and float32 unless --precision is given, so that equal commands give equal weights on
+    a GPU too. This is slower.
+    """
     compile: Annotated[bool, Option("--compile/--no-compile")] = False
     """Compile the model with torch.compile."""
 

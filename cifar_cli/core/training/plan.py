@@ -95,11 +95,12 @@ class Planner:
     def keep_start(self) -> None:
         """Keep the initial weights while the plan isn't decided, if it decides the rates of the first steps."""
         if not self._rate.is_constant:
+            step = self._step
             self._start = copy.deepcopy(
                 {
-                    "model": {name: value.cpu() for name, value in self._step.model.state_dict().items()},
-                    "optimizer": self._step.optimizer.state_dict(),
-                    "scaler": self._step.scaler.state_dict(),
+                    "model": step.model.state_dict(),
+                    "optimizer": step.optimizer.state_dict(),
+                    "scaler": step.scaler.state_dict(),
                 }
             )
 
