@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +35,7 @@ from cifar_cli.core.training.run_lock import locked
 from cifar_cli.core.training.run_state import Position, RunState, StoppedBy
 from cifar_cli.core.training.schedule import LearningRate
 from cifar_cli.core.training.scores import Scores, score, validate
+from cifar_cli.core.training.sharded import own_part, whole
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.training.step_trace import traced_steps
 
@@ -90,6 +92,7 @@ class Loop:
         recipe, loaders = config.recipe, prepared.loaders
         self.config, self.run, self.listeners, self.device = config, run, listeners, device
         self.ranks = ranks = prepared.ranks
+        self._shards = config.strategy == "fsdp" and ranks.world_size > 1
         self.store, self.loaders, self.clock = store, loaders, seams.clock
         self.epochs = 1 if config.fast_dev_run else recipe.max_epochs
         self.steps_per_epoch = len(loaders.train)
@@ -99,8 +102,13 @@ class Loop:
         ranks.same_weights(prepared.model)
         model = training_form(prepared.model, step_config.memory_format).to(device).train()
         self.step = seams.make_step(
-            model, step_config, device_type=device.type, on_stage=self.accounting.enter, parallel=ranks.parallel
+            model,
+            step_config,
+            device_type=device.type,
+            on_stage=self.accounting.enter,
+            parallel=partial(ranks.parallel, shards=self._shards),
         )
+        self.evaluated = self.step.evaluated
         self.rate = LearningRate(self.step.optimizer, recipe, steps=self.epochs * self.steps_per_epoch)
         self.train_scores, self.val_scores = (Scores(len(store.classes)).to(device) for _ in range(2))
         self.pace = Pace()
@@ -202,7 +210,7 @@ class Loop:
             if self.agreed.time_is_up:
                 self.stopped_by = "time"
                 return
-            if self.state.is_due() and not is_last:
+            if self.agreed.checkpoint_is_due and not is_last:
                 self._save(self.run.last, next_epoch=self.epoch)
             # After the last step of an epoch, its validation and record come first.
             if self.agreed.signal and not is_last:
@@ -218,6 +226,7 @@ class Loop:
                 signal=self.interrupts.signal,
                 time_is_up=self.deadline.is_reached(pace),
                 progress_is_due=self.record.progress_is_due(),
+                checkpoint_is_due=self.state.is_due(),
                 time_share=self.deadline.share_used(pace) if follows_time else 0.0,
             )
         )
@@ -231,8 +240,10 @@ class Loop:
         with self.accounting.spending("validation"):
             start = self.clock()
             self.val_scores.reset()
+            if self._shards:
+                self.evaluated = self._whole_model()
             validate(
-                self.step.evaluated,
+                self.evaluated,
                 self.ranks.own_batches(self.loaders.val),
                 self.val_scores,
                 layout=self.step.layout,
@@ -251,14 +262,14 @@ class Loop:
             result = self._epoch_result(train_scores, val_scores)
             self.record.add_epoch(result)
             weights = self.step.optimizer.state  # of the weights that it updates; the others may hold anything
-            not_finite = not all(bool(weight.isfinite().all()) for weight in weights)
+            not_finite = not all(bool(own_part(weight).isfinite().all()) for weight in weights)
             require_finite(result, self.run, weights_are=not self.ranks.any(not_finite))
             if result.best:
                 self._save(self.run.best, next_epoch=self.epoch + 1)
             self._save(self.run.last, next_epoch=self.epoch + 1)
             if self.ranks.is_first:
                 scores = {"train": train_scores, "val": val_scores}
-                self.pictures.draw(self.step.evaluated, result.epoch, scores, self.device)
+                self.pictures.draw(self.evaluated, result.epoch, scores, self.device)
             self.ranks.meet()  # the others wait while rank 0 writes
         self.deadline.logging_seconds = self.clock() - start
         self.epoch, self.epoch_step = self.epoch + 1, 0
@@ -316,6 +327,12 @@ class Loop:
         self.ranks.same_weights(model)
         return model
 
+    def _whole_model(self) -> nn.Module:
+        """A copy of the evaluated model with complete weights: each process evaluates other batches with it."""
+        model = training_form(build_untrained(self.config.model), self.step.config.memory_format)
+        model.load_state_dict(whole(self.step.evaluated.state_dict()), assign=True)
+        return model.to(self.device)
+
     def _profiled(self, steps: int) -> AbstractContextManager[Callable[[], None]]:
         if not self.config.profile:
             return nullcontext(lambda: None)
@@ -352,11 +369,7 @@ class Loop:
 
     def _save(self, path: Path, *, next_epoch: int) -> None:
         """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0. Rank 0 does it."""
-        if self.ranks.is_first:
-            at = Position(
-                epoch=self.epoch,
-                epoch_step=self.epoch_step,
-                global_step=self.global_step,
-                stopped_by=self.stopped_by,
-            )
-            self.state.save(path, self.description, at, next_epoch=next_epoch)
+        at = Position(
+            epoch=self.epoch, epoch_step=self.epoch_step, global_step=self.global_step, stopped_by=self.stopped_by
+        )
+        self.state.save(path, self.description, at, next_epoch=next_epoch, write=self.ranks.is_first)
