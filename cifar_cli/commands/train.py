@@ -121,7 +121,8 @@ class ProcessOptions:
     """Train on this many machines; torchrun or srun starts the processes."""
     strategy: StrategyChoice = "auto"
     """Share a training step between devices in this way: ddp keeps all weights on each device and averages the
-    gradients; auto takes ddp.
+    gradients; fsdp keeps a part of the weights, gradients and optimizer states on each, which needs less memory and
+    more messages; auto takes ddp.
     """
 
 

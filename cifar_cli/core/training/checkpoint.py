@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from cifar_cli.core.models.weights import fitting, load_state, save_state
 from cifar_cli.core.training.checkpoint_schema import Description, Saved, require_types, validated
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.core.training.sharded import load_model, load_optimizer, whole
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.write import replacing
 from cifar_cli.errors import CheckpointError, CifarError, ModelError, shell_line
@@ -46,33 +46,45 @@ def describe(config: TrainConfig, *, classes: tuple[str, ...], synthetic: bool) 
 
 
 def save_checkpoint(
-    path: Path, step: TrainingStep, description: dict[str, Any], *, keep: Path | None = None, **more: Any
+    path: Path,
+    step: TrainingStep,
+    description: dict[str, Any],
+    *,
+    keep: Path | None = None,
+    weights: Path | None = None,
+    write: bool = True,
+    **more: Any,
 ) -> None:
     """Write the evaluated weights, and everything that resuming needs. Plain values and tensors only.
 
     "state_dict" holds the averaged weights where there are some, and "current_model_state" the trained ones. The file
-    replaces the old one once it is whole and on the disk; `keep` is where the old one goes then. Raises OSError or
-    RuntimeError.
+    replaces the old one once it is whole and on the disk.
+    keep: where the old file goes. weights: a .safetensors file for the evaluated weights. write: whether this process
+    writes the files; those of a run with sharded weights all call this. Raises OSError or RuntimeError.
     """
     content: dict[str, Any] = {"cifar": description, "state_dict": _prefixed(step.evaluated.state_dict())}
     if step.average is not None:
         content["current_model_state"] = _prefixed(step.model.state_dict())
         content["averaging_state"] = {"n_averaged": step.average.n_averaged}
     content |= {"optimizer": step.optimizer.state_dict(), "scaler": step.scaler.state_dict(), **more}
+    content = whole(content)
+    if not write:
+        return
     with replacing(path, keep=keep) as part:
         torch.save(content, part)
+    if weights is not None:
+        save_state(_unprefixed(content["state_dict"]), weights, metadata=_metadata(description))
 
 
-def save_weights(path: Path, model: nn.Module, config: TrainConfig, classes: Sequence[str]) -> None:
-    """Write weights as a .safetensors file, with what another program needs to use them. Raises OSError."""
-    metadata = {
-        "model": json.dumps(asdict(config.model)),
-        "classes": json.dumps(list(classes)),
+def _metadata(description: dict[str, Any]) -> dict[str, str]:
+    """What another program needs to use the weights."""
+    return {
+        "model": json.dumps(description["config"]["model"]),
+        "classes": json.dumps(description["classes"]),
         "mean": json.dumps(CIFAR10_MEAN),
         "std": json.dumps(CIFAR10_STD),
         "cifar_version": __version__,
     }
-    save_state(model.state_dict(), path, metadata=metadata)
 
 
 def restore_step(step: TrainingStep, content: dict[str, Any]) -> None:
@@ -81,13 +93,13 @@ def restore_step(step: TrainingStep, content: dict[str, Any]) -> None:
     Raises LookupError, RuntimeError, TypeError or ValueError where it doesn't fit.
     """
     if step.average is None:
-        step.model.load_state_dict(_unprefixed(content["state_dict"]))
+        load_model(step.model, _unprefixed(content["state_dict"]))
     else:
-        step.model.load_state_dict(_unprefixed(content["current_model_state"]))
-        step.average.module.load_state_dict(_unprefixed(content["state_dict"]))
+        load_model(step.model, _unprefixed(content["current_model_state"]))
+        load_model(step.average.module, _unprefixed(content["state_dict"]))
         step.average.n_averaged.copy_(content["averaging_state"]["n_averaged"])
     _require_fitting(step.optimizer, content["optimizer"])
-    step.optimizer.load_state_dict(content["optimizer"])
+    load_optimizer(step.optimizer, content["optimizer"])
     step.scaler.load_state_dict(content["scaler"])
 
 

@@ -88,7 +88,7 @@ class TrainConfig:
     num_nodes: int = 1
     """Machines; more than one need a launcher."""
     strategy: StrategyChoice = "auto"
-    """How several processes share a step; "auto" takes "ddp"."""
+    """How several processes share a step: "ddp" keeps all weights in each, "fsdp" a part; "auto" is "ddp"."""
     precision: PrecisionChoice = "auto"
     """"auto" takes the fastest precision on this machine whose loss agrees with float32."""
     memory_format: MemoryFormatChoice = "auto"
@@ -111,6 +111,11 @@ class TrainConfig:
         require_choice("--precision", self.precision, PrecisionChoice)
         require_choice("--memory-format", self.memory_format, MemoryFormatChoice)
         require_choice("--strategy", self.strategy, StrategyChoice)
+        if self.strategy == "fsdp" and self.recipe.optimizer == "muon":
+            raise ConfigError(
+                "--strategy fsdp keeps a part of each matrix in a process, and --optimizer muon needs complete ones",
+                remedy="pass --strategy ddp, or another --optimizer",
+            )
         require_at_least("--num-nodes", self.num_nodes, 1, example=1)
         if isinstance(self.devices, int):
             require_at_least("--devices", self.devices, 1, example=2)

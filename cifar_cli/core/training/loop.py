@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,15 +27,7 @@ from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import kernels, wait_for
 from cifar_cli.core.training.pace import Pace
 from cifar_cli.core.training.pictures import Pictures
-from cifar_cli.core.training.plan import (
-    Planner,
-    cut_short,
-    extended_sentence,
-    late_start,
-    plan_facts,
-    plan_key,
-    plan_sentence,
-)
+from cifar_cli.core.training.plan import Planner, late_start
 from cifar_cli.core.training.prepare import Prepared
 from cifar_cli.core.training.ranks import Agreement, LostProcessError
 from cifar_cli.core.training.record import Record
@@ -44,6 +37,7 @@ from cifar_cli.core.training.run_lock import locked
 from cifar_cli.core.training.run_state import Position, RunState, StoppedBy
 from cifar_cli.core.training.schedule import LearningRate
 from cifar_cli.core.training.scores import Scores, score, validate
+from cifar_cli.core.training.sharded import own_part, whole
 from cifar_cli.core.training.step import TrainingStep, seed_draws
 from cifar_cli.core.training.step_trace import traced_steps
 
@@ -101,6 +95,7 @@ class Loop:
         recipe, loaders = config.recipe, prepared.loaders
         self.config, self.run, self.listeners, self.device = config, run, listeners, device
         self.ranks = ranks = prepared.ranks
+        self._shards = config.strategy == "fsdp" and ranks.world_size > 1
         self.store, self.loaders, self.clock = store, loaders, seams.clock
         self.epochs = 1 if config.fast_dev_run else recipe.max_epochs
         self.steps_per_epoch = len(loaders.train)
@@ -110,8 +105,13 @@ class Loop:
         ranks.same_weights(prepared.model)
         model = training_form(prepared.model, step_config.memory_format).to(device).train()
         self.step = seams.make_step(
-            model, step_config, device_type=device.type, on_stage=self.accounting.enter, parallel=ranks.parallel
+            model,
+            step_config,
+            device_type=device.type,
+            on_stage=self.accounting.enter,
+            parallel=partial(ranks.parallel, shards=self._shards),
         )
+        self.evaluated = self.step.evaluated
         self.rate = LearningRate(self.step.optimizer, recipe, steps=self.epochs * self.steps_per_epoch)
         self.train_scores, self.val_scores = (Scores(len(store.classes)).to(device) for _ in range(2))
         self.pace = Pace()
@@ -138,7 +138,9 @@ class Loop:
         at = Position() if checkpoint is None else self.state.restore(checkpoint, origin=run.last)
         self.epoch, self.epoch_step, self.global_step = at.epoch, at.epoch_step, at.global_step
         self.stopped_by: StoppedBy = at.stopped_by
-        self.planner = self._planner(checkpoint)
+        self.planner = Planner(prepared, run, self.step, self.rate, self.deadline, self.pace, say=listeners.on_note)
+        if checkpoint is not None:
+            self.planner.restore(checkpoint, at)
         self.began = prepared.began
         self.writer: SummaryWriter | None = None
         if not ranks.is_first:
@@ -175,7 +177,8 @@ class Loop:
             self.step.model.compile()
         start_up = self.deadline.start()
         self.accounting.add("startup", start_up)
-        self._say(late_start(start_up, self.deadline))
+        if (late := late_start(start_up, self.deadline)) is not None:
+            self.listeners.on_note(late)
         with self.accounting.spending("fit"), self._profiled(self.planner.steps) as after_step:
             while self.epoch < self.epochs and self.stopped_by != "time":
                 if self._train_epoch(after_step):
@@ -219,7 +222,7 @@ class Loop:
                 self.record.report_progress(self._progress())
             if self._is_over():
                 return True
-            if self.state.is_due() and not is_last and self.planner.is_decided:
+            if self.agreed.checkpoint_is_due and not is_last and self.planner.is_decided:
                 self._save(self.run.last, next_epoch=self.epoch)
             # After the last step of an epoch, its validation and record come first.
             if self.agreed.signal and not is_last:
@@ -233,14 +236,13 @@ class Loop:
 
     def _is_over(self) -> bool:
         """Whether the step was the run's last, and not the last one of its last epoch."""
-        planned = self.global_step >= self.planner.steps
         if self.epoch_step == self.steps_per_epoch and self.epoch + 1 == self.epochs:
             return False
-        if not planned and self.agreed.time_is_up and self.ranks.is_first:
-            self.planner.forget()
-            self._say(cut_short(self.global_step, self.planner.steps, self.config.recipe, rate=self.rate.current))
-        if planned or self.agreed.time_is_up:
+        if self.global_step >= self.planner.steps:
             self.stopped_by = "time"
+        elif self.agreed.time_is_up:
+            self.stopped_by = "time"
+            self.planner.cut_short(self.global_step)
         return self.stopped_by == "time"
 
     def _agree(self) -> bool:
@@ -254,6 +256,7 @@ class Loop:
                 signal=self.interrupts.signal,
                 time_is_up=self.deadline.is_reached(self.pace.seconds_per_image),
                 progress_is_due=self.record.progress_is_due(),
+                checkpoint_is_due=self.state.is_due(),
                 planned_steps=self.planner.proposed(epoch_is_over=over) if self.ranks.is_first else 0,
             )
         )
@@ -262,54 +265,20 @@ class Loop:
         again = self.planner.adopt(self.agreed.planned_steps)
         if again:
             self._go_to_the_start()
-        if self.ranks.is_first:
-            self.run.write_config({"plan": plan_facts(self.planner, self.steps_per_epoch, self.config.recipe)})
-            self._say(plan_sentence(self.planner, self.steps_per_epoch, self.config.recipe, again=again))
         return again
 
     def _go_to_the_start(self) -> None:
         self.loaders.train.load_state_dict({"epoch": 0, "next_batch": 0})
         self.epoch_step = self.global_step = 0
 
-    def _planner(self, checkpoint: dict[str, Any] | None) -> Planner:
-        """The plan of the steps: that of the checkpoint, unless the run has got other epochs or more time since."""
-        config, recipe, loaders = self.config, self.config.recipe, self.loaders
-        planner = Planner(
-            self.step,
-            self.rate,
-            self.deadline,
-            self.pace,
-            epochs=self.epochs,
-            steps_per_epoch=self.steps_per_epoch,
-            key=plan_key(
-                config,
-                images=(len(loaders.train_indices), len(loaders.val_indices), len(self.store.test)),
-                processes=self.ranks.world_size,
-                device=self.device,
-            ),
-        )
-        self.rate.steps = planner.steps
-        if checkpoint is not None:
-            began_with = checkpoint["cifar"]["config"]["recipe"]
-            if (recipe.max_epochs, recipe.max_seconds) != (began_with["max_epochs"], began_with["max_seconds"]):
-                planner.extend(epoch=self.epoch, epoch_step=self.epoch_step, global_step=self.global_step)
-                self._say(
-                    extended_sentence(planner, self.rate, step=self.global_step, steps_per_epoch=self.steps_per_epoch)
-                )
-            elif self.epoch and not planner.is_decided:  # of an earlier version
-                self.deadline.planned_steps = planner.all_steps
-        return planner
-
-    def _say(self, sentence: str | None) -> None:
-        if sentence is not None:
-            self.listeners.on_note(sentence)
-
     def _validate(self) -> Scores:
         with self.accounting.spending("validation"):
             start = self.clock()
             self.val_scores.reset()
+            if self._shards:
+                self.evaluated = self._whole_model()
             validate(
-                self.step.evaluated,
+                self.evaluated,
                 self.ranks.own_batches(self.loaders.val),
                 self.val_scores,
                 layout=self.step.layout,
@@ -328,7 +297,7 @@ class Loop:
             result = self._epoch_result(train_scores, val_scores)
             self.record.add_epoch(result)
             weights = self.step.optimizer.state  # of the weights that it updates; the others may hold anything
-            not_finite = not all(bool(weight.isfinite().all()) for weight in weights)
+            not_finite = not all(bool(own_part(weight).isfinite().all()) for weight in weights)
             finite = not self.ranks.any(not_finite)
             require_converging(result, self.run, classes=len(self.store.classes), weights_are_finite=finite)
             if result.best:
@@ -336,7 +305,7 @@ class Loop:
             self._save(self.run.last, next_epoch=self.epoch + 1)
             if self.ranks.is_first:
                 scores = {"train": train_scores, "val": val_scores}
-                self.pictures.draw(self.step.evaluated, result.epoch, scores, self.device)
+                self.pictures.draw(self.evaluated, result.epoch, scores, self.device)
             self.ranks.meet()  # the others wait while rank 0 writes
         self.deadline.logging_seconds = self.clock() - start
         self.deadline.seconds_per_image = self.pace.settled_seconds_per_image
@@ -395,6 +364,12 @@ class Loop:
         self.ranks.same_weights(model)
         return model
 
+    def _whole_model(self) -> nn.Module:
+        """A copy of the evaluated model with complete weights: each process evaluates other batches with it."""
+        model = training_form(build_untrained(self.config.model), self.step.config.memory_format)
+        model.load_state_dict(whole(self.step.evaluated.state_dict()), assign=True)
+        return model.to(self.device)
+
     def _profiled(self, steps: int) -> AbstractContextManager[Callable[[], None]]:
         if not self.config.profile:
             return nullcontext(lambda: None)
@@ -431,11 +406,7 @@ class Loop:
 
     def _save(self, path: Path, *, next_epoch: int) -> None:
         """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0. Rank 0 does it."""
-        if self.ranks.is_first:
-            at = Position(
-                epoch=self.epoch,
-                epoch_step=self.epoch_step,
-                global_step=self.global_step,
-                stopped_by=self.stopped_by,
-            )
-            self.state.save(path, self.description, at, next_epoch=next_epoch)
+        at = Position(
+            epoch=self.epoch, epoch_step=self.epoch_step, global_step=self.global_step, stopped_by=self.stopped_by
+        )
+        self.state.save(path, self.description, at, next_epoch=next_epoch, write=self.ranks.is_first)

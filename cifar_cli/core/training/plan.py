@@ -8,6 +8,7 @@ equals, to the bit, a run that was asked for so many epochs.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,8 +17,10 @@ from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.deadline import Deadline, hours
 from cifar_cli.core.training.numerics import speed_key
 from cifar_cli.core.training.pace import WARM_UP_STEPS, WINDOW_STEPS, Pace
-from cifar_cli.core.training.recipe import Recipe
+from cifar_cli.core.training.prepare import Prepared
 from cifar_cli.core.training.remembered import cache_file, remember, remembered
+from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.core.training.run_state import Position
 from cifar_cli.core.training.schedule import LearningRate
 from cifar_cli.core.training.step import TrainingStep
 
@@ -31,26 +34,34 @@ CLEARLY = 2.0  # a run fits without a measurement if it fits at this many times 
 class Planner:
     """Decides the number of steps, on rank 0, and lets the run begin again where it has to.
 
-    key: what the plan depends on; see `plan_key`.
+    say: tells the user a sentence; rank 0 has one that does.
     """
 
     def __init__(
         self,
+        prepared: Prepared,
+        run: RunDir,
         step: TrainingStep,
         rate: LearningRate,
         deadline: Deadline,
         pace: Pace,
         *,
-        epochs: int,
-        steps_per_epoch: int,
-        key: str,
+        say: Callable[[str], None],
     ) -> None:
-        self.all_steps = epochs * steps_per_epoch
+        config, loaders = prepared.config, prepared.loaders
+        self._epochs = 1 if config.fast_dev_run else config.recipe.max_epochs
+        self._steps_per_epoch = len(loaders.train)
+        self.all_steps = self._epochs * self._steps_per_epoch
         """Of the recipe's epochs."""
-        self.seconds_per_image: float | None = None
-        """That the plan was made from; None where it was remembered, or where nothing had to be measured."""
-        self._step, self._rate, self._deadline, self._pace = step, rate, deadline, pace
-        self._epochs, self._steps_per_epoch, self._key = epochs, steps_per_epoch, key
+        self._run, self._step, self._rate, self._deadline, self._pace = run, step, rate, deadline, pace
+        self._recipe, self._reports, self._say = config.recipe, prepared.ranks.is_first, say
+        self._key = plan_key(
+            config,
+            images=(len(loaders.train_indices), len(loaders.val_indices), len(prepared.store.test)),
+            processes=prepared.ranks.world_size,
+            device=prepared.device,
+        )
+        self._measured: float | None = None  # seconds per image that the plan was made from
         self._start: dict[str, Any] | None = None
 
     @property
@@ -79,8 +90,8 @@ class Planner:
         measured = pace.steps >= MEASURED_STEPS and used >= share
         if not (epoch_is_over or measured or (pace.steps >= FEW_STEPS and used >= 2 * share)):
             return 0
-        self.seconds_per_image = deadline.seconds_per_image = pace.settled_seconds_per_image
-        stands = remember(CACHE, self._key, self._fitting(self.seconds_per_image), replace=known is not None)
+        self._measured = deadline.seconds_per_image = pace.settled_seconds_per_image
+        stands = remember(CACHE, self._key, self._fitting(self._measured), replace=known is not None)
         return int(stands)
 
     def adopt(self, steps: int) -> bool:
@@ -90,6 +101,10 @@ class Planner:
             self.begin_again()
         self._deadline.planned_steps = self._rate.steps = steps
         self._start = None
+        if self._reports:
+            self._run.write_config({"plan": self._facts()})
+            if steps < self.all_steps:
+                self._say(self._shortened(again=again))
         return again
 
     def keep_start(self) -> None:
@@ -116,12 +131,19 @@ class Planner:
             self._step.average.n_averaged.zero_()
         return True
 
-    def extend(self, *, epoch: int, epoch_step: int, global_step: int) -> None:
-        """Plan a resumed run anew, because it got other epochs or more time. It continues at the given step.
+    def restore(self, checkpoint: dict[str, Any], at: Position) -> None:
+        """Keep the plan of a resumed run, or extend it where the run has got other epochs or more time since."""
+        began_with, recipe = checkpoint["cifar"]["config"]["recipe"], self._recipe
+        if (recipe.max_epochs, recipe.max_seconds) != (began_with["max_epochs"], began_with["max_seconds"]):
+            self._extend(at)
+            self._say(self._extended(at.global_step))
+        elif at.epoch and not self.is_decided:  # of an earlier version
+            self._deadline.planned_steps = self.all_steps
+        self._rate.steps = self.steps
 
-        The speed is the one that its checkpoint holds, so that every resume makes the same plan.
-        """
-        deadline, epochs = self._deadline, self._epochs - epoch
+    def _extend(self, at: Position) -> None:
+        """Plan anew. The speed is the one that the checkpoint holds, so that every resume makes the same plan."""
+        deadline, epochs = self._deadline, self._epochs - at.epoch
         if deadline.seconds_per_image is None:  # stopped before it was measured
             deadline.planned_steps = 0
         elif epochs:
@@ -131,12 +153,17 @@ class Planner:
                 seconds_per_image=deadline.seconds_per_image,
                 used_seconds=deadline.used_seconds,
             )
-            deadline.planned_steps = global_step - epoch_step + fitting
+            deadline.planned_steps = at.global_step - at.epoch_step + fitting
         self._rate.steps = self.steps
 
-    def forget(self) -> None:
-        """Give up the remembered plan: the machine was too slow for it."""
-        remember(CACHE, self._key, None, replace=True)
+    def cut_short(self, step: int) -> None:
+        """Say that the time cap ends the run before its planned end, and forget the plan: the machine is too slow."""
+        if self._reports:
+            remember(CACHE, self._key, None, replace=True)
+            told = f"--max-time {hours(self._recipe.max_seconds)} ended the run after {step:,} of {self.steps:,} steps"
+            if not self._rate.is_constant:
+                told += f", at a learning rate of {self._rate.current:.2g}"
+            self._say(f"{told}: the machine became slower than when these were planned")
 
     def _fitting(self, seconds_per_image: float) -> int:
         return self._deadline.steps_that_fit(
@@ -144,6 +171,40 @@ class Planner:
             steps_per_epoch=self._steps_per_epoch,
             seconds_per_image=seconds_per_image,
             used_seconds=0.0 if self._rate.is_constant else self._deadline.used_seconds,  # else they are taken back
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        """The plan as config.yaml holds it."""
+        return {
+            "steps": self.steps,
+            "epochs": self.steps / self._steps_per_epoch,
+            "max_epochs": self._epochs,
+            "seconds_per_image": self._measured,
+        }
+
+    def _shortened(self, *, again: bool) -> str:
+        """What the time cap changes. again: the run begins again after a measurement."""
+        epochs, recipe = self.steps / self._steps_per_epoch, self._recipe
+        told = f"{epochs:.4g} of {recipe.max_epochs} epochs fit into --max-time {hours(recipe.max_seconds)}"
+        if not self._rate.is_constant:
+            told += ", and the learning rate falls to 0 over them"
+        if again:
+            told += "; beginning again with this schedule"
+        if self._measured is None:
+            told += f"; remembered from an earlier run, delete {cache_file(CACHE)} to measure again"
+        if epochs.is_integer():
+            told += f"; --max-epochs {epochs:.0f} with a longer --max-time trains the same on any machine"
+        return told
+
+    def _extended(self, step: int) -> str:
+        """What more epochs or more time mean for a run that continues at `step`, its rate still as it was before."""
+        told, rate = f"extended to {self.steps / self._steps_per_epoch:.4g} epochs", self._rate
+        if rate.is_constant:
+            return f"{told}; the learning rate stays the same"
+        following = rate.highest * rate.share_at(step)
+        return (
+            f"{told}: the learning rate is now that of a run of this length and goes from {rate.current:.2g} to "
+            f"{following:.2g}. A run of this length from the start had other rates so far, and ends with other weights"
         )
 
 
@@ -162,45 +223,6 @@ def plan_key(config: TrainConfig, *, images: tuple[int, ...], processes: int, de
     return "; ".join(parts)
 
 
-def plan_facts(planner: Planner, steps_per_epoch: int, recipe: Recipe) -> dict[str, Any]:
-    """The plan as config.yaml holds it."""
-    return {
-        "steps": planner.steps,
-        "epochs": planner.steps / steps_per_epoch,
-        "max_epochs": recipe.max_epochs,
-        "seconds_per_image": planner.seconds_per_image,
-    }
-
-
-def plan_sentence(planner: Planner, steps_per_epoch: int, recipe: Recipe, *, again: bool) -> str | None:
-    """What the time cap changes; None where it changes nothing. again: the run begins again after a measurement."""
-    epochs = planner.steps / steps_per_epoch
-    if planner.steps == planner.all_steps:
-        return None
-    told = f"{epochs:.4g} of {recipe.max_epochs} epochs fit into --max-time {hours(recipe.max_seconds)}"
-    if recipe.schedule != "constant":
-        told += ", and the learning rate falls to 0 over them"
-    if again:
-        told += "; beginning again with this schedule"
-    if planner.seconds_per_image is None:
-        told += f"; remembered from an earlier run, delete {cache_file(CACHE)} to measure again"
-    if epochs.is_integer():
-        told += f"; --max-epochs {epochs:.0f} with a longer --max-time trains the same on any machine"
-    return told
-
-
-def extended_sentence(planner: Planner, rate: LearningRate, *, step: int, steps_per_epoch: int) -> str:
-    """What more epochs or more time mean for a run that continues at `step`. rate: still as it was before."""
-    told = f"extended to {planner.steps / steps_per_epoch:.4g} epochs"
-    if rate.is_constant:
-        return f"{told}; the learning rate stays the same"
-    following = rate.highest * rate.share_at(step)
-    return (
-        f"{told}: the learning rate is now that of a run of this length and goes from {rate.current:.2g} to "
-        f"{following:.2g}. A run of this length from the start had other rates so far, and ends with other weights"
-    )
-
-
 def late_start(seconds: float, deadline: Deadline) -> str | None:
     """How a long start-up changes the end of the run; None where it doesn't."""
     late = seconds - deadline.start_up_allowance
@@ -210,11 +232,3 @@ def late_start(seconds: float, deadline: Deadline) -> str | None:
         f"the start-up took {seconds:,.0f} s, for which {deadline.start_up_allowance:,.0f} s of --max-time are kept: "
         f"if the run needs all of its time, it ends {late:,.0f} s later"
     )
-
-
-def cut_short(step: int, planned: int, recipe: Recipe, *, rate: float) -> str:
-    """That the time cap ended a run before its planned end."""
-    what = f"--max-time {hours(recipe.max_seconds)} ended the run after {step:,} of {planned:,} planned steps"
-    if recipe.schedule == "constant":
-        return what
-    return f"{what}, at a learning rate of {rate:.2g}: the machine became slower than when the plan was made"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cifar_cli.core.data.loader import BatchLoader
-from cifar_cli.core.training.checkpoint import restore_step, save_checkpoint, save_weights, trained_config
+from cifar_cli.core.training.checkpoint import restore_step, save_checkpoint
 from cifar_cli.core.training.checkpoint_schema import SavedRun, validated
 from cifar_cli.core.training.deadline import Deadline
 from cifar_cli.core.training.failures import first_line
@@ -63,17 +63,19 @@ class RunState:
         """Whether the last checkpoint is older than `every_seconds`."""
         return self._every_seconds is not None and self._clock() - self._saved_at >= self._every_seconds
 
-    def save(self, path: Path, description: dict[str, Any], at: Position, *, next_epoch: int) -> None:
+    def save(self, path: Path, description: dict[str, Any], at: Position, *, next_epoch: int, write: bool) -> None:
         """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0.
 
         The one before last.ckpt stays as previous.ckpt, and best.ckpt's weights are written as model.safetensors too.
-        description: what `describe` returns. Raises OSError or RuntimeError.
+        description: what `describe` returns. write: as in `save_checkpoint`. Raises OSError or RuntimeError.
         """
         save_checkpoint(
             path,
             self.step,
             description,
             keep=self.run.previous if path == self.run.last else None,
+            weights=self.run.best_weights if path == self.run.best else None,
+            write=write,
             epoch=at.epoch,
             global_step=at.global_step,
             loop={
@@ -85,9 +87,6 @@ class RunState:
                 "record": self.record.state_dict(),
             },
         )
-        if path == self.run.best:
-            config, classes = trained_config(description["config"]), description["classes"]
-            save_weights(self.run.best_weights, self.step.evaluated, config, classes)
         self._saved_at = self._clock()
 
     def restore(self, content: dict[str, Any], *, origin: Path) -> Position:
