@@ -199,7 +199,7 @@ class Loop:
         last = self.clock()
         for images_BCHW, labels_B in self.loaders.train:
             self.rate.set_for(self.global_step)
-            seed_draws(self.config.seed, self.global_step, self.ranks.rank)
+            seed_draws(self.config.seed, self.global_step, self.ranks.rank, device=self.device)
             images = self.loaders.train.images_of(self.epoch_step)
             own_images = self.ranks.images_of(images)
             self.step.weight = own_images * self.ranks.world_size / images

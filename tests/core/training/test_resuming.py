@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import random
 import shutil
 import signal
 import time
@@ -12,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -23,6 +26,8 @@ from cifar_cli.core.evaluation.evaluate import evaluate
 from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.listeners import Listeners
+from cifar_cli.core.training.loop import Seams
+from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.training.train import resume, train
 from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupted
 from tests.core.training.fake_time import Machine
@@ -77,6 +82,37 @@ def test_a_run_interrupted_in_its_first_epoch_has_told_tensorboard_what_it_is(
     events = EventAccumulator(str(tmp_path / "run"))
     events.Reload()
     assert events.Tags()["tensors"] == ["dataset/text_summary"]
+
+
+def test_draws_of_every_generator_are_repeated_after_an_interruption_whatever_validation_draws(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    class Drawing(TrainingStep):
+        """Draws as dropout, drop path and the like do, from each generator that a model may use."""
+
+        def loss(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            noise = random.random() + np.random.random() + torch.rand(len(images_BCHW), 1, 1, 1)
+            return super().loss(images_BCHW * noise, labels_B)
+
+    class Stopping(Drawing):
+        left = 8
+
+        def __call__(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            Stopping.left -= 1
+            if not Stopping.left:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__call__(images_BCHW, labels_B)
+
+    def draw(result: object) -> None:
+        torch.rand(3), np.random.random(), random.random()
+
+    whole = train(config_of(tmp_path / "whole", epochs=3), Listeners(on_epoch=draw), seams=Seams(make_step=Drawing))
+    with pytest.raises(Interrupted):
+        train(config_of(tmp_path / "cut", epochs=3), seams=Seams(make_step=Stopping))
+    assert resume(tmp_path / "cut", seams=Seams(make_step=Drawing)).test_loss == whole.test_loss
+    theirs = read_checkpoint(tmp_path / "cut/checkpoints/last.ckpt")["state_dict"]
+    for name, value in read_checkpoint(tmp_path / "whole/checkpoints/last.ckpt")["state_dict"].items():
+        assert torch.equal(value, theirs[name]), name
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
