@@ -12,7 +12,6 @@ beside them. The dataset is drawn (`shapes`).
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import signal
 import statistics
@@ -51,29 +50,25 @@ def killed_or_ended(words: list[str], run: RunDir, *, after: float, tally: Tally
 
     after: seconds; infinite to leave it alone.
     """
-    start = time.monotonic()
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said: list[str] = []
-    os.set_blocking(process.stderr.fileno(), False)
-    began: float | None = None
+    start, began = time.monotonic(), float("inf")
+    said = run.path.with_suffix(".log")
+    with said.open("w") as output:
+        process = subprocess.Popen(words, stdout=output, stderr=output)
     while process.poll() is None:
-        said.append(process.stderr.read() or "")
         now = time.monotonic()
-        if began is None and "training " in "".join(said):
+        if began > now and "training " in said.read_text():
             began = now
             tally.start_seconds.append(began - start)
-        if began is not None and now - began >= after:
+        if now - began >= after:
             process.send_signal(signal.SIGKILL)
             process.wait()
-            saved = max((path.stat().st_mtime for path in run.saved), default=None)
-            trained = min(after, time.time() - saved) if saved is not None else after
-            tally.lost_seconds.append(trained)
+            saved = max((path.stat().st_mtime for path in run.saved), default=0.0)
+            tally.lost_seconds.append(min(after, time.time() - saved))
             tally.kills += 1
             return None
         time.sleep(0.01)
     if process.returncode:
-        print("".join(said) + (process.stderr.read() or ""), file=sys.stderr)
+        print(said.read_text(), file=sys.stderr)
     return process.returncode
 
 
