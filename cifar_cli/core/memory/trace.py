@@ -27,7 +27,7 @@ from cifar_cli.core.choices import require_at_least
 from cifar_cli.core.memory.autocast import cuda_autocast_on_meta
 from cifar_cli.core.memory.config import Backend, MemoryConfig
 from cifar_cli.core.memory.cuda_operators import cuda_operators_on_meta, kernel_scratch_bytes
-from cifar_cli.core.memory.host import Call, call_of, scratch_bytes
+from cifar_cli.core.memory.host import Call, call_of, scratch_bytes, with_workspace
 from cifar_cli.core.memory.meta_ops import MetaOperators, TorchOperators
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.step import AUTOCAST_DTYPES, Stage, TrainingStep, make_optimizer
@@ -127,6 +127,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = self._operators.run(func, args, kwargs or {})
+        if self.on_host:
+            out = with_workspace(func, args, out)
         self._operations += 1
         if isinstance(out, Tensor):
             made = self.track(out)
