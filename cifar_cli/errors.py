@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from cifar_cli.printable import printable
+
 
 class CifarError(Exception):
     """An expected failure. The command line prints `what` and `remedy` and exits with `exit_code`."""
@@ -9,10 +11,11 @@ class CifarError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, remedy: str | None = None) -> None:
-        super().__init__(what)
-        self.what = what
+        # Names and values in a message may come from files and servers.
+        self.what = printable(what)
         """One sentence that names what failed, with its value or path."""
-        self.remedy = remedy
+        super().__init__(self.what)
+        self.remedy = remedy if remedy is None else printable(remedy)
         """What the user can do next, if possible a command to copy."""
 
     def __str__(self) -> str:
