@@ -45,8 +45,18 @@ MAX_POLICY_VALUES = 5000
 """Values in a policy, each reference to another part of the file counted with all that it refers to."""
 MAX_POLICY_DEPTH = 16
 """Transforms and lists inside each other."""
-MAX_POLICY_NUMBER = 2048
+MAX_POLICY_NUMBER = 1024
 """A number in a policy. Most are sizes or counts, and cost time and memory in proportion to their square."""
+MAX_POLICY_SCALE = 8
+"""A factor of the image's size."""
+MAX_POLICY_COUNT = 64
+"""A number of rows, columns, or repetitions inside one transform."""
+MIN_POLICY_STEP = 0.001
+"""The step from one factor to the next, inside one transform."""
+MAX_POLICY_PIXELS = 16_000_000
+"""An image after any of a policy's transforms."""
+MAX_TRIAL_SECONDS = 20
+"""The trial of a policy on 16 images."""
 
 # Downloads
 MAX_DOWNLOAD_BYTES = 1 << 40

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 def open_regular(path: Path) -> BinaryIO:
     """Open a file for reading. Raises OSError for a pipe or a device, which may block or never end."""
-    return open(path, "rb", opener=_without_waiting)  # noqa: PTH123 (Path.open takes no opener)
+    return open(path, "rb", opener=_without_waiting)
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:

@@ -12,7 +12,13 @@ from cifar_cli.core.data.results import ClassCount, DatasetCheck, DownloadResult
 from cifar_cli.core.data.sources.mirrors import ARCHIVES, Archive
 from cifar_cli.core.data.sources.obtain import obtain, require_source, unknown
 from cifar_cli.core.data.store import (
-    Store, checksum_of_content, content_problems, open_store, read_header, read_labels, write_store
+    Store,
+    checksum_of_content,
+    content_problems,
+    open_store,
+    read_header,
+    read_labels,
+    write_store,
 )  # fmt: skip
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import DataError, ResourceError

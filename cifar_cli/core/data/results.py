@@ -36,7 +36,9 @@ class Provenance:
     def now(cls, *, source: str, checksum: str, **counts: Any) -> Provenance:
         """The provenance of an import that happens now; `counts` are the fields with defaults."""
         imported_at = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(source=printable(source), checksum=checksum, imported_at=imported_at, tool_version=__version__, **counts)
+        return cls(
+            source=printable(source), checksum=checksum, imported_at=imported_at, tool_version=__version__, **counts
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

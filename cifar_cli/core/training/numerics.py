@@ -10,19 +10,21 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from cifar_cli.core.choices import MemoryFormat, OptimizerName, Precision
+from cifar_cli.core.limits import MAX_CACHE_BYTES
 from cifar_cli.core.models.training_form import LAYOUTS, training_form, trains_in_onednn
+from cifar_cli.core.regular import read_regular
 from cifar_cli.core.training.config import StepConfig, TrainConfig
 from cifar_cli.core.training.results import LOSS_TOLERANCE, Numerics, NumericsTrial
 from cifar_cli.core.training.step import TrainingStep
@@ -35,6 +37,8 @@ TRIAL_SECONDS = 0.4  # for the timed steps of one combination
 LONGEST_STEP_SECONDS = 0.15  # slower steps are timed with smaller batches
 STEP_VERSION = "pooled before ReLU, clipped one by one"  # part of the key: trials of another step must not be reused
 TOO_SLOW_FACTOR = 1.5  # a combination this many times slower than the fastest is not repeated
+
+_TRIALS = TypeAdapter(dict[str, tuple[NumericsTrial, ...]])
 
 TimedStep = Callable[[int], float]
 """Runs a training step of that many images, waits for the device and returns the loss."""
@@ -68,9 +72,12 @@ def choose_numerics(
         return Numerics(precision=precisions[0], memory_format=formats[0])
     key = _key(config, precisions, formats, device)
     known = cached_trials(key)
+    combinations = tuple(product(precisions, formats))
+    if known and tuple((trial.precision, trial.memory_format) for trial in known) != combinations:
+        known = None  # trials of something else under this key
     if make_step is None:
         make_step = _step_maker(config, model, classes=classes, device=device)
-    trials = known or tuple(_tried(make_step, clock, config.recipe.batch, product(precisions, formats)))
+    trials = known or tuple(_tried(make_step, clock, config.recipe.batch, combinations))
     if not known and trials[0].agrees:
         store_trials(key, trials)
     # If the loss is NaN even in float32, nothing agrees, and the first combination is kept.
@@ -119,7 +126,7 @@ def _tried(
     make_step: MakeStep,
     clock: Callable[[], float],
     batch: int,
-    combinations: Iterator[tuple[Precision, MemoryFormat]],
+    combinations: Iterable[tuple[Precision, MemoryFormat]],
 ) -> Iterator[NumericsTrial]:
     """One trial per combination. The first one's loss, of float32 where that is tried, is the reference."""
     reference, best = None, 0.0
@@ -196,9 +203,8 @@ def trials_path() -> Path:
 
 def cached_trials(key: str) -> tuple[NumericsTrial, ...] | None:
     """The trials remembered under a key; None where there are none or the file can't be read."""
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
-        trials = json.loads(trials_path().read_text(encoding="utf-8"))[key]
-        return tuple(NumericsTrial(**trial) for trial in trials) or None
+    with suppress(RuntimeError):
+        return _read_trials(trials_path()).get(key) or None
     return None
 
 
@@ -210,15 +216,19 @@ def store_trials(key: str, trials: tuple[NumericsTrial, ...]) -> None:
     with suppress(OSError, RuntimeError):
         path = trials_path()
         path.parent.mkdir(parents=True, exist_ok=True)
-        known: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            known = json.loads(path.read_text(encoding="utf-8"))
-        known = known if isinstance(known, dict) else {}
-        known[key] = [asdict(trial) for trial in trials]
+        known = {**_read_trials(path), key: trials}
+        content = {name: [asdict(trial) for trial in each] for name, each in known.items()}
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             written = Path(folder) / path.name
-            written.write_text(json.dumps(known, indent=1), encoding="utf-8")
+            written.write_text(json.dumps(content, indent=1), encoding="utf-8")
             written.replace(path)
+
+
+def _read_trials(path: Path) -> dict[str, tuple[NumericsTrial, ...]]:
+    """The remembered trials; none where the file is missing or isn't as `store_trials` writes it."""
+    with suppress(OSError, ValidationError):
+        return _TRIALS.validate_json(read_regular(path, MAX_CACHE_BYTES))
+    return {}
 
 
 def _key(

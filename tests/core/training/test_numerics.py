@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -131,7 +132,20 @@ def test_the_choice_is_remembered_by_machine_model_and_step() -> None:
         assert len(steps.tried) == 4 * count
 
 
-@pytest.mark.parametrize("content", ["", "no json", "[]", '{"x": 3}'])
+DAMAGED = [
+    "",
+    "no json",
+    "[]",
+    "null",
+    "[" * 100_000,
+    '{"x": 3}',
+    '{"x": [3]}',
+    '{"x": [{"precision": "8"}]}',
+    " " * 5_000_000,
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
 def test_a_cache_that_can_t_be_read_is_replaced(content: str) -> None:
     steps = Scripted(**FOUR)
     trials_path().parent.mkdir(parents=True)
@@ -181,6 +195,22 @@ def test_a_loss_that_is_nan_everywhere_keeps_the_first_combination_and_is_not_re
 def test_slow_steps_are_tried_with_smaller_batches(seconds_per_image: float, batch: int) -> None:
     chosen = Scripted(**dict.fromkeys(FOUR, (1 / seconds_per_image, 2.0))).choose()
     assert [trial.batch for trial in chosen.trials] == [pytest.approx(batch, abs=1)] * len(FOUR)
+
+
+def test_a_cache_with_trials_of_other_combinations_is_measured_anew() -> None:
+    steps = Scripted(**FOUR)
+    steps.choose()
+    known = json.loads(trials_path().read_text())
+    for trials in known.values():
+        trials[0]["precision"] = "16"
+    trials_path().write_text(json.dumps(known))
+    assert steps.choose().remembered_in is None
+
+
+def test_a_pipe_in_place_of_the_cache_does_not_block() -> None:
+    trials_path().parent.mkdir(parents=True)
+    os.mkfifo(trials_path())
+    assert Scripted(**FOUR).choose().remembered_in is None
 
 
 def test_a_user_without_a_home_directory_can_train(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,10 +40,10 @@ def read_members(path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> Gen
         with (
             _open(path) as packed,
             _Unpacked(packed, path) as stream,
-            tarfile.open(fileobj=stream, mode="r|", tarinfo=CheckedMember) as archive,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=CheckedMember) as archive,  # type: ignore[call-overload]
         ):
             for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep 60,000 headers
+                archive.members = []  # tarfile would keep 60,000 headers
                 _reject_unsafe(path, member)
                 if member.isdir():
                     yield clean_name(f"{member.name}/"), b""

@@ -16,6 +16,7 @@ from cifar_cli.core.limits import MAX_DOWNLOAD_BYTES, MAX_HEADER_TEXT, MAX_INTER
 
 RETRIED_STATUSES = frozenset({408, 425, 429})  # and all of 500..599
 WEB_PAGE = "sends a web page (HTML) instead of the archive"
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-[0-9]{1,15}/([0-9]{1,15}|\*)")
 HTML_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body")
 
 
@@ -162,7 +163,7 @@ def _check_head(response: httpx.Response, mirror: Mirror, remote: RemoteFile, of
         raise MirrorFault(WEB_PAGE, final=True)
     position, size = 0, _number(response.headers.get("content-length"))
     if status == 206:
-        found = re.fullmatch(r"bytes (\d{1,15})-\d{1,15}/(\d{1,15}|\*)", response.headers.get("content-range", ""), re.A)
+        found = CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
         if not found or int(found[1]) != offset:
             fault = MirrorFault("sends another range than requested", final=mirror.no_ranges or not offset)
             mirror.no_ranges = True

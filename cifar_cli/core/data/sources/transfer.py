@@ -117,7 +117,7 @@ class Transfer:
             self._start_over()
 
     def _restart(self) -> None:
-        """Start over because the server can't continue the file or has another one. Raises DataError if it always does."""
+        """Start over for a server that can't continue the file, or has another one. Raises DataError after a few."""
         self.restarts += 1
         self._start_over()
         if self.restarts > self.transport.restarts:
@@ -177,7 +177,7 @@ class Transfer:
         return interruptions
 
     def _backoff(self, failures: int) -> float:
-        return min(self.transport.backoff_seconds * 2 ** (failures - 1), self.transport.backoff_limit_seconds)
+        return min(self.transport.backoff_seconds * 2.0 ** (failures - 1), self.transport.backoff_limit_seconds)
 
     async def _receive_from_winner(self, http: httpx.AsyncClient) -> tuple[Mirror | None, bool]:
         """Race the mirrors and read the winner; return it, and whether the end of the file was reached."""
