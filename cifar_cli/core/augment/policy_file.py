@@ -12,12 +12,10 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from cifar_cli.core.augment.offline import TRANSFORMS, A
 from cifar_cli.core.limits import (
@@ -31,6 +29,7 @@ from cifar_cli.core.limits import (
     MAX_TRIAL_SECONDS,
     MIN_POLICY_STEP,
 )
+from cifar_cli.core.plain_yaml import parse_yaml
 from cifar_cli.core.regular import read_regular
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
@@ -79,25 +78,10 @@ def _parse(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise ConfigError(f"the augmentation policy {path} can't be read ({reason})", remedy=_REMEDY) from error
-    for parse in (json.loads, _parse_yaml):
-        try:
+    for parse in (json.loads, parse_yaml):
+        with suppress(ValueError, RecursionError):
             return parse(text)
-        except Exception:  # YAML's constructors raise a dozen types for values that they can't convert
-            continue
     raise ConfigError(f"{path} is neither JSON nor YAML", remedy=_REMEDY)
-
-
-class _Loader(yaml.SafeLoader):
-    """A loader without merge keys (`<<`): they copy mappings into each other, and double their size each time."""
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-            raise yaml.YAMLError("merge keys")
-        super().flatten_mapping(node)
-
-
-def _parse_yaml(text: str) -> Any:
-    return yaml.load(text, _Loader)  # a SafeLoader, which makes plain values only
 
 
 def _require_small(document: Any, path: Path) -> None:
