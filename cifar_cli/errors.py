@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 from cifar_cli.printable import printable
+
+
+def shell_line(line: str, *words: str | Path) -> str:
+    """A command to copy, for a remedy: `line`, and words that are quoted for the shell."""
+    return " ".join([line, *(shlex.quote(str(word)) for word in words)])
 
 
 class CifarError(Exception):
@@ -54,6 +62,8 @@ class ResourceError(CifarError):
 
 
 class Interrupted(CifarError):
-    """The user pressed Ctrl-C. Completed work is saved."""
+    """The user pressed Ctrl-C, or another signal asked the command to stop. Completed work is saved."""
 
     exit_code = 130  # 128 + SIGINT, as shells report it
+    before_time_limit = False
+    """Whether SLURM sent the signal because the job's time is nearly up."""

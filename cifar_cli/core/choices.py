@@ -19,7 +19,7 @@ MemoryFormat = Literal["channels-last", "contiguous", "onednn"]
 """Layout of images and convolution kernels; "onednn" is that library's own blocked layout."""
 MemoryFormatChoice = Literal["auto", "channels-last", "contiguous", "onednn"]
 PatchSize = Literal[2, 4]
-StrategyChoice = Literal["auto", "ddp"]
+StrategyChoice = Literal["auto", "ddp", "fsdp"]
 """How several processes share a training step; "ddp" keeps all weights in each and averages the gradients."""
 
 

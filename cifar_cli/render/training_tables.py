@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
 from cifar_cli.core.training.results import LOSS_TOLERANCE, EpochResult, Numerics, TimeSpent, TrainResult
 from cifar_cli.core.workflow.results import TrainReport, Utilization
@@ -37,7 +38,7 @@ def facts(result: TrainResult) -> Table:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     ended = "stopped by --max-time" if result.stopped_by == "time" else "all epochs done"
-    table.add_row("test accuracy", f"[bold]{result.test_accuracy:.2%}[/bold]")
+    table.add_row("test accuracy", Text(f"{result.test_accuracy:.2%}", "bold"))
     table.add_row("  with mirror image averaged", f"{result.test_accuracy_flip_averaged:.2%}")
     table.add_row("validation accuracy", f"{result.val_accuracy:.2%}")
     table.add_row("epochs", f"{result.epochs} ({ended})")

@@ -25,6 +25,8 @@ from cifar_cli.core.plain import plain
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.errors import ConfigError
 
+MAX_SEED = 2**63 - 1  # of torch's generators
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepConfig:
@@ -86,7 +88,7 @@ class TrainConfig:
     num_nodes: int = 1
     """Machines; more than one need a launcher."""
     strategy: StrategyChoice = "auto"
-    """How several processes share a step; "auto" takes "ddp"."""
+    """How several processes share a step: "ddp" keeps all weights in each, "fsdp" a part; "auto" is "ddp"."""
     precision: PrecisionChoice = "auto"
     """"auto" takes the fastest precision on this machine whose loss agrees with float32."""
     memory_format: MemoryFormatChoice = "auto"
@@ -98,6 +100,8 @@ class TrainConfig:
     """Run one batch each of train, val and test."""
     run_dir: Path | None = None
     """None creates one below runs/."""
+    checkpoint_seconds: float | None = None
+    """Time between checkpoints within an epoch; None for one at the end of each epoch only."""
 
     def __post_init__(self) -> None:
         require_choice("--device", self.device, DeviceChoice)
@@ -105,6 +109,11 @@ class TrainConfig:
         require_choice("--precision", self.precision, PrecisionChoice)
         require_choice("--memory-format", self.memory_format, MemoryFormatChoice)
         require_choice("--strategy", self.strategy, StrategyChoice)
+        if self.strategy == "fsdp" and self.recipe.optimizer == "muon":
+            raise ConfigError(
+                "--strategy fsdp keeps a part of each matrix in a process, and --optimizer muon needs complete ones",
+                remedy="pass --strategy ddp, or another --optimizer",
+            )
         require_at_least("--num-nodes", self.num_nodes, 1, example=1)
         if isinstance(self.devices, int):
             require_at_least("--devices", self.devices, 1, example=2)
@@ -120,6 +129,10 @@ class TrainConfig:
                 remedy="add --pipeline albumentations",
             )
         require_at_least("--seed", self.seed, 0, example=42)
+        if self.seed > MAX_SEED:
+            raise ConfigError(f"--seed {self.seed} is larger than {MAX_SEED}", remedy="pass for example --seed 42")
+        if self.checkpoint_seconds is not None and not self.checkpoint_seconds > 0:
+            raise ConfigError("--checkpoint-every must be longer than 0 seconds", remedy="pass for example 2m")
         require_at_least("--workers", self.workers, 0, example=2)
 
     def step_config(self) -> StepConfig:

@@ -10,7 +10,7 @@ import torch
 from cifar_cli.core.training.ranks import LostProcessError
 from cifar_cli.core.training.results import EpochResult
 from cifar_cli.core.training.run_dir import RunDir
-from cifar_cli.errors import CifarError, ResourceError
+from cifar_cli.errors import CifarError, ResourceError, shell_line
 
 
 def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
@@ -25,7 +25,7 @@ def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
             f"torch.compile can't compile this model here ({first_line(error)})",
             remedy="pass --no-compile, or install a C++ compiler",
         )
-    go_on = f"continue with `cifar train --resume {run.path}`" if run.last.exists() else "start again"
+    go_on = f"continue with `{shell_line('cifar train --resume', run.path)}`" if run.saved else "start again"
     if isinstance(error, LostProcessError):
         return LostProcessError(error.what, remedy=go_on)
     denied = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)

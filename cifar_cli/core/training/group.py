@@ -43,7 +43,7 @@ class Group(Ranks):
 
     def __init__(self, place: Place, *, store: Store, device_type: str, helpers: Helpers | None = None) -> None:
         self.rank, self.world_size, self.local_rank = place.rank, place.world_size, place.local_rank
-        self._store, self._helpers = store, helpers
+        self._store, self._helpers, self._device_type = store, helpers, device_type
         self._counter, self._orders = itertools.count(), itertools.count()
         self.meet()
         limit = timedelta(seconds=STEP_SECONDS)
@@ -61,18 +61,25 @@ class Group(Ranks):
         for index in range(self.rank, len(loader), self.world_size):
             yield loader.make(loader.epoch, range(index, index + 1))[0]
 
-    def parallel(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        return Parallel(model, gradients=self._gradients, statistics=self._statistics)
+    def parallel(self, model: nn.Module, *, shards: bool = False) -> Callable[[Tensor], Tensor]:
+        return Parallel(
+            model,
+            gradients=self._gradients,
+            statistics=self._statistics,
+            device_type=self._device_type,
+            shards=shards,
+        )
 
     def agree(self, own: Agreement) -> Agreement:
         signal, *decided = astuple(own)
         message = torch.tensor([signal, *(decided if self.is_first else [0] * len(decided))], dtype=torch.float64)
         dist.all_reduce(message, op=dist.ReduceOp.MAX, group=self._host)
-        signal, time_is_up, progress_is_due, time_share = message.tolist()
+        signal, time_is_up, progress_is_due, checkpoint_is_due, time_share = message.tolist()
         return Agreement(
             signal=int(signal),
             time_is_up=bool(time_is_up),
             progress_is_due=bool(progress_is_due),
+            checkpoint_is_due=bool(checkpoint_is_due),
             time_share=time_share,
         )
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -16,10 +17,10 @@ from torch.utils.tensorboard import SummaryWriter
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
-from cifar_cli.core.training.checkpoint import describe, load_checkpoint, restore_step, save_checkpoint
+from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.deadline import Deadline
-from cifar_cli.core.training.failures import explained, first_line, require_finite
-from cifar_cli.core.training.interrupts import Interrupts, interrupted
+from cifar_cli.core.training.failures import explained, require_finite
+from cifar_cli.core.training.interrupts import Interrupts, interrupted, left_at_once
 from cifar_cli.core.training.introduction import dataset_line, introduce
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import fast_kernels, wait_for
@@ -30,11 +31,13 @@ from cifar_cli.core.training.ranks import Agreement, LostProcessError
 from cifar_cli.core.training.record import Record
 from cifar_cli.core.training.results import EpochResult, TrainProgress, TrainResult
 from cifar_cli.core.training.run_dir import RunDir, create_run_dir
+from cifar_cli.core.training.run_lock import locked
+from cifar_cli.core.training.run_state import Position, RunState, StoppedBy
 from cifar_cli.core.training.schedule import LearningRate
 from cifar_cli.core.training.scores import Scores, score, validate
+from cifar_cli.core.training.sharded import own_part, whole
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.training.step_trace import traced_steps
-from cifar_cli.errors import CheckpointError
 
 TEST_PASSES = 2  # each test image is scored as it is and mirrored
 FLOAT32_COST = 2  # time of a pass in float32, in which the test runs, as a multiple of one in 16 bits
@@ -68,12 +71,12 @@ def fit(
         ranks.order(prepared.config)
     ranks.meet()
     try:
-        with Loop(prepared, run, listeners, seams) as loop:
+        with locked(run.path, hold=ranks.is_first), Loop(prepared, run, listeners, seams) as loop:
             with fast_kernels(prepared.device), loop.interrupts.listening():
                 loop.train()
             return loop.test()
-    except KeyboardInterrupt:
-        raise interrupted("interrupted; saved up to the last complete epoch", run) from None
+    except KeyboardInterrupt as error:
+        raise left_at_once(run, error) from None
     except (OSError, RuntimeError, LostProcessError) as error:
         described = explained(ranks.explained(error), run, compiled=prepared.config.compile)
         if described is error:
@@ -89,19 +92,23 @@ class Loop:
         recipe, loaders = config.recipe, prepared.loaders
         self.config, self.run, self.listeners, self.device = config, run, listeners, device
         self.ranks = ranks = prepared.ranks
+        self._shards = config.strategy == "fsdp" and ranks.world_size > 1
         self.store, self.loaders, self.clock = store, loaders, seams.clock
         self.epochs = 1 if config.fast_dev_run else recipe.max_epochs
         self.steps_per_epoch = len(loaders.train)
-        self.epoch, self.epoch_step, self.global_step = 0, 0, 0
-        self.stopped_by: Literal["epochs", "time"] = "epochs"
 
         self.accounting = Accounting(device, seams.clock)
         step_config = config.step_config()
         ranks.same_weights(prepared.model)
         model = training_form(prepared.model, step_config.memory_format).to(device).train()
         self.step = seams.make_step(
-            model, step_config, device_type=device.type, on_stage=self.accounting.enter, parallel=ranks.parallel
+            model,
+            step_config,
+            device_type=device.type,
+            on_stage=self.accounting.enter,
+            parallel=partial(ranks.parallel, shards=self._shards),
         )
+        self.evaluated = self.step.evaluated
         self.rate = LearningRate(self.step.optimizer, recipe, steps=self.epochs * self.steps_per_epoch)
         self.train_scores, self.val_scores = (Scores(len(store.classes)).to(device) for _ in range(2))
         self.pace = Pace()
@@ -117,11 +124,16 @@ class Loop:
         )
         self.description = describe(config, classes=store.classes, synthetic=store.synthetic)
         self.record = Record(run, listeners, clock=seams.clock)
-        self.interrupts = Interrupts()
+        self.interrupts = Interrupts(listeners.on_note)
         self.agreed = Agreement()
+        self.state = RunState(
+            run, step=self.step, loader=loaders.train, deadline=self.deadline, pace=self.pace, record=self.record,
+            every_seconds=config.checkpoint_seconds, clock=seams.clock,
+        )  # fmt: skip
         checkpoint = ranks.broadcast(prepared.checkpoint)
-        if checkpoint is not None:
-            self._restore(checkpoint)
+        at = Position() if checkpoint is None else self.state.restore(checkpoint, origin=run.last)
+        self.epoch, self.epoch_step, self.global_step = at.epoch, at.epoch_step, at.global_step
+        self.stopped_by: StoppedBy = at.stopped_by
         self.began = prepared.began
         self.writer: SummaryWriter | None = None
         if not ranks.is_first:
@@ -198,6 +210,8 @@ class Loop:
             if self.agreed.time_is_up:
                 self.stopped_by = "time"
                 return
+            if self.agreed.checkpoint_is_due and not is_last:
+                self._save(self.run.last, next_epoch=self.epoch)
             # After the last step of an epoch, its validation and record come first.
             if self.agreed.signal and not is_last:
                 self._save(self.run.last, next_epoch=self.epoch)
@@ -212,6 +226,7 @@ class Loop:
                 signal=self.interrupts.signal,
                 time_is_up=self.deadline.is_reached(pace),
                 progress_is_due=self.record.progress_is_due(),
+                checkpoint_is_due=self.state.is_due(),
                 time_share=self.deadline.share_used(pace) if follows_time else 0.0,
             )
         )
@@ -225,8 +240,10 @@ class Loop:
         with self.accounting.spending("validation"):
             start = self.clock()
             self.val_scores.reset()
+            if self._shards:
+                self.evaluated = self._whole_model()
             validate(
-                self.step.evaluated,
+                self.evaluated,
                 self.ranks.own_batches(self.loaders.val),
                 self.val_scores,
                 layout=self.step.layout,
@@ -245,14 +262,14 @@ class Loop:
             result = self._epoch_result(train_scores, val_scores)
             self.record.add_epoch(result)
             weights = self.step.optimizer.state  # of the weights that it updates; the others may hold anything
-            not_finite = not all(bool(weight.isfinite().all()) for weight in weights)
+            not_finite = not all(bool(own_part(weight).isfinite().all()) for weight in weights)
             require_finite(result, self.run, weights_are=not self.ranks.any(not_finite))
             if result.best:
                 self._save(self.run.best, next_epoch=self.epoch + 1)
             self._save(self.run.last, next_epoch=self.epoch + 1)
             if self.ranks.is_first:
                 scores = {"train": train_scores, "val": val_scores}
-                self.pictures.draw(self.step.evaluated, result.epoch, scores, self.device)
+                self.pictures.draw(self.evaluated, result.epoch, scores, self.device)
             self.ranks.meet()  # the others wait while rank 0 writes
         self.deadline.logging_seconds = self.clock() - start
         self.epoch, self.epoch_step = self.epoch + 1, 0
@@ -310,6 +327,12 @@ class Loop:
         self.ranks.same_weights(model)
         return model
 
+    def _whole_model(self) -> nn.Module:
+        """A copy of the evaluated model with complete weights: each process evaluates other batches with it."""
+        model = training_form(build_untrained(self.config.model), self.step.config.memory_format)
+        model.load_state_dict(whole(self.step.evaluated.state_dict()), assign=True)
+        return model.to(self.device)
+
     def _profiled(self, steps: int) -> AbstractContextManager[Callable[[], None]]:
         if not self.config.profile:
             return nullcontext(lambda: None)
@@ -346,40 +369,7 @@ class Loop:
 
     def _save(self, path: Path, *, next_epoch: int) -> None:
         """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0. Rank 0 does it."""
-        if not self.ranks.is_first:
-            return
-        save_checkpoint(
-            path,
-            self.step,
-            self.description,
-            epoch=self.epoch,
-            global_step=self.global_step,
-            loop={
-                "epoch": next_epoch,
-                "stopped_by": self.stopped_by,
-                "loader": self.loaders.train.state_dict(),
-                "deadline": self.deadline.state_dict(),
-                "pace": self.pace.state_dict(),
-                "record": self.record.state_dict(),
-            },
+        at = Position(
+            epoch=self.epoch, epoch_step=self.epoch_step, global_step=self.global_step, stopped_by=self.stopped_by
         )
-
-    def _restore(self, content: dict[str, Any]) -> None:
-        """Continue where a checkpoint was written. Raises CheckpointError where it doesn't fit."""
-        try:
-            restore_step(self.step, content)
-            state = content["loop"]
-            self.epoch, self.global_step = int(state["epoch"]), int(content["global_step"])
-            if state["loader"]["epoch"] == self.epoch:
-                self.loaders.train.load_state_dict(state["loader"])
-                self.epoch_step = int(state["loader"]["next_batch"])
-            self.deadline.load_state_dict(state["deadline"])
-            self.pace.load_state_dict(state["pace"])
-            self.record.load_state_dict(state["record"])
-            had_seconds = content["cifar"]["config"]["recipe"]["max_seconds"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{self.run.last} doesn't fit this run ({first_line(error)})", remedy="start a new run"
-            ) from error
-        if state["stopped_by"] == "time" and self.deadline.max_seconds <= had_seconds:
-            self.stopped_by = "time"
+        self.state.save(path, self.description, at, next_epoch=next_epoch, write=self.ranks.is_first)

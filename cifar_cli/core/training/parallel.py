@@ -17,16 +17,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
+from cifar_cli.core.training.sharded import shard
+
 
 class Parallel:
     """Calls a model so that the backward pass averages the gradients over all processes.
 
-    Batch norm takes mean and variance of the images of all of them. gradients, statistics: process groups.
+    Batch norm takes mean and variance of the images of all of them. gradients, statistics: process groups. shards: keep
+    a part of the weights in each process, in place of all.
     """
 
-    def __init__(self, model: nn.Module, *, gradients: Any, statistics: Any) -> None:
+    def __init__(
+        self, model: nn.Module, *, gradients: Any, statistics: Any, device_type: str, shards: bool = False
+    ) -> None:
         self._model, self._gradients = model, gradients
-        self._wrapped: nn.Module | None = None
+        # Sharded at once, because the optimizer is to hold the parts.
+        self._wrapped = shard(model, gradients, device_type=device_type) if shards else None
         has_batch_norm = any(isinstance(module, _BatchNorm) for module in model.modules())
         self._batch_norm: Callable[[], AbstractContextManager[Any]] = nullcontext
         if has_batch_norm:

@@ -15,7 +15,8 @@ from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.build import build_model, build_untrained
 from cifar_cli.core.training.batches import Loaders, make_loaders
-from cifar_cli.core.training.checkpoint import read_checkpoint, trained_config
+from cifar_cli.core.training.checkpoint import REMEDY, config_in, newest_checkpoint, require_whole
+from cifar_cli.core.training.checkpoint_schema import SavedRun, validated
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import fast_kernels, prepared_device
@@ -24,7 +25,7 @@ from cifar_cli.core.training.ranks import ALONE, Ranks
 from cifar_cli.core.training.recipe import Recipe
 from cifar_cli.core.training.results import Numerics
 from cifar_cli.core.training.run_dir import RunDir, open_run_dir
-from cifar_cli.errors import CheckpointError, CifarError, ConfigError
+from cifar_cli.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -112,7 +113,9 @@ def prepare_resumed(
     """
     began = time.monotonic() if listeners.began is None else listeners.began
     run = open_run_dir(asked.run_dir)
-    content = read_checkpoint(run.last)
+    content, remark = newest_checkpoint(run)
+    if remark is not None:
+        listeners.on_note(remark)
     config, classes = _continued(run, content)
     config = _changed(config, asked, content["loop"])
     device = prepared_device(config.device)
@@ -159,7 +162,7 @@ def prepare_ordered(config: TrainConfig, ranks: Ranks) -> Prepared:
 def run_config(run_dir: Path) -> TrainConfig:
     """The config of a run that can be continued. Raises CheckpointError where there is none."""
     run = open_run_dir(run_dir)
-    return _continued(run, read_checkpoint(run.last))[0]
+    return _continued(run, newest_checkpoint(run)[0])[0]
 
 
 def fitted_to(config: TrainConfig, store: Store) -> TrainConfig:
@@ -170,20 +173,18 @@ def fitted_to(config: TrainConfig, store: Store) -> TrainConfig:
 
 def _continued(run: RunDir, content: dict[str, Any]) -> tuple[TrainConfig, tuple[str, ...]]:
     """The config and the classes of a run's last checkpoint. Raises CheckpointError for another program's file."""
-    try:
-        description = content["cifar"]
-        config = replace(trained_config(description["config"]), run_dir=run.path)
-        classes = tuple(description["classes"])
-    except (KeyError, TypeError, CifarError) as error:
-        raise CheckpointError(f"{run.last} was not written by `cifar train`", remedy="start a new run") from error
-    if "loop" not in content or "auto" in (config.precision, config.memory_format):
+    if "cifar" in content and "loop" not in content:
         raise CheckpointError(
             f"{run.last} was written by an earlier version, whose runs can't be continued",
             remedy="start a new run; `cifar evaluate` still reads its best weights",
         )
-    if int(content["loop"]["epoch"]) > 0 and not run.best.is_file():
-        raise CheckpointError(f"the best weights {run.best} are missing", remedy="start a new run")
-    return config, classes
+    saved = validated(SavedRun, content, origin=run.last)
+    config = replace(config_in(saved.cifar, origin=run.last), run_dir=run.path)
+    if "auto" in (config.precision, config.memory_format):
+        raise CheckpointError(f"{run.last} was written before precision and memory format were chosen", remedy=REMEDY)
+    if saved.loop.epoch > 0:
+        require_whole(run.best, run)
+    return config, tuple(saved.cifar.classes)
 
 
 def _changed(config: TrainConfig, asked: ResumeConfig, loop: dict[str, Any]) -> TrainConfig:

@@ -27,8 +27,9 @@ class Agreement:
     signal: int = 0
     """Number of a signal that asked any of them to stop; 0 for none."""
     time_is_up: bool = False
-    """By the clock of rank 0, like the two below."""
+    """By the clock of rank 0, like those below."""
     progress_is_due: bool = False
+    checkpoint_is_due: bool = False
     time_share: float = 0.0
     """Share of the time for steps that is used up. The learning rate may follow it."""
 
@@ -53,8 +54,11 @@ class Ranks:
         """The batches of an evaluation that are this process's: every `world_size`-th, so that each is scored once."""
         return loader
 
-    def parallel(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """What to call in a training step, so that the backward pass averages the gradients over all processes."""
+    def parallel(self, model: nn.Module, *, shards: bool = False) -> Callable[[Tensor], Tensor]:
+        """What to call in a training step, so that the backward pass averages the gradients over all processes.
+
+        shards: keep a part of the model's weights in each process. The model is then changed in place.
+        """
         return model
 
     def agree(self, own: Agreement) -> Agreement:

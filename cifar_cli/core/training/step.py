@@ -112,7 +112,10 @@ class TrainingStep:
         parallel: Callable[[nn.Module], Callable[[Tensor], Tensor]] = lambda model: model,
     ) -> None:
         self.model = model
+        self.average = None if config.ema_decay is None else averaged(model, config.ema_decay, device_type)
         self.forward = parallel(model)
+        if self.average is not None:
+            parallel(self.average.module)  # whose weights are sharded if the model's are
         self.weight = 1.0
         """Factor of the loss before the backward pass. Processes whose slices of the batch differ in size need it, so
         that the average of their gradients is the gradient of the batch's mean loss."""
@@ -122,7 +125,6 @@ class TrainingStep:
         self.on_stage = on_stage
         self.layout = LAYOUTS[config.memory_format]
         self.scaler = torch.amp.GradScaler(device_type, enabled=config.precision == "16" and device_type == "cuda")
-        self.average = None if config.ema_decay is None else averaged(model, config.ema_decay, device_type)
 
     @property
     def evaluated(self) -> nn.Module:

@@ -13,6 +13,7 @@ from cifar_cli.core.training.prepare import prepare, prepare_ordered, prepare_re
 from cifar_cli.core.training.ranks import Ranks
 from cifar_cli.core.training.results import TrainResult
 from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.core.training.run_lock import locked
 
 
 def train(config: TrainConfig, listeners: Listeners = SILENT, *, seams: Seams = REAL) -> TrainResult:
@@ -37,8 +38,9 @@ def resume(run: Path | ResumeConfig, listeners: Listeners = SILENT, *, seams: Se
     with ranks_of(asked) as ranks:
         if not ranks.is_first:
             return serve(ranks, seams=seams)[-1]
-        prepared, directory = prepare_resumed(asked, listeners, ranks=ranks)
-        return fit(prepared, listeners, run=directory, seams=seams)
+        with locked(asked.run_dir):
+            prepared, directory = prepare_resumed(asked, listeners, ranks=ranks)
+            return fit(prepared, listeners, run=directory, seams=seams)
 
 
 def ranks_of(asked: TrainConfig | ResumeConfig) -> AbstractContextManager[Ranks]:

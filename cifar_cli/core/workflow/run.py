@@ -10,7 +10,6 @@ from pathlib import Path
 
 from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.results import ModelSummary
-from cifar_cli.core.counting.summary import summarize
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.loop import REAL, Seams, fit
@@ -90,11 +89,20 @@ def _interrupted(results: list[TrainResult], left: list[int], error: Interrupted
     remedies = [] if error is None or error.remedy is None else [error.remedy]
     if left:
         remedies.append(f"train the others with --seeds {','.join(map(str, left))}")
-    return Interrupted("; ".join(parts), remedy=", then ".join(remedies) or None)
+    summed_up = Interrupted("; ".join(parts), remedy=", then ".join(remedies) or None)
+    if error is not None:
+        summed_up.exit_code, summed_up.before_time_limit = error.exit_code, error.before_time_limit
+    return summed_up
+
+
+def _summarize(config: SummaryConfig) -> ModelSummary:
+    from cifar_cli.core.counting.summary import summarize  # training itself needs no torchinfo
+
+    return summarize(config)
 
 
 def utilization_of(
-    result: TrainResult, *, count: Callable[[SummaryConfig], ModelSummary] = summarize
+    result: TrainResult, *, count: Callable[[SummaryConfig], ModelSummary] = _summarize
 ) -> Utilization | None:
     """The rate of the training steps and of a matrix product; None where either can't be had.
 
@@ -103,7 +111,7 @@ def utilization_of(
     if result.processes > 1:
         return None
     batch = result.config.recipe.batch
-    with suppress(CifarError, RuntimeError):
+    with suppress(CifarError, RuntimeError, ImportError):
         counted = count(SummaryConfig(model=result.config.model, batch=batch))
         device = prepared_device(result.config.device)
         with fast_kernels(device):

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from cifar_cli.core.training.loop import Seams
 from cifar_cli.core.training.parallel import Parallel
 from cifar_cli.core.training.results import EpochResult, TrainResult
 from cifar_cli.core.training.scores import score
+from cifar_cli.core.training.sharded import own_part
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.training.train import resume, train
 from cifar_cli.errors import CifarError
@@ -54,8 +56,6 @@ def run(
     class Recording(TrainingStep):
         def __init__(self, model: nn.Module, config: StepConfig, **options: Any) -> None:
             super().__init__(model.double() if double else model, config, **options)
-            for module in (self.model, self.evaluated) if double else ():
-                module.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
 
         def __call__(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
             before_step(self, len(outcome.losses) + 1)
@@ -65,11 +65,22 @@ def run(
 
     listeners = Listeners(on_note=outcome.notes.append, on_epoch=outcome.epochs.append)
     start: Callable[..., TrainResult] = train if isinstance(asked, TrainConfig) else resume
+    converted = nn.modules.module.register_module_forward_pre_hook(_as_the_weights)  # type: ignore[no-untyped-call]
     try:
         outcome.result = start(asked, listeners, seams=Seams(make_step=Recording))
     except CifarError as error:
         outcome.error, outcome.exit_code = str(error), error.exit_code
+    finally:
+        converted.remove()
     return outcome
+
+
+def _as_the_weights(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Convert images to the floating-point type of a layer's own weights."""
+    weights = next(module.parameters(recurse=False), None)
+    if weights is None or not inputs or weights.dtype == inputs[0].dtype:
+        return None
+    return inputs[0].to(weights.dtype), *inputs[1:]
 
 
 def run_with_signal(asked: Any, *, number: int, rank: int, step: int, double: bool = False) -> Outcome:
@@ -181,3 +192,19 @@ def order_read_late() -> Any:
             return None
         time.sleep(1)
         return ranks.next_order()
+
+
+def kept_shares() -> float:
+    """The share of the numbers in weights, averaged weights and optimizer states that this process keeps."""
+    config = StepConfig(optimizer="adam", learning_rate=1e-3, ema_decay=0.9)
+    with joined(device="cpu") as ranks:
+        step = TrainingStep(
+            build_model(ModelConfig(name="null"), seed=3),
+            config,
+            device_type="cpu",
+            parallel=partial(ranks.parallel, shards=True),
+        )
+        step(torch.randn(4, 3, 32, 32), torch.arange(4))
+        states = [value for state in step.optimizer.state.values() for value in state.values() if value.ndim]
+        tensors = [*step.model.parameters(), *step.evaluated.parameters(), *states]
+        return sum(own_part(each).numel() for each in tensors) / sum(each.numel() for each in tensors)

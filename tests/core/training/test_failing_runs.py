@@ -85,7 +85,7 @@ def test_a_full_disk_is_named_with_the_way_to_continue_and_damages_nothing(
         train(config_of(run, epochs=2))
     assert f"free disk space, then {go_on}" in str(caught.value)
     left = {path.name for path in (run / "checkpoints").iterdir()}
-    assert left == ({"best.ckpt", "last.ckpt"} if full_from == 2 else set())
+    assert left == ({"best.ckpt", "model.safetensors", "last.ckpt"} if full_from == 2 else set())
     if left:
         monkeypatch.undo()
         assert read_checkpoint(run / "checkpoints/last.ckpt")["epoch"] == 0
