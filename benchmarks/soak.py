@@ -54,19 +54,22 @@ def killed_or_ended(words: list[str], run: RunDir, *, after: float, tally: Tally
     said = run.path.with_suffix(".log")
     with said.open("w") as output:
         process = subprocess.Popen(words, stdout=output, stderr=output)
-    while process.poll() is None:
-        now = time.monotonic()
-        if began > now and "training " in said.read_text():
-            began = now
-            tally.start_seconds.append(began - start)
-        if now - began >= after:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            saved = max((path.stat().st_mtime for path in run.saved), default=0.0)
-            tally.lost_seconds.append(min(after, time.time() - saved))
-            tally.kills += 1
-            return None
-        time.sleep(0.01)
+    try:
+        while process.poll() is None:
+            now = time.monotonic()
+            if began > now and "training " in said.read_text():
+                began = now
+                tally.start_seconds.append(began - start)
+            if now - began >= after:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                saved = max((path.stat().st_mtime for path in run.saved), default=0.0)
+                tally.lost_seconds.append(min(after, time.time() - saved))
+                tally.kills += 1
+                return None
+            time.sleep(0.01)
+    finally:
+        process.kill()
     if process.returncode:
         print(said.read_text(), file=sys.stderr)
     return process.returncode
