@@ -215,7 +215,7 @@ def plan_key(config: TrainConfig, *, images: tuple[int, ...], processes: int, de
     parts = (
         speed_key(config, (config.precision,), (config.memory_format,), device),
         f"{config.data.dataset}, images {images}, {config.pipeline} {config.augment_file or recipe.policy}, "
-        f"{config.workers} workers, {processes} processes",
+        f"{config.workers} workers, {processes} processes ({config.strategy})",
         f"{'compiled, ' * config.compile}{'deterministic, ' * config.deterministic}"
         f"{recipe.max_epochs} epochs in {recipe.max_seconds:g} s",
     )
