@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,13 +13,13 @@ from typing import Any, Self
 
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.deadline import Deadline
+from cifar_cli.core.training.events import Events
 from cifar_cli.core.training.failures import explained, require_finite
 from cifar_cli.core.training.interrupts import Interrupts, interrupted, left_at_once
 from cifar_cli.core.training.introduction import dataset_line, introduce
@@ -135,10 +136,10 @@ class Loop:
         self.epoch, self.epoch_step, self.global_step = at.epoch, at.epoch_step, at.global_step
         self.stopped_by: StoppedBy = at.stopped_by
         self.began = prepared.began
-        self.writer: SummaryWriter | None = None
-        if not ranks.is_first:
+        self.writer: Events | None = None
+        if not ranks.is_first or self._only_shows_its_result():
             return
-        self.writer = SummaryWriter(run.path)  # only now, so that a run that is refused stays unchanged
+        self.writer = Events(run.path)  # only now, so that a run that is refused stays unchanged
         self.record.write_to(self.writer)
         self.writer.add_text("dataset", dataset_line(store))
         self.pictures = Pictures(
@@ -155,6 +156,14 @@ class Loop:
         if checkpoint is None:
             environment["trials"] = [asdict(trial) for trial in prepared.numerics.trials]
         run.write_config(self.description | environment)
+
+    def _only_shows_its_result(self) -> bool:
+        """Whether the run is done and its directory can't be written to: it is only tested again then."""
+        done = self.epoch >= self.epochs or self.stopped_by == "time"
+        if not done or os.access(self.run.path, os.W_OK):
+            return False
+        self.listeners.on_note(f"{self.run.path} can't be written to; the run is done, and is only tested again")
+        return True
 
     def __enter__(self) -> Self:
         return self
@@ -315,7 +324,7 @@ class Loop:
             asked_to_stop=self.agreed.signal != 0,
             config=config,
         )
-        if self.ranks.is_first:
+        if self.writer is not None:
             self.run.write_summary(result.to_dict())
         answer: TrainResult = self.ranks.broadcast(result)
         return answer
