@@ -16,7 +16,7 @@ from cifar_cli.core.training.batches import loader_of_test
 from cifar_cli.core.training.checkpoint import Checkpoint, load_checkpoint
 from cifar_cli.core.training.machine import device_of
 from cifar_cli.core.training.scores import score
-from cifar_cli.errors import CheckpointError, ResourceError
+from cifar_cli.errors import CheckpointError, ResourceError, shell_line
 
 
 def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> EvaluateResult:
@@ -62,7 +62,7 @@ def _require_same_classes(checkpoint: Checkpoint, store: Store) -> None:
         raise CheckpointError(
             f"{checkpoint.path} was trained on {len(checkpoint.classes)} classes ({checkpoint.classes[0]}, …), "
             f"but {store.name} has {len(store.classes)} ({store.classes[0]}, …)",
-            remedy=f"pass the --dataset that it was trained on: {checkpoint.config.data.dataset}",
+            remedy=f"pass the one that it was trained on: {shell_line('--dataset', checkpoint.config.data.dataset)}",
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cifar_cli.core.data.config import SPLITS
-from cifar_cli.errors import DataError
+from cifar_cli.errors import DataError, shell_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LAYOUT_REMEDY = "lay the images out as train/CLASS/*.png and test/CLASS/*.png (.jpg and .jpeg too)"
@@ -124,7 +124,7 @@ def _require_expected(origin: str, classes: tuple[str, ...], expected: tuple[str
     details = [f"{_listed(strange)} unknown"] * bool(strange) + [f"{_listed(absent)} missing"] * bool(absent)
     raise DataError(
         f"{origin} does not have this dataset's {len(expected)} classes ({'; '.join(details)})",
-        remedy=f"import it under another name: `cifar download --dataset NAME --from {origin}`",
+        remedy=f"import it under another name: `{shell_line('cifar download --dataset NAME --from', origin)}`",
     )
 
 
