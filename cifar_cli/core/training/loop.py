@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -144,7 +143,7 @@ class Loop:
             self.planner.restore(checkpoint, at)
         self.began = prepared.began
         self.writer: Events | None = None
-        if not ranks.is_first or self._only_shows_its_result():
+        if not ranks.is_first:
             return
         self.writer = Events(run.path)  # only now, so that a run that is refused stays unchanged
         self.record.write_to(self.writer)
@@ -163,14 +162,6 @@ class Loop:
         if checkpoint is None:
             environment["trials"] = [asdict(trial) for trial in prepared.numerics.trials]
         run.write_config(self.description | environment)
-
-    def _only_shows_its_result(self) -> bool:
-        """Whether the run is done and its directory can't be written to: it is only tested again then."""
-        done = self.epoch >= self.epochs or self.stopped_by == "time"
-        if not done or os.access(self.run.path, os.W_OK):
-            return False
-        self.listeners.on_note(f"{self.run.path} can't be written to; the run is done, and is only tested again")
-        return True
 
     def __enter__(self) -> Self:
         return self
@@ -361,7 +352,7 @@ class Loop:
             asked_to_stop=self.agreed.signal != 0,
             config=config,
         )
-        if self.writer is not None:
+        if self.ranks.is_first:
             self.run.write_summary(result.to_dict())
         answer: TrainResult = self.ranks.broadcast(result)
         return answer

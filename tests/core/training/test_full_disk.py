@@ -75,9 +75,7 @@ def test_a_run_that_can_only_be_read_is_evaluated_and_resumed_with_its_scores(co
     config = replace(config_of(disk / "run", epochs=1), precision="32", memory_format="contiguous")
     trained = train(config)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    said: list[str] = []
-    assert resume(disk / "run", Listeners(on_note=said.append)).test_accuracy == trained.test_accuracy
-    assert said[0] == f"{disk}/run can't be written to; the run is done, and is only tested again"
+    assert resume(disk / "run").test_accuracy == trained.test_accuracy
     scored = evaluate(EvaluateConfig(checkpoint=disk / "run"))
     assert (scored.accuracy, scored.figure) == (trained.test_accuracy, None)
     assert "can't be written (Read-only file system)" in str(scored.figure_problem)
