@@ -19,6 +19,9 @@ def timm_name(config: ModelConfig) -> str:
     if not timm.is_model(name):
         flag = f"--model timm:{name}" if config.name.startswith(TIMM_PREFIX) else f"--backbone {name}"
         raise ModelError(f"timm has no model for {flag}", remedy=nearest(name, timm.list_models()))
+    model, _, tag = name.partition(".")
+    if tag and name not in (tagged := timm.list_pretrained(f"{model}.*")):
+        raise ModelError(f"timm has no weights {tag!r} of {model}", remedy=nearest(name, tagged))
     return name
 
 
