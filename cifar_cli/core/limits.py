@@ -36,6 +36,8 @@ MAX_CLASS_NAME = 255
 """Characters of a class name."""
 MAX_MARK_BYTES = 64 << 10
 """The file that describes a partial download."""
+MAX_CONFIG_BYTES = 128 << 10
+"""config.yaml of a run."""
 MAX_CACHE_BYTES = 4 << 20
 """The file of remembered trials."""
 
