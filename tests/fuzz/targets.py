@@ -195,7 +195,7 @@ def change_policy(folder: Path, random: Random) -> None:
         with suppress(Exception):  # YAML can't write every odd value
             text = yaml.safe_dump(document)
     content = text.encode("utf-8", "surrogatepass")
-    (folder / "policy.yaml").write_bytes(mutated_bytes(content, random) if random.random() < 0.4 else content)
+    (folder / "policy.yaml").write_bytes(mutated_bytes(content, random) if random.random() < 0.2 else content)
 
 
 def read_policy(folder: Path) -> None:
