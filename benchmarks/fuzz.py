@@ -2,8 +2,8 @@
 
     python benchmarks/fuzz.py --files 10000
 
-The same seeds give the same files. The changes are those of `tests/fuzz/`, which tries 200 files of each kind. Linux only,
-where the memory of a process can be limited.
+The same seeds give the same files. The changes are those of `tests/fuzz/`, which tries 200 files of each kind. Linux
+only, where the memory of a process can be limited.
 """
 
 from __future__ import annotations

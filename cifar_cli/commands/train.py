@@ -101,6 +101,10 @@ class NumericsOptions:
     memory_format: Annotated[MemoryFormatChoice, MEMORY_FORMAT(show_default="auto, the fastest on this machine")] = (
         "auto"
     )
+    deterministic: bool = False
+    """Use deterministic kernels, and float32 unless --precision is given, so that equal commands give equal weights on
+    a GPU too. This is slower.
+    """
     compile: Annotated[bool, Option("--compile/--no-compile")] = False
     """Compile the model with torch.compile."""
 

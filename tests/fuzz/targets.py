@@ -30,7 +30,8 @@ from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.data.sources.transfer import Transfer
 from cifar_cli.core.data.store import write_store
 from cifar_cli.core.progress import silent
-from cifar_cli.core.training.numerics import cached_trials, store_trials
+from cifar_cli.core.training.numerics import CACHE, _as_trials
+from cifar_cli.core.training.remembered import remember, remembered
 from cifar_cli.core.training.results import NumericsTrial
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.errors import CifarError
@@ -261,13 +262,14 @@ TRIAL = {
 
 
 def read_trials(folder: Path) -> None:
+    """Remembered trials are those that were asked for, or None; then new ones can be kept."""
     os.environ["XDG_CACHE_HOME"] = str(folder)
-    trial = NumericsTrial(**TRIAL)  # type: ignore[arg-type]
-    for found in cached_trials("key") or ():
+    trial, asked = NumericsTrial(**TRIAL), (("32", "channels-last"),)  # type: ignore[arg-type]
+    for found in _as_trials(remembered(CACHE, "key"), asked) or ():
         assert isinstance(found.images_per_second, float)
-        assert found.precision in ("32", "bf16", "16")
-    store_trials("key", (trial,))
-    assert cached_trials("key") == (trial,)
+        assert (found.precision, found.memory_format) == asked[0]
+    remember(CACHE, "key", [TRIAL], replace=True)
+    assert _as_trials(remembered(CACHE, "key"), asked) == (trial,)
 
 
 def make_trials(folder: Path) -> None:

@@ -48,6 +48,11 @@ class _Loader(_Part):
 
 class _Deadline(_Part):
     elapsed_seconds: Seconds
+    used_seconds: Seconds = 0.0
+    planned_steps: NonNegativeInt = 0
+    seconds_per_image: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    validation_seconds: Seconds = 0.0
+    logging_seconds: Seconds = 0.0
 
 
 class _Pace(_Part):

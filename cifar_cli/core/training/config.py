@@ -92,6 +92,8 @@ class TrainConfig:
     precision: PrecisionChoice = "auto"
     """"auto" takes the fastest precision on this machine whose loss agrees with float32."""
     memory_format: MemoryFormatChoice = "auto"
+    deterministic: bool = False
+    """Use deterministic kernels only, and let no measurement choose precision and memory format."""
     compile: bool = False
     """Run the model through torch.compile."""
     profile: bool = False

@@ -30,8 +30,8 @@ class Agreement:
     """By the clock of rank 0, like those below."""
     progress_is_due: bool = False
     checkpoint_is_due: bool = False
-    time_share: float = 0.0
-    """Share of the time for steps that is used up. The learning rate may follow it."""
+    planned_steps: int = 0
+    """Steps of the whole run, once they are decided; 0 before."""
 
 
 class Ranks:

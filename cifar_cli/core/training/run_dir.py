@@ -16,7 +16,8 @@ import yaml
 from cifar_cli.core.limits import MAX_CONFIG_BYTES
 from cifar_cli.core.plain_yaml import parse_yaml
 from cifar_cli.core.regular import read_regular
-from cifar_cli.core.training.results import EpochResult
+from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.results import EpochResult, TrainResult
 from cifar_cli.core.training.run_lock import LOCK, locked
 from cifar_cli.core.write import write_whole
 from cifar_cli.errors import CheckpointError, ResourceError, shell_line
@@ -78,6 +79,13 @@ class RunDir:
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         write_whole(self.summary, (json.dumps(summary, indent=2) + "\n").encode())
+
+    def read_result(self, config: TrainConfig) -> TrainResult | None:
+        """The result that summary.json holds; None where there is none. config: the run's."""
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            values = json.loads(self.summary.read_text(encoding="utf-8"))
+            return TrainResult.from_dict(values, run_dir=self.path, config=config)
+        return None
 
     def append_metrics(self, epoch: EpochResult) -> None:
         """Add a row to metrics.csv, with a header if it is the first."""
