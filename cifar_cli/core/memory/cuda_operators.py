@@ -45,7 +45,7 @@ def _register() -> tuple[Any, ...]:
     everything = torch.library.Library("_", "IMPL")
     everything.fallback(torch.library.fallthrough_kernel, "AutocastIPU")
     aten = torch.library.Library("aten", "IMPL")
-    aten.impl("scaled_dot_product_attention", _attention, "AutocastIPU")
+    aten.impl("scaled_dot_product_attention", attention, "AutocastIPU")
     aten.impl("dropout", _dropout, "AutocastIPU")
     aten.impl("lstm.input", _lstm, "AutocastIPU")
     aten.impl("rms_norm", _rms_norm, "AutocastIPU")
@@ -75,7 +75,7 @@ def attention_kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
     return "math"
 
 
-def _attention(
+def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,

@@ -93,8 +93,6 @@ class Trials:
     """Begins a process."""
     label: str
     """The model's name in progress reports."""
-    refuses: Callable[[int], bool] = lambda batch: False
-    """Whether a batch size is rejected without a trial."""
     on_progress: OnProgress = silent
     _worker: Process | None = field(default=None, init=False)
     _done: int = field(default=0, init=False)
@@ -102,8 +100,6 @@ class Trials:
     def trial(self, batch: int) -> BatchTrial:
         """Try a batch size."""
         self._report(f"batch {batch}")
-        if self.refuses(batch):
-            return BatchTrial(batch=batch, kind="refused", why="the estimate is far above the available memory")
         used_before = self._worker is not None
         trial = self._ask(batch)
         if used_before and self._worker is None and trial.kind != "timed out":
