@@ -147,8 +147,13 @@ def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome
     try:
         return Outcome(kind="done", value=function(*arguments))
     except Exception as error:  # any exception must reach the other process
-        lines = str(error).strip().splitlines()
-        sentence = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
-        short = isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
-        short = short or type(error).__name__ == "OutOfMemoryError"
-        return Outcome(kind="out of memory" if short else "failed", value=sentence)
+        return outcome_of(error)
+
+
+def outcome_of(error: Exception) -> Outcome:
+    """The outcome of a call that raised, with a sentence about it."""
+    lines = str(error).strip().splitlines()
+    sentence = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    short = isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
+    short = short or type(error).__name__ == "OutOfMemoryError"
+    return Outcome(kind="out of memory" if short else "failed", value=sentence)
