@@ -1,10 +1,10 @@
-"""Predicted largest batch against timm's published training benchmark on an RTX 3090, as `cifar profile-memory` answers.
+"""Predicted largest batch against timm's published training benchmark on an RTX 3090.
 
     python benchmarks/memory_3090.py rtx3090_train_batch.csv ROWS.csv [MODEL ...]
 
-The table's columns: model, img_size, fits (a batch that ran), fails (the next size, out of memory). The prediction is that
-of `--precision 16 --optimizer sgd --memory-format channels-last --classes 1000 --gpu "RTX 3090"` at the default risk. That
-benchmark ran PyTorch 1.12 with CUDA 11.3 and another step (no clipping, gradients zeroed in place).
+The table's columns: model, img_size, fits (a batch that ran), fails (the next size, out of memory). The prediction is
+that of `--precision 16 --optimizer sgd --memory-format channels-last --classes 1000 --gpu "RTX 3090"` at the default
+risk. That benchmark ran PyTorch 1.12 with CUDA 11.3 and another step (no clipping, gradients zeroed in place).
 
 For each row the smallest memory that the allocator needs at `fits` and at `fails` gives the range of the allowance
 (`NOT_DERIVED` in core/memory/gpus.py) that puts the prediction inside of the bracket. The allowance is then set
@@ -38,9 +38,7 @@ def row_of(model: str, side: int, fits: int, fails: int) -> dict[str, object]:
     config = ModelConfig(name=f"timm:{model}", classes=1000, img_size=side, weights="none")
     tracer = Tracer(MemoryConfig(model=config, step=STEP))
     safe, even = (
-        find_max_batch(
-            tracer, gpu=GPU.name, memory_bytes=GPU.memory_bytes, risk=risk, even_batch=False
-        ).max_batch
+        find_max_batch(tracer, gpu=GPU.name, memory_bytes=GPU.memory_bytes, risk=risk, even_batch=False).max_batch
         for risk in ("safe", "even")
     )
     available = GPU.memory_bytes - CONTEXT_BYTES

@@ -83,7 +83,9 @@ def _autocast_cuda() -> Iterator[None]:
         torch.set_autocast_enabled("cuda", False)
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kw: Any) -> Any:
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kw: Any
+) -> Any:
     if torch.is_autocast_enabled("cuda"):
         query, key, value = (tensor.to(DTYPE) for tensor in (query, key, value))
         if attn_mask is not None and attn_mask.is_floating_point():

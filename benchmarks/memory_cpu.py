@@ -28,15 +28,15 @@ PRECISIONS: tuple[Precision, ...] = ("32", "bf16")
 BEGINS, ENDS = "<!-- CPU rows begin -->", "<!-- CPU rows end -->"
 # Attention, recurrent, grouped and halo layers, mixers and plain convolutions, one or two models of a family.
 MODELS = """
-    vit_tiny_patch16_224 vit_tiny_patch16_384 deit_tiny_patch16_224 eva02_tiny_patch14_224 crossvit_9_240 volo_d1_224
-    sequencer2d_s lamhalobotnet50ts_256 halonet26t sehalonet33ts eca_halonext26ts bat_resnext26ts resnext26ts
-    resnext50_32x4d regnetx_008 regnety_008 dpn68 dla60x gmixer_24_224 mixer_s32_224 resmlp_12_224 gmlp_ti16_224
-    convmixer_768_32 poolformer_s12 caformer_s18 resnet18 resnet50 resnetv2_50d_frn seresnet50 skresnet18 res2net50_14w_8s
-    resnest14d densenet121 vgg11_bn efficientnet_b0 efficientnet_lite0 mobilenetv3_large_100 mobilenetv4_hybrid_medium
-    mixnet_s ghostnet_100 rexnet_100 tresnet_m hrnet_w18_small convnext_atto convnextv2_atto csatv2 xcit_nano_12_p16_224
-    swin_tiny_patch4_window7_224 swinv2_tiny_window8_256 swiftformer_xs efficientvit_b0 efficientvit_m0
-    efficientformerv2_s0 coat_tiny convit_tiny pit_ti_224 pvt_v2_b0 twins_svt_small edgenext_xx_small mobilevit_xxs
-    levit_128s nfnet_l0
+    vit_tiny_patch16_224 vit_tiny_patch16_384 deit_tiny_patch16_224 eva02_tiny_patch14_224 crossvit_9_240
+    volo_d1_224 sequencer2d_s lamhalobotnet50ts_256 halonet26t sehalonet33ts eca_halonext26ts bat_resnext26ts
+    resnext26ts resnext50_32x4d regnetx_008 regnety_008 dpn68 dla60x gmixer_24_224 mixer_s32_224 resmlp_12_224
+    gmlp_ti16_224 convmixer_768_32 poolformer_s12 caformer_s18 resnet18 resnet50 resnetv2_50d_frn seresnet50
+    skresnet18 res2net50_14w_8s resnest14d densenet121 vgg11_bn efficientnet_b0 efficientnet_lite0
+    mobilenetv3_large_100 mobilenetv4_hybrid_medium mixnet_s ghostnet_100 rexnet_100 tresnet_m hrnet_w18_small
+    convnext_atto convnextv2_atto csatv2 xcit_nano_12_p16_224 swin_tiny_patch4_window7_224
+    swinv2_tiny_window8_256 swiftformer_xs efficientvit_b0 efficientvit_m0 efficientformerv2_s0 coat_tiny
+    convit_tiny pit_ti_224 pvt_v2_b0 twins_svt_small edgenext_xx_small mobilevit_xxs levit_128s nfnet_l0
 """.split()  # noqa: SIM905 - a list of names reads best as words
 
 
@@ -57,7 +57,9 @@ def row_of(name: str, precision: Precision) -> dict[str, object]:
 def markdown(rows: list[dict[str, str]]) -> str:
     """The table of the page and the line above it."""
     compared = [row for row in rows if row["error"]]
-    close = {name for name in MODELS if all(abs(float(r["error"])) <= TOLERANCE for r in compared if r["model"] == name)}
+    close = {
+        name for name in MODELS if all(abs(float(r["error"])) <= TOLERANCE for r in compared if r["model"] == name)
+    }
     close &= {row["model"] for row in compared}
     lines = [
         f"{len(close)} of {len({row['model'] for row in rows})} models are within {TOLERANCE:.0%} in both precisions.",

@@ -16,4 +16,4 @@ def test_every_card_is_listed_below_its_source() -> None:
 
 def test_json_has_every_card() -> None:
     listed = json.loads(RUN.invoke(app, ["gpus", "--json"]).stdout)["gpus"]
-    assert {gpu["name"]: gpu["memory_bytes"] for gpu in listed} == {name: gpu.memory_bytes for name, gpu in GPUS.items()}
+    assert [(gpu["name"], gpu["memory_bytes"]) for gpu in listed] == [(g.name, g.memory_bytes) for g in GPUS.values()]

@@ -7,6 +7,7 @@ little time, and no weights are needed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import takewhile
 
 import torch
@@ -171,7 +172,7 @@ def _layer_rows(infos: Sequence[LayerInfo], depth: int) -> Iterator[LayerRow]:
     for place, info in enumerate(infos):
         if info.depth > depth:
             continue
-        below = list(takewhile(lambda other: other.depth > info.depth, infos[place + 1 :]))
+        below = takewhile(partial(_is_below, info), infos[place + 1 :])
         shown_below = [other for other in below if other.depth <= depth]
         held_below = {id(p) for other in shown_below for p in other.module.parameters()}
         own = [p for p in info.module.parameters() if id(p) not in counted and id(p) not in held_below]
@@ -189,6 +190,10 @@ def _layer_rows(infos: Sequence[LayerInfo], depth: int) -> Iterator[LayerRow]:
             macs=macs or None,
             recurs=info.is_recursive,
         )
+
+
+def _is_below(container: LayerInfo, info: LayerInfo) -> bool:
+    return bool(info.depth > container.depth)
 
 
 def kind_of(module: nn.Module) -> str:

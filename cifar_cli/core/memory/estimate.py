@@ -112,8 +112,8 @@ def find_max_batch(
     if even_batch and risk != "even":
         options = {"gpu": gpu, "memory_bytes": memory_bytes, "margin": margin, "multiple_of": multiple_of}
         even = find_max_batch(tracer, **options, even_batch=False).max_batch  # type: ignore[arg-type]
-    found = {"gpu": gpu, "memory_bytes": memory_bytes, "even_batch": even}
-    return largest(tracer, best, peak, tested, method="estimate", **found)
+    found = {"gpu": gpu, "even_batch": even, "method": "estimate"}
+    return largest(tracer, best, peak, tested, memory_bytes=memory_bytes, **found)
 
 
 def check_fit(
@@ -215,9 +215,7 @@ def replay(trace: Trace, *, capacity_bytes: int | None = None) -> CachingAllocat
     return allocator
 
 
-def peak_of(
-    trace: Trace, *, model: str, capacity_bytes: int | None = None, risk: Risk = "even"
-) -> PeakMemory:
+def peak_of(trace: Trace, *, model: str, capacity_bytes: int | None = None, risk: Risk = "even") -> PeakMemory:
     """Peak and terms of a trace. Raises OutOfDeviceMemory past `capacity_bytes` of reserved memory."""
     allocator = replay(trace, capacity_bytes=capacity_bytes)
     by_category = Counter[Category]()

@@ -15,8 +15,8 @@ DRIVER_SHARE = 0.0125
 # The CUDA context with the loaded kernels of cuBLAS and cuDNN: an assumption, not measured.
 CONTEXT_BYTES = 500 * MIB
 # Memory beyond the context, the traced tensors and the assumed workspaces, as a share of what the allocator reserves:
-# larger workspaces of cuDNN's fastest algorithms, fragmentation, larger contexts. With timm's 40 published rows of an RTX
-# 3090 (PyTorch 1.12, CUDA 11.3), any share from 6.7 % to 8.2 % puts 39 of 40 into their brackets
+# larger workspaces of cuDNN's fastest algorithms, fragmentation, larger contexts. With timm's 40 published rows of an
+# RTX 3090 (PyTorch 1.12, CUDA 11.3), any share from 6.7 % to 8.2 % puts 39 of 40 into their brackets
 # (`benchmarks/memory_3090.py`). How much of it is left with current versions was not measured: 0 is possible.
 NOT_DERIVED: dict[Risk, float] = {"even": 0.0375, "safe": 0.075}
 

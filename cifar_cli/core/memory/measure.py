@@ -117,7 +117,7 @@ def max_batch_on_host(
 
 
 def host_trials(tracer: Tracer, usable_bytes: int, machine: Machine) -> closing[Trials]:
-    """Trials on the CPU within `usable_bytes`. Every size is run: allocations beyond the host's memory fail in there."""
+    """Trials on the CPU within `usable_bytes`. Every size is run: those beyond the host's memory fail there."""
     config = tracer.config
     trials = Trials(
         lambda: machine.start(partial(run_on_host, config, usable_bytes)),

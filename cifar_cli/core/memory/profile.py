@@ -45,7 +45,12 @@ def profile(
             peaks.extend(_peaks(request, tracer, machine))
             checks.extend(
                 check_fit(
-                    tracer, batch, gpu=card.name, memory_bytes=card.memory_bytes, margin=request.margin, risk=request.risk
+                    tracer,
+                    batch,
+                    gpu=card.name,
+                    memory_bytes=card.memory_bytes,
+                    margin=request.margin,
+                    risk=request.risk,
                 )
                 for card in named
                 for batch in request.batches

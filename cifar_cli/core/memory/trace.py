@@ -281,7 +281,7 @@ def trace_steps(
 
 
 _UNTRACEABLE = (
-    ArithmeticError, AssertionError, AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError
+    ArithmeticError, AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError
 )  # fmt: skip
 
 

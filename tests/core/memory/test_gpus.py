@@ -30,7 +30,8 @@ def test_cards_are_found_in_every_spelling(spelling: str) -> None:
         ("NVIDIA H100 80GB HBM3", "H100 80GB"), ("NVIDIA A100-SXM4-40GB", "A100 40GB"), ("A10G", "A10G"),
         ("Tesla V100-SXM2-16GB", "V100 16GB"), ("NVIDIA GeForce RTX 4060 Laptop GPU", "RTX 4060 Laptop"),
         ("L40", "L40"), ("A6000", "RTX A6000"), ("RTX 6000 Ada Generation", "RTX 6000 Ada"), ("B200", "B200"),
-        ("NVIDIA GeForce GTX 1080 Ti", "GTX 1080 Ti"), ("AMD Instinct MI300X", "MI300X"), ("Tesla P100-PCIE-16GB", "P100 16GB"),
+        ("NVIDIA GeForce GTX 1080 Ti", "GTX 1080 Ti"), ("AMD Instinct MI300X", "MI300X"),
+        ("Tesla P100-PCIE-16GB", "P100 16GB"),
     ],
 )  # fmt: skip
 def test_cards_are_found_as_people_and_drivers_write_them(spelling: str, name: str) -> None:

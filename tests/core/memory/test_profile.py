@@ -139,7 +139,9 @@ def test_a_named_card_says_whether_each_batch_fits_and_what_is_left() -> None:
 
 
 def test_the_safe_answer_is_smaller_and_the_middle_stands_beside_it() -> None:
-    safe, even = (profile(request(find_max_batch=True, gpus=("T4",), risk=risk)).largest[0] for risk in ("safe", "even"))
+    safe, even = (
+        profile(request(find_max_batch=True, gpus=("T4",), risk=risk)).largest[0] for risk in ("safe", "even")
+    )
     assert safe.max_batch < safe.even_batch == even.max_batch == even.even_batch
     assert safe.margin_left_bytes >= 0
 
