@@ -143,9 +143,9 @@ def require_free(path: Path) -> None:
             pass
     if run.saved:
         raise CheckpointError(
-            f"{path} holds a run already", remedy=f"continue it with {shell_line('cifar train --resume', path)}, or "
-            "pass another --run-dir",
-        )  # fmt: skip
+            f"{path} holds a run already",
+            remedy=f"continue it with `{shell_line('cifar train --resume', path)}`, or pass another --run-dir",
+        )
     if path.is_dir() and any(name not in _STARTED and not name.startswith(_EVENTS) for name in _names(run)):
         raise CheckpointError(f"{path} is not empty, and holds no run", remedy="pass another --run-dir")
 
