@@ -22,13 +22,9 @@ from cifar_cli.core.training.train import resume, train
 from cifar_cli.errors import Interrupted
 from tests.core.training.fake_time import Machine
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 ConfigOf = Callable[..., TrainConfig]
 STEPS = 6  # of an epoch
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
