@@ -8,7 +8,9 @@ equals, to the bit, a run that was asked for so many epochs.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -136,6 +138,8 @@ class Planner:
         if (recipe.max_epochs, recipe.max_seconds) != (began_with["max_epochs"], began_with["max_seconds"]):
             self._extend(at)
             self._say(self._extended(at.global_step))
+            if self._reports:
+                self._run.write_config({"plan": self._facts()})
         elif at.epoch and not self.is_decided:  # of an earlier version
             self._deadline.planned_steps = self.all_steps
         self._rate.steps = self.steps
@@ -162,7 +166,9 @@ class Planner:
             told = f"--max-time {hours(self._recipe.max_seconds)} ended the run after {step:,} of {self.steps:,} steps"
             if not self._rate.is_constant:
                 told += f", at a learning rate of {self._rate.current:.2g}"
-            self._say(f"{told}: the machine became slower than when these were planned")
+            if self.is_decided:
+                told += ": the machine became slower than when these were planned"
+            self._say(told)
 
     def _fitting(self, seconds_per_image: float) -> int:
         return self._deadline.steps_that_fit(
@@ -208,18 +214,12 @@ class Planner:
 
 
 def plan_key(config: TrainConfig, *, images: tuple[int, ...], processes: int, device: torch.device) -> str:
-    """Everything that a plan depends on. images: of the splits. Precision and memory format must be chosen."""
-    recipe = config.recipe
+    """The machine and the command. images: of the splits. Precision and memory format must be chosen."""
     assert config.precision != "auto"
     assert config.memory_format != "auto"
-    parts = (
-        speed_key(config, (config.precision,), (config.memory_format,), device),
-        f"{config.data.dataset}, images {images}, {config.pipeline} {config.augment_file or recipe.policy}, "
-        f"{config.workers} workers, {processes} processes ({config.strategy})",
-        f"{'compiled, ' * config.compile}{'deterministic, ' * config.deterministic}"
-        f"{recipe.max_epochs} epochs in {recipe.max_seconds:g} s",
-    )
-    return "; ".join(parts)
+    command = repr((replace(config, run_dir=None, seed=0), images, processes))
+    machine = speed_key(config, (config.precision,), (config.memory_format,), device)
+    return f"{machine}; command {hashlib.sha256(command.encode()).hexdigest()[:16]}"
 
 
 def late_start(seconds: float, deadline: Deadline) -> str | None:

@@ -22,13 +22,9 @@ from cifar_cli.core.training.train import resume, train
 from cifar_cli.errors import Interrupted
 from tests.core.training.fake_time import Machine
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 ConfigOf = Callable[..., TrainConfig]
 STEPS = 6  # of an epoch
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -152,6 +148,15 @@ def test_a_plan_is_remembered_and_said_to_be(cycle: ConfigOf) -> None:
     assert f"remembered from an earlier run, delete {cache_file('plans')} to measure again" in again.notes[1]
 
 
+def test_another_command_has_a_plan_of_its_own_and_another_seed_has_not(cycle: ConfigOf) -> None:
+    run_on(Machine(), cycle("first"))
+    for number, change in enumerate(
+        ({"seed": 7}, {"augment_file": None}, {"workers": 3}, {"checkpoint_seconds": 60.0})
+    ):
+        run_on(Machine(), replace(cycle(f"run{number}"), **change))
+    assert len(json.loads(cache_file("plans").read_text())) == 3
+
+
 @pytest.mark.parametrize("value", [0, -3, 1000, 7.5, "6", None, [18]])
 def test_a_remembered_plan_that_makes_no_sense_is_measured_anew(cycle: ConfigOf, value: object) -> None:
     run_on(Machine(), cycle("first"))
@@ -197,3 +202,4 @@ def test_more_time_plans_more_epochs_with_the_speed_of_the_checkpoint(cycle: Con
     assert extended.epochs == 7, "at the speed of before, though this machine is faster"
     assert "now 6.833 epochs are planned: the learning rate is now that of a run of this length" in machine.notes[0]
     assert rates(tmp_path / "run")[2] < rates(tmp_path / "run")[3]
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["plan"]["steps"] == 41

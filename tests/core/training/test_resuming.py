@@ -240,6 +240,7 @@ def test_fewer_epochs_than_are_done_are_refused(config_of: ConfigOf, tmp_path: P
     assert "pass more than 2" in str(caught.value)
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_a_run_that_ended_by_its_time_cap_grows_only_when_it_gets_more_time(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:
@@ -266,6 +267,7 @@ def test_a_dataset_that_moved_is_found_where_the_user_says(config_of: ConfigOf, 
     assert again.epochs == 2
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_more_epochs_alone_are_refused_for_a_run_that_its_time_cap_ended(config_of: ConfigOf, tmp_path: Path) -> None:
     slow = Machine(60.0)
     train(config_of(tmp_path / "run", epochs=3), slow.listeners, seams=slow.seams)
@@ -274,6 +276,7 @@ def test_more_epochs_alone_are_refused_for_a_run_that_its_time_cap_ended(config_
     assert "pass a longer --max-time too" in str(caught.value)
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_a_time_cap_below_the_elapsed_time_is_refused(config_of: ConfigOf, tmp_path: Path) -> None:
     slow = Machine(20.0)
     train(config_of(tmp_path / "run", epochs=1), slow.listeners, seams=slow.seams)

@@ -177,15 +177,6 @@ def test_averaged_weights_are_what_is_validated_and_kept(config_of: ConfigOf, tm
     assert torch.equal(load_checkpoint(result.run_dir).model.state_dict()["head.1.weight"], kept["model.head.1.weight"])
 
 
-def test_a_schedule_ends_when_the_time_does(config_of: ConfigOf, tmp_path: Path) -> None:
-    plain = config_of(tmp_path / "run", epochs=10_000, seconds=4)
-    recipe = replace(plain.recipe, schedule="triangular", warmup=0.3)
-    result = train(replace(plain, recipe=recipe))
-    assert result.stopped_by == "time"
-    rates = [float(row["learning_rate"]) for row in csv.DictReader((result.run_dir / "metrics.csv").open())]
-    assert rates[-1] < 0.2 * max(rates)
-
-
 def test_a_run_s_seconds_are_accounted_for(config_of: ConfigOf, tmp_path: Path) -> None:
     result = train(config_of(tmp_path / "run"))
     spent = result.time
