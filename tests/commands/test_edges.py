@@ -20,7 +20,7 @@ EDGES = {
     ("--max-time", "9" * 5000): "is not a duration",
     ("--checkpoint-every", "2x"): "error: --checkpoint-every 2x is not a duration",
     ("--checkpoint-every", "0"): "error: --checkpoint-every must be longer than 0 seconds",
-    ("--model", "timm:resnet18.nosuch"): "error: timm has no weights 'nosuch' of resnet18",
+    ("--model", "timm:resnet18.nosuch"): "error: timm has no weights named nosuch for resnet18",
     ("--requeue",): "error: --requeue continues the run in --run-dir, and none is given",
 }
 
