@@ -1,4 +1,4 @@
-"""Predicted against measured memory of real training steps on this machine's CUDA GPU; writes docs/memory-accuracy-gpu.md.
+"""Predicted against measured memory of real training steps on this machine's CUDA GPU; writes a page.
 
     python benchmarks/memory_gpu.py [--models null,cnn,hybrid] [--batches 16,64] [--page PATH] [--skip-largest]
 
