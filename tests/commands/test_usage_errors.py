@@ -41,6 +41,7 @@ MISTAKES = {
     "train": [
         "train --model null --model cnn",
         "train --model nul",
+        "train --model resnet18",
         "train --recipe curse",
         "train --policy curse",
         "train --optimizer addam",
@@ -75,8 +76,8 @@ MISTAKES = {
         "evaluate runs/a --device gpu",
         "evaluate runs/a --device cpu --accelerator cuda",
         "evaluate runs/a --batch 0",
-        "evaluate runs/a --out matrix.jpg",
-        "evaluate runs/a --out absent/matrix.png",
+        "evaluate runs/a --out matrix.png",
+        "evaluate runs/a --split validation",
         "evaluate runs/a runs/b",
     ],
     "profile-memory": [
