@@ -80,6 +80,13 @@ MISTAKES = {
         "evaluate runs/a --split validation",
         "evaluate runs/a runs/b",
     ],
+    "predict": [
+        "predict",
+        "predict cat.png",
+        "predict cat.png --checkpoint runs/a --top 0",
+        "predict - - --checkpoint runs/a",
+        "predict cat.png --checkpoint runs/a",
+    ],
     "profile-memory": [
         "profile-memory --memory abc",
         "profile-memory --memory 0",

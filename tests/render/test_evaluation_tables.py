@@ -8,7 +8,14 @@ import torch
 
 from cifar_cli.core.evaluation.metrics import mcnemar
 from cifar_cli.core.evaluation.predictions import Predictions
-from cifar_cli.core.evaluation.results import CorruptionScore, EvaluateResult, EvaluationReport
+from cifar_cli.core.evaluation.results import (
+    CorruptionScore,
+    EvaluateResult,
+    EvaluationReport,
+    FilePrediction,
+    PredictResult,
+)
+from cifar_cli.render.evaluation_predictions import as_pictures, as_table
 from cifar_cli.render.evaluation_tables import comparison, evaluation
 from tests.core.evaluation.made_up import answers, result_of
 from tests.golden import Golden, rendered
@@ -67,6 +74,24 @@ def test_several_runs_stand_side_by_side_with_a_test_for_each_pair(golden: Golde
     golden.tables(
         "evaluation/comparison", comparison(EvaluationReport(names=names, evaluations=evaluations, tests=tests))
     )
+
+
+def test_predictions_are_a_table_or_pictures_with_bars(golden: Golden) -> None:
+    shares = ((0.05, 0.25, 0.7), (0.98, 0.01, 0.01))
+    files = ("photos/a.png", "photos/a folder with a long name/another picture.jpg")
+    images = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+    result = PredictResult(
+        checkpoint=Path("best.ckpt"),
+        model="null",
+        classes=("cat", "dog", "hourglass"),
+        predictions=tuple(
+            FilePrediction(file=file, probabilities=each, remarks=()) for file, each in zip(files, shares, strict=True)
+        ),
+        images_NHWC=images,
+        problems=(),
+        unfinished=None,
+    )
+    golden.tables("evaluation/predictions", as_table(result, 3), as_pictures(result, 2))
 
 
 def test_the_last_row_is_the_mean_and_the_sum_of_the_rows_above(result: EvaluateResult) -> None:

@@ -49,3 +49,22 @@ def _require_folder(out: Path) -> None:
         )
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file, not a folder", remedy="pass another --out")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictConfig:
+    """Image files to classify. Raises ConfigError for a value that can't be used."""
+
+    images: tuple[str, ...]
+    """Files, folders, glob patterns, or "-" for one image on stdin."""
+    checkpoint: Path
+    """A checkpoint file, or a run directory, whose best checkpoint is taken."""
+    batch: int = 512
+    """Images per forward pass."""
+    device: DeviceChoice = "auto"
+
+    def __post_init__(self) -> None:
+        require_at_least("--batch", self.batch, 1, example=512)
+        require_choice("--device", self.device, DeviceChoice)
+        if self.images.count("-") > 1:
+            raise ConfigError("- is given twice, but stdin has one image", remedy="pass - once")
