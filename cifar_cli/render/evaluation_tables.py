@@ -10,6 +10,7 @@ from cifar_cli.core.evaluation.results import (
     CorruptionScore,
     EvaluateResult,
     EvaluationReport,
+    ExportResult,
     McNemar,
 )
 from cifar_cli.render.tables import dataset_name, table_of
@@ -116,3 +117,16 @@ def test_line(test: McNemar) -> str:
         f"{test.first} and {test.second} {verdict}: {test.only_first:,} images only the first gets right, "
         f"{test.only_second:,} only the second (McNemar's exact test, {p_value})"
     )
+
+
+def exported(result: ExportResult) -> Group:
+    """Where the file is, what it takes, and how far its logits are from the model's."""
+    lines = [f"{result.path}: {result.size_bytes / 1e6:,.1f} MB, {result.format}", f"input: {result.input}"]
+    if result.greatest_difference is None:
+        lines.append("logits not compared")
+    else:
+        lines.append(
+            f"greatest difference of a logit from the model's: {result.greatest_difference:.1e} "
+            f"(accepted: {result.tolerance:g})"
+        )
+    return Group(*(Text(line, overflow="fold") for line in lines))

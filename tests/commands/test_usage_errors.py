@@ -87,6 +87,13 @@ MISTAKES = {
         "predict - - --checkpoint runs/a",
         "predict cat.png --checkpoint runs/a",
     ],
+    "export": [
+        "export",
+        "export runs/a --format tflite",
+        "export runs/a --out model.pt2",
+        "export runs/a --format safetensors --with-preprocessing",
+        "export runs/a",
+    ],
     "profile-memory": [
         "profile-memory --memory abc",
         "profile-memory --memory 0",

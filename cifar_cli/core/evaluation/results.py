@@ -255,3 +255,25 @@ class PredictResult:
             "problems": list(self.problems),
             "unfinished": self.unfinished,
         }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportResult:
+    """A model written for other programs."""
+
+    checkpoint: Path
+    path: Path
+    format: str
+    size_bytes: int
+    input: str
+    """Type and shape that the model takes."""
+    metadata: dict[str, str]
+    """What the file says about the model."""
+    greatest_difference: float | None
+    """Between the file's logits and the model's; None where not compared."""
+    tolerance: float
+    """The greatest difference that is accepted."""
+
+    def to_dict(self) -> dict[str, Any]:
+        values: dict[str, Any] = plain(asdict(self))
+        return values
