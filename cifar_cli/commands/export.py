@@ -32,7 +32,7 @@ class ExportOptions:
 class ExportOutput(OutputOptions):
     """Files and output."""
 
-    out: Annotated[Path | None, Option(metavar="FILE", show_default="model.* beside the checkpoint")] = None
+    out: Annotated[Path | None, Option(metavar="FILE", show_default="CHECKPOINT-export.* beside the checkpoint")] = None
     """Write this file."""
 
 

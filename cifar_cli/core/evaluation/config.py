@@ -82,7 +82,7 @@ class ExportConfig:
     """A checkpoint file, or a run directory, whose best checkpoint is taken."""
     format: ExportFormat = "onnx"
     out: Path | None = None
-    """None writes model.onnx, model.pt2 or model.safetensors beside the checkpoint."""
+    """None writes CHECKPOINT-export.onnx, .pt2 or .safetensors beside the checkpoint."""
     with_preprocessing: bool = False
     """Take uint8 images [B, 3, S, S], and normalise them inside the graph."""
     half: bool = False

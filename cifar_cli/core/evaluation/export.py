@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from cifar_cli.core.evaluation.runs import checkpoint_of
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.weights import save_state
 from cifar_cli.core.training.checkpoint import Checkpoint, load_checkpoint
+from cifar_cli.core.write import replacing
 from cifar_cli.errors import CifarError, ModelError, ResourceError
 
 TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-2
@@ -38,6 +40,9 @@ class Deployed(nn.Module):
 
     half: compute in float16 with a copy of the model.
     """
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, model: nn.Module, *, with_preprocessing: bool, half: bool) -> None:
         super().__init__()
@@ -63,16 +68,16 @@ def export(config: ExportConfig) -> ExportResult:
         _require_onnx()
     found = checkpoint_of(config.checkpoint)
     checkpoint = load_checkpoint(found.path)
-    path = config.out or found.path.with_name(f"model{SUFFIXES[config.format]}")
-    model = Deployed(
-        checkpoint.model, with_preprocessing=config.with_preprocessing, half=config.half
-    ).eval()  # fmt: skip
+    path = config.out or found.path.with_name(f"{found.path.stem}-export{SUFFIXES[config.format]}")
+    form = partial(Deployed, checkpoint.model, with_preprocessing=config.with_preprocessing)
     images_BCHW = _example(checkpoint, config)
     metadata = _metadata(checkpoint, config)
+    tolerance = HALF_TOLERANCE if config.half else TOLERANCE
     try:
-        with torch.inference_mode(False), torch.no_grad(), _quiet():
-            read = _WRITERS[config.format](model, images_BCHW[:2], path, metadata, checkpoint)
-            difference = _difference(plain, read(), images_BCHW) if config.verify else None
+        with torch.no_grad(), _quiet(), replacing(path) as part:
+            read = _WRITERS[config.format](form(half=config.half).eval(), images_BCHW[:2], part, metadata, checkpoint)
+            difference = _difference(form(half=False).eval(), read(), images_BCHW) if config.verify else None
+            _require_close(difference, tolerance, config)
     except CifarError:
         raise
     except OSError as error:
@@ -86,12 +91,6 @@ def export(config: ExportConfig) -> ExportResult:
             f"{checkpoint.config.model.label} can't be exported as {config.format} ({first})",
             remedy="try --format safetensors, which holds the weights only",
         ) from error
-    tolerance = HALF_TOLERANCE if config.half else TOLERANCE
-    if difference is not None and not difference <= tolerance:
-        raise ModelError(
-            f"the logits of {path} differ from the model's by {difference:.1e}, more than {tolerance:g}",
-            remedy="don't use the file; try another --format",
-        )
     return ExportResult(
         checkpoint=found.path,
         path=path,
@@ -156,6 +155,16 @@ def _to_safetensors(
 
 
 _WRITERS = {"onnx": _to_onnx, "torch-export": _to_torch_export, "safetensors": _to_safetensors}
+
+
+def _require_close(difference: float | None, tolerance: float, config: ExportConfig) -> None:
+    """Raise ModelError for logits that differ by more than `tolerance`, or are NaN."""
+    if difference is not None and not difference <= tolerance:
+        raise ModelError(
+            f"the exported logits differ from the model's by {difference:.1e}, more than {tolerance:g}; "
+            "no file was written",
+            remedy="try another --format" + ", or leave out --half" * config.half,
+        )
 
 
 def _difference(model: nn.Module, logits_of: Logits, images_BCHW: Tensor) -> float:
