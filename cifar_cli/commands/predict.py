@@ -27,7 +27,7 @@ class PredictOptions:
 class PredictOutput(OutputOptions):
     """Files and output."""
 
-    top: Annotated[int, Option(min=1, metavar="N")] = 5
+    top: Annotated[int, Option(metavar="N")] = 5
     """Show this many of the most probable classes."""
     csv: Annotated[Path | None, Option(metavar="FILE.csv", show_default="none")] = None
     """Write the probabilities of all classes into this file."""
@@ -41,13 +41,17 @@ class PredictOutput(OutputOptions):
     )
 )  # fmt: skip
 def predict(asked: PredictOptions, device: DeviceOptions, output: PredictOutput) -> None:
-    """Classify image files with a trained model."""
+    """Classify images with a trained model."""
     import sys
 
     from cifar_cli.core.evaluation.config import PredictConfig
 
     config = PredictConfig(
-        images=tuple(asked.images), checkpoint=asked.checkpoint, batch=asked.batch, device=device.chosen_device()
+        images=tuple(asked.images),
+        checkpoint=asked.checkpoint,
+        batch=asked.batch,
+        device=device.chosen_device(),
+        top=output.top,
     )
     from cifar_cli.core.evaluation.predict import predict as run
     from cifar_cli.core.evaluation.predict import save_csv

@@ -62,8 +62,11 @@ class PredictConfig:
     batch: int = 512
     """Images per forward pass."""
     device: DeviceChoice = "auto"
+    top: int = 5
+    """Classes that are shown for an image, the most probable ones."""
 
     def __post_init__(self) -> None:
+        require_at_least("--top", self.top, 1, example=5)
         require_at_least("--batch", self.batch, 1, example=512)
         require_choice("--device", self.device, DeviceChoice)
         if self.images.count("-") > 1:
