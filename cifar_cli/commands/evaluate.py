@@ -66,5 +66,5 @@ def evaluate(asked: CheckpointOptions, device: DeviceOptions, output: EvaluateOu
         console.show(evaluation_tables.evaluation(report.evaluations[0]))
     else:
         console.show(evaluation_tables.comparison(report))
-    if report.files_problem is not None:
+    if output.out is not None and report.files_problem is not None:
         raise ResourceError(report.files_problem, remedy="pass --out DIR for a folder you may write to")

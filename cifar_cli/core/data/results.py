@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from cifar_cli import __version__
 from cifar_cli.core.data.config import BUILT_IN
 from cifar_cli.core.plain import plain
+from cifar_cli.errors import shell_line
 from cifar_cli.printable import printable
 
 
@@ -63,7 +63,7 @@ class DatasetSummary:
     def command_again(self) -> str:
         """The command that downloads, draws or imports the dataset again."""
         source = () if self.name in BUILT_IN else ("--from", self.provenance.source)
-        return shlex.join(("cifar", "download", "--dataset", self.name, *source, "--force"))
+        return shell_line("cifar download --dataset", self.name, *source, "--force")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values with the keys of `cifar download --json`."""

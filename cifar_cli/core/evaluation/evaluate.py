@@ -29,7 +29,7 @@ from cifar_cli.core.evaluation.runs import checkpoint_of, distinct_names
 from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.core.training.checkpoint import Checkpoint, load_checkpoint
 from cifar_cli.core.training.machine import device_of
-from cifar_cli.errors import CheckpointError, ResourceError
+from cifar_cli.errors import CheckpointError, ResourceError, shell_line
 
 SHOWN = 24  # ranked images in a result and in its pictures; the CSV files have all
 
@@ -156,5 +156,5 @@ def _require_same_classes(checkpoint: Checkpoint, store: Store) -> None:
         raise CheckpointError(
             f"{checkpoint.path} was trained on {len(checkpoint.classes)} classes ({checkpoint.classes[0]}, …), "
             f"but {store.name} has {len(store.classes)} ({store.classes[0]}, …)",
-            remedy=f"pass the --dataset that it was trained on: {checkpoint.config.data.dataset}",
+            remedy=f"pass the one that it was trained on: {shell_line('--dataset', checkpoint.config.data.dataset)}",
         )
