@@ -7,10 +7,24 @@ from typing import Any
 from cifar_cli.commands.augment_preview import augment_preview
 from cifar_cli.commands.download import download
 from cifar_cli.commands.evaluate import evaluate
+from cifar_cli.commands.export import export
+from cifar_cli.commands.gpus import gpus
+from cifar_cli.commands.predict import predict
 from cifar_cli.commands.profile_memory import profile_memory
 from cifar_cli.commands.summarize import summarize
 from cifar_cli.commands.sweep import sweep
 from cifar_cli.commands.train import train
 
-_FUNCTIONS: tuple[Any, ...] = (download, augment_preview, summarize, train, sweep, evaluate, profile_memory)
+_FUNCTIONS: tuple[Any, ...] = (
+    download,
+    augment_preview,
+    summarize,
+    train,
+    sweep,
+    evaluate,
+    predict,
+    export,
+    profile_memory,
+    gpus,
+)
 COMMANDS = {function.__name__.replace("_", "-"): function for function in _FUNCTIONS}

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cifar_cli.core.choices import require_at_least
+from cifar_cli.core.limits import MAX_SIDE
 from cifar_cli.errors import ConfigError
+from cifar_cli.printable import has_control
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -33,16 +36,24 @@ STORE_SUFFIX = ".safetensors"
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+def _spelled(dataset: str) -> str:
+    """A built-in dataset as it is spelled here, whatever its case and hyphens; any other name as it is."""
+    plain = re.sub(r"[\s_-]", "", dataset).lower()
+    return plain if plain in BUILT_IN else dataset
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """A dataset and its folder. Raises ConfigError for a value that is neither a name nor the path of a store file."""
 
     dataset: str = "cifar10"
-    """cifar10, cifar100, shapes, the name of an imported dataset, or the path of a store file."""
+    """cifar10, cifar100, shapes, the name of an imported dataset, or the path of a store file. Other spellings of the
+    first three, such as CIFAR-10, become these."""
     data_dir: Path = Path("data")
     """Folder of the store files."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", _spelled(self.dataset))
         if not self.dataset.endswith(STORE_SUFFIX) and not DATASET_NAME.fullmatch(self.dataset):
             raise ConfigError(
                 f"--dataset {self.dataset!r} is neither a name nor the path of a {STORE_SUFFIX} file",
@@ -74,6 +85,10 @@ class ImportConfig:
     def __post_init__(self) -> None:
         if self.img_size is not None:
             require_at_least("--img-size", self.img_size, 1, example=32)
+            if self.img_size > MAX_SIDE:
+                raise ConfigError(f"--img-size {self.img_size} is more than {MAX_SIDE}", remedy="pass --img-size 224")
+        for url in self.urls:
+            _require_url(url)
         if len(self.paths) > 1 or (self.paths and self.urls):
             raise ConfigError(
                 "--from takes one path, or several URLs of the same archive, but not both",
@@ -87,6 +102,17 @@ class ImportConfig:
     @property
     def paths(self) -> tuple[Path, ...]:
         return tuple(Path(source) for source in self.sources if not _is_url(source))
+
+
+def _require_url(url: str) -> None:
+    """Raise ConfigError for a URL whose host or port can't be."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.hostname is not None and (parts.port is None or parts.port > 0) and not has_control(url)
+    except ValueError:  # unbalanced brackets, a port that is no number or above 65,535
+        valid = False
+    if not valid:
+        raise ConfigError(f"--from {url} is not a valid URL", remedy="check its host and port")
 
 
 def _is_url(source: str) -> bool:

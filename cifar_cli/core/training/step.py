@@ -6,17 +6,21 @@ step of the memory profiler, and the public LightningModule.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
 
 from cifar_cli.core.choices import OptimizerName, Precision
+from cifar_cli.core.data.loader import MODEL_DRAWS, derive_seed
 from cifar_cli.core.models.training_form import LAYOUTS
 from cifar_cli.core.suggest import nearest
 from cifar_cli.core.training.config import StepConfig
@@ -78,7 +82,9 @@ def make_optimizer(model: nn.Module, config: StepConfig, **options: Any) -> Opti
         raise ConfigError(
             f"there is no optimizer named {config.optimizer!r}", remedy=nearest(config.optimizer, OPTIMIZERS)
         )
-    return OPTIMIZERS[config.optimizer](model, config, options or {"fused": config.precision != "16"})
+    # torch's fused SGD does not take sharded weights.
+    takes = config.optimizer != "sgd" or not any(isinstance(weight, DTensor) for weight in model.parameters())
+    return OPTIMIZERS[config.optimizer](model, config, options or {"fused": config.precision != "16" and takes})
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -186,6 +192,21 @@ class TrainingStep:
     def clip(self, norm: float) -> None:
         """Clip the gradients to an L2 norm."""
         clip_gradients(self.model, norm)
+
+
+def seed_draws(seed: int, step: int, rank: int, *, device: torch.device) -> None:
+    """Make what a model draws in a training step, such as dropout, a function of the run's seed, the step and the rank.
+
+    A resumed run then draws what an uninterrupted one does. Sets the generators of Python, NumPy, torch and the device.
+    """
+    word = derive_seed(seed, MODEL_DRAWS, step, rank)
+    random.seed(word)
+    np.random.seed(word & 0xFFFFFFFF)
+    torch.default_generator.manual_seed(word)  # torch.manual_seed takes 0.1 ms and more where CUDA is not used
+    if device.type == "cuda":
+        torch.cuda.manual_seed(word)
+    elif device.type == "mps":
+        torch.mps.manual_seed(word)
 
 
 def averaged(model: nn.Module, decay: float, device_type: str) -> AveragedModel:

@@ -188,3 +188,14 @@ def test_unknown_timm_model_suggests_the_nearest_names() -> None:
 def test_bad_values_are_refused_when_the_config_is_made(bad: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=f"--{next(iter(bad))} "):
         SummaryConfig(model=ModelConfig(name="null"), **bad)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize(("name", "side"), [("timm:crossvit_9_240", 240), ("timm:res2net50_14w_8s", 64)])
+def test_tables_of_models_whose_parents_call_their_parameters_add_up_at_every_depth(
+    name: str, side: int, depth: int
+) -> None:
+    model = ModelConfig(name=name, img_size=side, weights="none")
+    summary = summarize(SummaryConfig(model=model, batch=2, depth=depth))
+    assert sum(row.params or 0 for row in summary.layers) == summary.total_params
+    assert sum(row.macs or 0 for row in summary.layers) == summary.macs_per_batch

@@ -13,6 +13,12 @@ from cifar_cli.core.training.recipe import RECIPES
 
 
 @pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What this test measures of its pretended machine is not remembered for the others."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
 def config_of(data_dir: Path) -> Callable[..., TrainConfig]:
     """Makes configs of short runs on the drawn images."""
 
