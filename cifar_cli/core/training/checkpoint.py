@@ -108,6 +108,7 @@ STATE_KEYS = {
     "AdamW": [{"step", "exp_avg", "exp_avg_sq"}],
     "SGD": [{"momentum_buffer"}],
     "Muon": [{"momentum"}, {"step", "mean", "square"}],
+    "MuonSGD": [{"momentum"}],
 }
 """What the optimizers keep for a parameter after the first step."""
 
