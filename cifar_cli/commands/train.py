@@ -31,7 +31,7 @@ from cifar_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cifar_cli.core.training.config import ResumeConfig
+    from cifar_cli.core.training.config import ResumeConfig, TrainConfig
     from cifar_cli.core.workflow.config import TrainRequest
 
 TAKEN_BESIDE_RESUME = frozenset(
@@ -161,14 +161,37 @@ def train(
     began = time.monotonic()
     silence_all_but_rank_0()
     if run.resume is not None:
-        _train(_resume_config(run.resume, recipe, data, processes, typed(ctx)), began=began, output=output)
+        _train(_resume_config(run.resume, recipe, data, processes, typed(ctx)), began=began, run=run, output=output)
         return
+    from cifar_cli.core.workflow.config import TrainRequest
+
+    config = config_of(ctx, model, recipe, augmentation, data, device, numerics, processes, run)
+    request = TrainRequest(
+        config=config,
+        batch_auto=recipe.batch == "auto",
+        keep_steps=recipe.max_epochs is None,
+        seeds=run.seeds or (),
+    )
+    _train(request, began=began, run=run, output=output)
+
+
+def config_of(
+    ctx: typer.Context,
+    model: TrainedModel,
+    recipe: RecipeOptions,
+    augmentation: AugmentationOptions,
+    data: DataOptions,
+    device: DeviceOptions,
+    numerics: NumericsOptions,
+    processes: ProcessOptions,
+    run: RunOptions,
+) -> TrainConfig:
+    """The config of a new run. Raises UsageError for options that contradict each other."""
     refuse_both(ctx, "seed", "seeds")
     refuse_both(ctx, "policy", "augment_file")
     from cifar_cli.core.training.config import TrainConfig
-    from cifar_cli.core.workflow.config import TrainRequest
 
-    config = TrainConfig(
+    return TrainConfig(
         model=model.config(),
         data=data.config(),
         recipe=recipe.chosen(),
@@ -184,13 +207,6 @@ def train(
         **vars(numerics),
         **vars(processes),
     )
-    request = TrainRequest(
-        config=config,
-        batch_auto=recipe.batch == "auto",
-        keep_steps=recipe.max_epochs is None,
-        seeds=run.seeds or (),
-    )
-    _train(request, began=began, output=output)
 
 
 def _resume_config(
@@ -215,7 +231,7 @@ def _resume_config(
     )
 
 
-def _train(request: TrainRequest | ResumeConfig, *, began: float, output: TrainOutput) -> None:
+def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOptions, output: TrainOutput) -> None:
     """Train, show progress on the way, and print the report."""
     from cifar_cli.core.training.config import ResumeConfig
     from cifar_cli.core.training.listeners import Listeners
@@ -228,7 +244,7 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, output: TrainO
             on_note=view.on_note,
             on_progress=view.on_progress,
             on_step=view.on_step,
-            on_epoch=lambda epoch: view.on_note(training_tables.epoch_line(epoch)),
+            on_epoch=lambda epoch: view.on_note(training_tables.epoch_line(epoch, fast_dev_run=run.fast_dev_run)),
             on_numerics=lambda numerics: training_tables.say_numerics(numerics, verbose=output.verbose),
             began=began,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -29,6 +30,16 @@ class RunDir:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def rates(self) -> Path:
+        """Learning rates by step, wherever they changed."""
+        return self.path / "learning_rate.csv"
+
+    @property
+    def confusion(self) -> Path:
+        """Confusion matrices of train and validation in the best epoch."""
+        return self.path / "confusion.json"
 
     @property
     def summary(self) -> Path:
@@ -58,12 +69,32 @@ class RunDir:
     def append_metrics(self, epoch: EpochResult) -> None:
         """Add a row to metrics.csv, with a header if it is the first."""
         row = asdict(epoch)
-        new = not self.metrics.exists()
-        with self.metrics.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if new:
+        with self.metrics.open("a+", newline="", encoding="utf-8") as file:
+            file.seek(0)
+            header = next(csv.reader(file), None)  # of an earlier version, it may have fewer columns
+            writer = csv.DictWriter(file, fieldnames=header or list(row), extrasaction="ignore")
+            if header is None:
                 writer.writeheader()
             writer.writerow(row)
+
+    def append_rates(self, rates: Sequence[tuple[int, float]]) -> None:
+        """Add rows to learning_rate.csv: a step, counted from 1, and its learning rate."""
+        new = not self.rates.exists()
+        with self.rates.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(("step", "learning_rate"))
+            writer.writerows(rates)
+
+    def keep_rates(self, *, before: int) -> None:
+        """Keep the learning rates of steps before this one only."""
+        if self.rates.exists():
+            header, *rows = self.rates.read_text(encoding="utf-8").splitlines()
+            kept = [row for row in rows if int(row.split(",")[0]) < before]
+            self.rates.write_text("".join(f"{line}\n" for line in (header, *kept)), encoding="utf-8")
+
+    def write_confusion(self, confusion: dict[str, Any]) -> None:
+        self.confusion.write_text(json.dumps(confusion) + "\n", encoding="utf-8")
 
     def keep_metrics(self, epochs: int) -> None:
         """Keep the rows of the first epochs only: later ones, of which there is no checkpoint, are trained again."""

@@ -49,8 +49,12 @@ class TrainReport:
             "matmul_flops_per_second": used and used.matmul_flops_per_second,
         }
         if len(self.results) > 1:
-            accuracies = [name for name in last if "accuracy" in name]
-            document |= {name: self.mean(name) for name in accuracies}
-            document |= {f"{name}_standard_deviation": self.deviation(name) for name in accuracies}
-            document["runs"] = [result.to_dict() for result in self.results]
+            document |= self.over_seeds()
         return document
+
+    def over_seeds(self) -> dict[str, Any]:
+        """Mean and standard deviation of each accuracy, and every run: the content of seeds.json."""
+        runs = [result.to_dict() for result in self.results]
+        accuracies = [name for name, value in runs[-1].items() if "accuracy" in name and value is not None]
+        means = {name: self.mean(name) for name in accuracies}
+        return means | {f"{name}_standard_deviation": self.deviation(name) for name in accuracies} | {"runs": runs}
