@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
+from cifar_cli.core.training.batches import PLAIN_TRAIN_IMAGES, plain_train_loader
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.deadline import Deadline
@@ -126,9 +127,8 @@ class Loop:
             began=prepared.began,
             clock=seams.clock,
             val_images=len(loaders.val_indices),
-            test_per_validation=len(store.test)
+            test_per_validation=(len(store.test) * TEST_PASSES + PLAIN_TRAIN_IMAGES)
             / max(len(loaders.val_indices), 1)
-            * TEST_PASSES
             * (1 if config.precision == "32" else FLOAT32_COST),
         )
         self.description = describe(config, classes=store.classes, synthetic=store.synthetic)
@@ -279,13 +279,21 @@ class Loop:
         """Score the best weights once on the test split."""
         train_seconds = self.deadline.elapsed_seconds
         with self.accounting.spending("test"):
+            model = self._best_model()
             scores = score(
-                self._best_model(),
+                model,
                 self.loaders.test,
                 classes=len(self.store.classes),
                 device=self.device,
                 flip_average=True,
                 on_progress=self.listeners.on_progress,
+                ranks=self.ranks,
+            )
+            train = score(
+                model,
+                plain_train_loader(self.store, self.loaders, self.config, self.device),
+                classes=len(self.store.classes),
+                device=self.device,
                 ranks=self.ranks,
             )
         config = self.config
@@ -304,6 +312,7 @@ class Loop:
             test_accuracy=scores.plain.accuracy,
             test_accuracy_flip_averaged=scores.accuracy_flip_averaged or 0.0,
             test_loss=scores.plain.loss,
+            train_accuracy_plain=train.plain.accuracy,
             stopped_by=self.stopped_by,
             precision=self.step.config.precision,
             memory_format=self.step.config.memory_format,
@@ -314,6 +323,8 @@ class Loop:
             config=config,
         )
         if self.ranks.is_first:
+            if not config.fast_dev_run:
+                self.run.write_predictions(scores.probabilities_NK)
             self.run.write_summary(result.to_dict())
             self.record.add_result(result, self.global_step)
         answer: TrainResult = self.ranks.broadcast(result)

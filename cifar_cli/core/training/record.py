@@ -119,7 +119,8 @@ class Record:
         self._writer.add_text("summary", f"| | |\n| --- | --- |\n{rows}", step)
         recipe = {name: value for name, value in asdict(result.config.recipe).items() if name != "source"}
         chosen = {"model": result.model, "dataset": result.dataset, "seed": result.seed, **recipe}
-        scores = {f"final/{name}": float(values[name]) for name in (*SCORES, "images_per_second", "train_seconds")}
+        measured = (*SCORES, "images_per_second", "train_seconds")
+        scores = {f"final/{name}": float(values[name]) for name in measured if values[name] is not None}
         # As SummaryWriter.add_hparams does, which would begin another folder beside the run's events.
         simple = {name: "none" if value is None else value for name, value in chosen.items()}
         for summary in hparams(simple, scores):  # type: ignore[no-untyped-call]

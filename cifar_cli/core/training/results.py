@@ -10,7 +10,7 @@ from cifar_cli.core.choices import MemoryFormat, Precision
 from cifar_cli.core.plain import plain
 from cifar_cli.core.training.config import TrainConfig
 
-SCORES = ("val_accuracy", "test_accuracy", "test_accuracy_flip_averaged", "test_loss")
+SCORES = ("val_accuracy", "test_accuracy", "test_accuracy_flip_averaged", "test_loss", "train_accuracy_plain")
 LOSS_TOLERANCE = 0.05
 """Share of float32's loss by which the loss of another precision may differ after the first steps."""
 
@@ -133,6 +133,8 @@ class TrainResult:
     test_accuracy_flip_averaged: float
     """With the probabilities of each image and its mirror image averaged."""
     test_loss: float
+    train_accuracy_plain: float | None = None
+    """On training images as they are, a sample at even distances, with the weights of `val_accuracy`."""
     stopped_by: Literal["epochs", "time"]
     precision: Precision
     memory_format: MemoryFormat

@@ -9,12 +9,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from cifar_cli.core.training.results import EpochResult
 from cifar_cli.errors import CheckpointError, ResourceError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,11 @@ class RunDir:
     def confusion(self) -> Path:
         """Confusion matrices of train and validation in the best epoch."""
         return self.path / "confusion.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Probabilities of the test images by the best weights."""
+        return self.path / "predictions.safetensors"
 
     @property
     def summary(self) -> Path:
@@ -92,6 +100,12 @@ class RunDir:
             header, *rows = self.rates.read_text(encoding="utf-8").splitlines()
             kept = [row for row in rows if int(row.split(",")[0]) < before]
             self.rates.write_text("".join(f"{line}\n" for line in (header, *kept)), encoding="utf-8")
+
+    def write_predictions(self, probabilities_NK: Tensor) -> None:
+        """Write predictions.safetensors: float16 [N, K], in the order of the test images."""
+        from safetensors.torch import save_file
+
+        save_file({"test_probabilities": probabilities_NK.half()}, self.predictions)
 
     def write_confusion(self, confusion: dict[str, Any]) -> None:
         self.confusion.write_text(json.dumps(confusion) + "\n", encoding="utf-8")

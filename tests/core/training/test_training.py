@@ -109,7 +109,7 @@ def test_a_run_leaves_its_files_and_no_others(
     names = sorted(path.name for path in result.run_dir.iterdir())
     assert names[:3] == ["checkpoints", "config.yaml", "confusion.json"]
     assert names[3].startswith("events.out.tfevents.")
-    assert names[4:] == ["learning_rate.csv", "metrics.csv", "summary.json"]
+    assert names[4:] == ["learning_rate.csv", "metrics.csv", "predictions.safetensors", "summary.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
