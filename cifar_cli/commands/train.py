@@ -125,6 +125,8 @@ class RunOptions:
     """Train once with each of these seeds and report mean and standard deviation."""
     profile: bool = False
     """Write a trace of ten steps for TensorBoard and Perfetto."""
+    report: Annotated[bool, Option("--report/--no-report")] = True
+    """Write report.html, a page about the run, at the end."""
     fast_dev_run: bool = False
     """Run one batch each of training, validation and test, to try a command."""
 
@@ -254,7 +256,13 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOption
             report = train_and_report(request, listeners)
     if output.as_json:
         console.print_json(report.to_dict())
+    else:
+        console.show(*training_tables.training(report))
+    if run.report:
+        from cifar_cli.core.evaluation.report.report import report_after_training
+
+        report_after_training(report.results, console.note)
+    if output.as_json:
         return
-    console.show(*training_tables.training(report))
     last = report.results[-1].run_dir
     console.note(f"next: cifar evaluate {last}    tensorboard --logdir {last.parent}")

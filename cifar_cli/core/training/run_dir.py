@@ -103,9 +103,9 @@ class RunDir:
 
     def write_predictions(self, probabilities_NK: Tensor) -> None:
         """Write predictions.safetensors: float16 [N, K], in the order of the test images."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        save_file({"test_probabilities": probabilities_NK.half()}, self.predictions)
+        self.predictions.write_bytes(save({"test_probabilities": probabilities_NK.half()}))
 
     def write_confusion(self, confusion: dict[str, Any]) -> None:
         self.confusion.write_text(json.dumps(confusion) + "\n", encoding="utf-8")

@@ -76,7 +76,9 @@ def _time(facts: Facts) -> Answer:
     run, epochs = facts.run, facts.run.epochs
     sentence = UNKNOWN
     if epochs:
-        per_epoch = epochs[-1].elapsed_seconds / len(epochs)
+        # Without the first epoch, whose time includes the start-up.
+        later = epochs[-1].elapsed_seconds - epochs[0].elapsed_seconds
+        per_epoch = later / (len(epochs) - 1) if len(epochs) > 1 else epochs[0].elapsed_seconds
         seconds = run.said("train_seconds") or epochs[-1].elapsed_seconds
         ended = ", when --max-time was reached" if run.said("stopped_by") == "time" else ""
         sentence = (
@@ -295,7 +297,7 @@ def _size(facts: Facts) -> Answer:
         key="size",
         question="How large is the model, and what does it need?",
         sentence=sentence,
-        rests_on="Counted as `cifar summarize` and estimated as `cifar profile-memory` do.",
+        rests_on="Counted as cifar summarize does, estimated as cifar profile-memory does.",
         section="model",
     )
 

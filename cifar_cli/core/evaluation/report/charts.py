@@ -63,18 +63,17 @@ def line_chart(
     percent: bool = False,
     marks: Mapping[str, float] | None = None,
     level: tuple[str, float] | None = None,
-    steps: bool = False,
+    from_zero: bool = False,
 ) -> Chart:
     """Lines over epochs or steps.
 
-    marks: vertical lines, by their text. level: a horizontal line. steps: draw values as steps.
+    marks: vertical lines, by their text. level: a horizontal line. from_zero: begin the y axis at 0.
     """
     figure, axes = _figure()
     titles: dict[str, list[str]] = {}
     for number, line in enumerate(lines):
         colour, gid = _SERIES[line.colour % SERIES], f"points-{number}"
-        style = {"drawstyle": "steps-post"} if steps else {}
-        axes.plot(line.x, line.y, color=colour, ls="--" if line.dashed else "-", lw=1.6, label=line.name, **style)  # type: ignore[arg-type]
+        axes.plot(line.x, line.y, color=colour, ls="--" if line.dashed else "-", lw=1.6, label=line.name)
         size = 3.5 if line.marked else 0.0
         axes.plot(line.x, line.y, ls="", marker="o", ms=size, color=colour)
         axes.plot(line.x, line.y, ls="", marker="o", ms=12, color=colour, alpha=0, gid=gid)  # what the pointer hits
@@ -88,7 +87,9 @@ def line_chart(
     axes.set_ylabel(y_label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     if percent:
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    if from_zero:
+        axes.set_ylim(bottom=0)
     figure.legend(loc="upper center", ncols=2, frameon=False, fontsize=10, labelcolor=_INK)
     _fit(figure, entries=len(axes.get_legend_handles_labels()[1]))
     xs = sorted({x for line in lines for x in line.x})
@@ -138,7 +139,7 @@ def _fit(figure: Figure, *, entries: int) -> None:
     """Room for the axes' labels, and for the legend in two columns above."""
     height = figure.get_figheight()
     rows = -(-entries // 2)
-    figure.subplots_adjust(left=0.15, right=0.97, top=1 - (0.12 + 0.2 * rows) / height, bottom=0.52 / height)
+    figure.subplots_adjust(left=0.17, right=0.97, top=1 - (0.12 + 0.2 * rows) / height, bottom=0.52 / height)
 
 
 def _svg(figure: Figure, name: str, titles: Mapping[str, Sequence[str]]) -> str:

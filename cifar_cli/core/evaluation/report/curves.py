@@ -35,7 +35,13 @@ def run_charts(facts: Facts, *, prefix: str) -> list[Chart]:
         )
         charts.append(
             line_chart(
-                f"{prefix}-rate", "Learning rate", [line], summary=summary, x_label="step", y_label="learning rate"
+                f"{prefix}-rate",
+                "Learning rate",
+                [line],
+                summary=summary,
+                x_label="step",
+                y_label="learning rate",
+                from_zero=True,
             )
         )
     if isinstance(run.said("time"), dict):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import os
+from collections.abc import Callable, Sequence
 
 from cifar_cli.core.evaluation.report.answers import answers_of
 from cifar_cli.core.evaluation.report.config import ReportConfig
@@ -11,6 +11,8 @@ from cifar_cli.core.evaluation.report.facts import facts_of
 from cifar_cli.core.evaluation.report.page import page
 from cifar_cli.core.evaluation.report.results import ReportResult, RunAnswers
 from cifar_cli.core.progress import OnProgress, Progress, silent
+from cifar_cli.core.training.launch import place_of
+from cifar_cli.core.training.results import TrainResult
 from cifar_cli.errors import ResourceError
 
 
@@ -47,11 +49,22 @@ def report(config: ReportConfig, *, on_progress: OnProgress = silent) -> ReportR
 
 
 def report_after_training(
-    runs: tuple[Path, ...], note: Callable[[str], None], *, write: Callable[[ReportConfig], ReportResult] = report
-) -> Path | None:
-    """Write the report of runs that have just ended. A failure is noted: the training stands without it."""
+    results: Sequence[TrainResult],
+    note: Callable[[str], None],
+    *,
+    write: Callable[[ReportConfig], ReportResult] = report,
+) -> None:
+    """Write the report of runs that have just ended, in the first one of the processes that trained together.
+
+    A failure is noted: the training stands without it.
+    """
+    first, runs = results[0], tuple(result.run_dir for result in results)
+    if first.fast_dev_run or place_of(os.environ).rank > 0:
+        return
+    # Runs with different seeds have a folder to themselves only if it was given.
+    shared = len(runs) > 1 and first.run_dir.name != f"seed-{first.seed}"
+    out = first.run_dir.with_name(f"{first.run_dir.name}-seeds.html") if shared else None
     try:
-        return write(ReportConfig(runs=runs)).page
+        note(f"report: {write(ReportConfig(runs=runs, out=out)).page}")
     except Exception as error:  # whatever it is, the run is trained and saved
         note(f"the report was not written ({type(error).__name__}: {error}); the run is complete without it")
-        return None
