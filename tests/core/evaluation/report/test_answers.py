@@ -100,7 +100,7 @@ def test_the_sentences_are_right(sentences: dict[str, dict[str, str]]) -> None:
     assert healthy["best-epoch"].startswith("Epoch 10 of 10 has the highest validation accuracy, 79.87%")
     assert healthy["learning-rate"] == "It was 0.001 in every step (adam, schedule constant)."
     assert healthy["time"] == "10 min 0 s for 10 epochs, about 1 min 0 s each, validation included."
-    assert healthy["chance"].startswith("Yes: 80.00% (71.11% to 86.66%) of 100 test images are right, 8.0 times chance")
+    assert healthy["chance"].startswith("Yes: 80.00% (71.12% to 86.66%) of 100 test images are right, 8.0 times chance")
     assert healthy["pairs"].startswith("Most often confused, as true → predicted (images): circle → square (2), ")
     assert healthy["mistakes"] == (
         "20 of 100 test images are predicted wrong, 20 of them with a probability of 90% or more for the wrong class."
