@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.recipe import RECIPES
 
 # Fields whose flag is not their name with hyphens.
 FLAGS = {
-    "name": "--model",
     "learning_rate": "--lr",
     "max_seconds": "--max-time",
     "augment_file": "--augment",
@@ -36,7 +36,8 @@ def repeat_command(config: TrainConfig) -> str:
 
 def _words(config: TrainConfig) -> Iterator[str]:
     recipe, model = config.recipe, config.model
-    yield from _flags(model, skip=("img_size", "trim_backbone"))
+    yield from ("--model", model.name)
+    yield from _flags(model, skip=("name", "img_size", "trim_backbone"), defaults=ModelConfig(name=model.name))
     if not model.trim_backbone:
         yield "--full-backbone"
     named = RECIPES.get(recipe.name)

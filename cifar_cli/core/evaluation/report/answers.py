@@ -183,6 +183,8 @@ def _diagonal(matrix: Matrix, classes: tuple[str, ...]) -> str:
     }
     worst, best = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
     right, total = sum(row[place] for place, row in enumerate(matrix)), sum(map(sum, matrix))
+    if shares[worst] == shares[best]:
+        return f"{right / total:.1%} on the diagonal, equally in every class"
     return f"{right / total:.1%} on the diagonal, from {shares[worst]:.0%} ({worst}) to {shares[best]:.0%} ({best})"
 
 

@@ -24,6 +24,7 @@ from cifar_cli.core.evaluation.report.results import Answer
 from cifar_cli.core.figures import confusion_figure
 
 SHOWN = 12  # mistakes, and suspects
+COMPARED_CARD = "RTX 3090"  # the course's
 PAIRS, IMAGES_OF_PAIR = 5, 4
 MOST_CLASSES = 20  # a table of more is too large to read; a picture shows them
 MOST_PIXELS = 96  # images are embedded with at most this side
@@ -53,6 +54,8 @@ def page(runs: Sequence[Facts], answers: Sequence[tuple[Answer, ...]]) -> str:
         title=f"Report on {title}",
         version=__version__,
         several=len(runs) > 1,
+        card=COMPARED_CARD,
+        dict=dict,
         comparison=comparison_charts(runs) if len(runs) > 1 else (),
         runs=[
             _run_context(facts, each, number) for number, (facts, each) in enumerate(zip(runs, answers, strict=True))

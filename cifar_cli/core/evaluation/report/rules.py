@@ -99,8 +99,8 @@ def judge(
         or _under_fitting(epochs, measured, measured - best.val_accuracy, images, 1 / classes)
         or Judgement(
             verdict="balanced",
-            reason=f"accuracy on {images} is {points(measured - best.val_accuracy)} above validation accuracy, "
-            "and the validation loss ends near its lowest value",
+            reason=f"accuracy on {images} and validation accuracy are {points(abs(measured - best.val_accuracy))} "
+            "apart, and the validation loss ends near its lowest value",
             rule="None of the rules for divergence, over-fitting and under-fitting applies.",
         )
     )
