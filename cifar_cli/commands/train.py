@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,7 +16,7 @@ from cifar_cli.commands.recipe_options import RecipeOptions
 from cifar_cli.core.choices import MemoryFormatChoice, PipelineName, PrecisionChoice, StrategyChoice
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.launch import silence_all_but_rank_0
-from cifar_cli.errors import UsageError
+from cifar_cli.errors import UsageError, shell_line
 from cifar_cli.options import (
     MEMORY_FORMAT,
     PRECISION,
@@ -35,7 +36,18 @@ if TYPE_CHECKING:
     from cifar_cli.core.workflow.config import TrainRequest
 
 TAKEN_BESIDE_RESUME = frozenset(
-    {"resume", "data_dir", "max_epochs", "max_seconds", "devices", "num_nodes", "as_json", "verbose", "debug"}
+    {
+        "resume",
+        "data_dir",
+        "max_epochs",
+        "max_seconds",
+        "devices",
+        "num_nodes",
+        "as_json",
+        "verbose",
+        "debug",
+        "requeue",
+    }
 )
 
 
@@ -89,6 +101,10 @@ class NumericsOptions:
     memory_format: Annotated[MemoryFormatChoice, MEMORY_FORMAT(show_default="auto, the fastest on this machine")] = (
         "auto"
     )
+    deterministic: bool = False
+    """Use deterministic kernels, and float32 unless --precision is given, so that equal commands give equal weights on
+    a GPU too. This is slower.
+    """
     compile: Annotated[bool, Option("--compile/--no-compile")] = False
     """Compile the model with torch.compile."""
 
@@ -123,6 +139,15 @@ class RunOptions:
     seed: SeedOpt = 42
     seeds: Annotated[tuple[int, ...] | None, Option(metavar="0,1,2", parser=parsers.seeds)] = None
     """Train once with each of these seeds and report mean and standard deviation."""
+    checkpoint_seconds: Annotated[
+        float | None,
+        Option("--checkpoint-every", metavar="HH:MM:SS", parser=parsers.duration, show_default="only after each epoch"),
+    ] = None
+    """Also write a checkpoint within an epoch whenever this time has passed, such as 2m."""
+    requeue: bool = False
+    """Under SLURM, put the job back into the queue when its time limit interrupts the run: after SIGUSR1, which
+    `sbatch --signal=USR1@120` sends two minutes before the limit. Started again, the same command continues --run-dir.
+    """
     profile: bool = False
     """Write a trace of ten steps for TensorBoard and Perfetto."""
     report: Annotated[bool, Option("--report/--no-report")] = True
@@ -165,6 +190,9 @@ def train(
     if run.resume is not None:
         _train(_resume_config(run.resume, recipe, data, processes, typed(ctx)), began=began, run=run, output=output)
         return
+    if run.requeue and (continued := _requeued(run.run_dir)):
+        _train(continued, began=began, run=run, output=output)
+        return
     from cifar_cli.core.workflow.config import TrainRequest
 
     config = config_of(ctx, model, recipe, augmentation, data, device, numerics, processes, run)
@@ -206,6 +234,7 @@ def config_of(
         profile=run.profile,
         fast_dev_run=run.fast_dev_run,
         run_dir=run.run_dir,
+        checkpoint_seconds=run.checkpoint_seconds,
         **vars(numerics),
         **vars(processes),
     )
@@ -233,15 +262,30 @@ def _resume_config(
     )
 
 
+def _requeued(run_dir: Path | None) -> ResumeConfig | None:
+    """The run that this command began before SLURM started it again; None for its first start.
+
+    Raises UsageError without a run directory, where it couldn't be found again.
+    """
+    from cifar_cli.core.training.config import ResumeConfig
+    from cifar_cli.core.training.run_dir import RunDir
+
+    if run_dir is None:
+        raise UsageError("--requeue continues the run in --run-dir, and none is given", remedy="pass --run-dir DIR")
+    restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    return ResumeConfig(run_dir=run_dir) if restarted and RunDir(run_dir).saved else None
+
+
 def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOptions, output: TrainOutput) -> None:
     """Train, show progress on the way, and print the report."""
     from cifar_cli.core.training.config import ResumeConfig
+    from cifar_cli.core.training.launch import requeued_on_time_limit
     from cifar_cli.core.training.listeners import Listeners
     from cifar_cli.core.workflow.run import resume_and_report, train_and_report
     from cifar_cli.render import console, training_tables
     from cifar_cli.render.training_view import training_shown
 
-    with training_shown() as view:
+    with requeued_on_time_limit(run.requeue), training_shown() as view:
         listeners = Listeners(
             on_note=view.on_note,
             on_progress=view.on_progress,
@@ -265,4 +309,4 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOption
     if output.as_json:
         return
     last = report.results[-1].run_dir
-    console.note(f"next: cifar evaluate {last}    tensorboard --logdir {last.parent}")
+    console.note(f"next: {shell_line('cifar evaluate', last)}    {shell_line('tensorboard --logdir', last.parent)}")

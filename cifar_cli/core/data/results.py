@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from cifar_cli import __version__
 from cifar_cli.core.data.config import BUILT_IN
 from cifar_cli.core.plain import plain
+from cifar_cli.printable import printable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +36,9 @@ class Provenance:
     def now(cls, *, source: str, checksum: str, **counts: Any) -> Provenance:
         """The provenance of an import that happens now; `counts` are the fields with defaults."""
         imported_at = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(source=source, checksum=checksum, imported_at=imported_at, tool_version=__version__, **counts)
+        return cls(
+            source=printable(source), checksum=checksum, imported_at=imported_at, tool_version=__version__, **counts
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +62,8 @@ class DatasetSummary:
     @property
     def command_again(self) -> str:
         """The command that downloads, draws or imports the dataset again."""
-        source = "" if self.name in BUILT_IN else f" --from {self.provenance.source}"
-        return f"cifar download --dataset {self.name}{source} --force"
+        source = () if self.name in BUILT_IN else ("--from", self.provenance.source)
+        return shlex.join(("cifar", "download", "--dataset", self.name, *source, "--force"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values with the keys of `cifar download --json`."""

@@ -25,6 +25,8 @@ from cifar_cli.core.plain import plain
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.errors import ConfigError
 
+MAX_SEED = 2**63 - 1  # of torch's generators
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepConfig:
@@ -90,6 +92,8 @@ class TrainConfig:
     precision: PrecisionChoice = "auto"
     """"auto" takes the fastest precision on this machine whose loss agrees with float32."""
     memory_format: MemoryFormatChoice = "auto"
+    deterministic: bool = False
+    """Use deterministic kernels only, and let no measurement choose precision and memory format."""
     compile: bool = False
     """Run the model through torch.compile."""
     profile: bool = False
@@ -98,6 +102,8 @@ class TrainConfig:
     """Run one batch each of train, val and test."""
     run_dir: Path | None = None
     """None creates one below runs/."""
+    checkpoint_seconds: float | None = None
+    """Time between checkpoints within an epoch; None for one at the end of each epoch only."""
 
     def __post_init__(self) -> None:
         require_choice("--device", self.device, DeviceChoice)
@@ -125,6 +131,10 @@ class TrainConfig:
                 remedy="add --pipeline albumentations",
             )
         require_at_least("--seed", self.seed, 0, example=42)
+        if self.seed > MAX_SEED:
+            raise ConfigError(f"--seed {self.seed} is larger than {MAX_SEED}", remedy="pass for example --seed 42")
+        if self.checkpoint_seconds is not None and not self.checkpoint_seconds > 0:
+            raise ConfigError("--checkpoint-every must be longer than 0 seconds", remedy="pass for example 2m")
         require_at_least("--workers", self.workers, 0, example=2)
 
     def step_config(self) -> StepConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -36,8 +37,10 @@ def device_of(choice: DeviceChoice) -> torch.device:
     return torch.device("cpu")
 
 
-def prepared_device(choice: DeviceChoice) -> torch.device:
+def prepared_device(choice: DeviceChoice, *, deterministic: bool = False) -> torch.device:
     """The device of a choice, with this process set up to train on it. Raises ResourceError as `device_of` does."""
+    if deterministic:  # cuBLAS reads it when it is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     device = device_of(choice)
     if device.type == "cpu":
         keep_freed_memory()
@@ -85,6 +88,27 @@ def _timed(left: torch.Tensor, right: torch.Tensor) -> float:
     torch.mm(left, right)
     wait_for(left.device)
     return time.perf_counter() - start
+
+
+@contextmanager
+def kernels(device: torch.device, *, deterministic: bool) -> Iterator[None]:
+    """The fastest kernels, or for a block those that give equal bits in every run.
+
+    An operation without such a kernel then raises RuntimeError. Source: PyTorch's notes on reproducibility.
+    """
+    if not deterministic:
+        with fast_kernels(device):
+            yield
+        return
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from cifar_cli.core.training.results import TrainResult
+from cifar_cli.core.plain import plain
+from cifar_cli.core.training.results import SCORES, TimeSpent, TrainResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,6 +22,12 @@ class Utilization:
     @property
     def share(self) -> float:
         return self.achieved_flops_per_second / self.matmul_flops_per_second
+
+
+MEANS = (
+    "val_accuracy", "test_accuracy", "test_accuracy_flip_averaged", "test_loss", "train_seconds", "images_per_second",
+)  # fmt: skip
+"""The figures of a run that are given as means over the seeds, with their standard deviations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,8 +47,14 @@ class TrainReport:
         values = [getattr(result, name) for result in self.results]
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
+    @property
+    def time(self) -> TimeSpent:
+        """Mean seconds by part over the seeds."""
+        spent = [asdict(result.time) for result in self.results]
+        return TimeSpent(**{part: statistics.fmean(each[part] for each in spent) for part in spent[0]})
+
     def to_dict(self) -> dict[str, Any]:
-        """The documented keys of `--json`; with several seeds the last run's, with means in place of accuracies."""
+        """The documented keys of `--json`; with several seeds the figures are means, and the rest is the last run's."""
         last = self.results[-1].to_dict()
         used = self.utilization
         document = last | {
@@ -53,8 +66,8 @@ class TrainReport:
         return document
 
     def over_seeds(self) -> dict[str, Any]:
-        """Mean and standard deviation of each accuracy, and every run: the content of seeds.json."""
-        runs = [result.to_dict() for result in self.results]
-        accuracies = [name for name, value in runs[-1].items() if "accuracy" in name and value is not None]
-        means = {name: self.mean(name) for name in accuracies}
-        return means | {f"{name}_standard_deviation": self.deviation(name) for name in accuracies} | {"runs": runs}
+        """Mean and standard deviation of every figure, and every run: the content of seeds.json."""
+        figures = [name for name in MEANS if not (self.results[-1].fast_dev_run and name in SCORES)]
+        document: dict[str, Any] = plain({name: self.mean(name) for name in figures})
+        document |= plain({f"{name}_standard_deviation": self.deviation(name) for name in figures})
+        return document | {"time": asdict(self.time), "runs": [result.to_dict() for result in self.results]}
