@@ -3,51 +3,68 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from cifar_cli.command import command, option_group
+from cifar_cli.core.evaluation.config import SplitName
+from cifar_cli.errors import ResourceError
 from cifar_cli.options import DATA_DIR, DATASET, BatchOpt, DeviceOptions, OutputOptions
 
 
 @option_group("Data")
 class CheckpointOptions:
-    """The checkpoint and the images to score it on."""
+    """The checkpoints and the images to score them on."""
 
-    checkpoint: Annotated[Path, Argument(metavar="RUN_DIR|CHECKPOINT", rich_help_panel="Model")]
-    """Score the best weights of this run directory, or the weights of this checkpoint file."""
+    checkpoints: Annotated[list[Path], Argument(metavar="RUN_DIR|CHECKPOINT", rich_help_panel="Model")]
+    """Score the best weights of this run directory, or the weights of this checkpoint file. Several are compared."""
+    split: SplitName = "test"
+    """Score the test images, the validation images, or the other training images."""
     dataset: Annotated[str | None, DATASET(show_default="the one that the model was trained on")] = None
     data_dir: Annotated[Path | None, DATA_DIR(show_default="the one that it was trained from")] = None
     batch: BatchOpt = 512
+    corruptions: Annotated[bool, Option("--corruptions")] = False
+    """Score the images with noise, blur, brightness, contrast and JPEG artefacts at five severities as well."""
+
+    def configs(self, **given: Any) -> list[Any]:
+        """One config for each checkpoint. Raises ConfigError for a bad value."""
+        from cifar_cli.core.evaluation.config import EvaluateConfig
+
+        values = vars(self) | given
+        return [EvaluateConfig(checkpoint=path, **values) for path in values.pop("checkpoints")]
 
 
 @option_group("Output")
 class EvaluateOutput(OutputOptions):
     """Files and output."""
 
-    out: Annotated[Path | None, Option(metavar="FILE.png", show_default="confusion-*.png in the run directory")] = None
-    """Draw the confusion matrix into this file."""
+    out: Annotated[Path | None, Option(metavar="DIR", show_default="evaluation/ in the run directory")] = None
+    """Write predictions, suspects and pictures into this folder."""
 
 
 @command(
     examples=(
         ("Score the best weights of a run.", "cifar evaluate runs/20261124-093000-null"),
-        ("Score the last checkpoint, as JSON.", "cifar evaluate RUN_DIR/checkpoints/last.ckpt --json"),
+        ("Score the last checkpoint on the validation images, as JSON.",
+         "cifar evaluate RUN_DIR/checkpoints/last.ckpt --split val --json"),
+        ("Compare two runs, on corrupted images as well.", "cifar evaluate runs/null runs/cnn --corruptions"),
     )
-)
+)  # fmt: skip
 def evaluate(asked: CheckpointOptions, device: DeviceOptions, output: EvaluateOutput) -> None:
-    """Score a checkpoint on the test split and draw its confusion matrix."""
-    from cifar_cli.core.evaluation.config import EvaluateConfig
-
-    config = EvaluateConfig(device=device.chosen_device(), out=output.out, **vars(asked))
-    from cifar_cli.core.evaluation.evaluate import evaluate as run
-    from cifar_cli.render import console, tables
+    """Score checkpoints, and show which images they get wrong."""
+    configs = asked.configs(device=device.chosen_device(), out=output.out)
+    from cifar_cli.core.evaluation.evaluate import evaluate_several
+    from cifar_cli.render import console, evaluation_tables
     from cifar_cli.render.progress import progress_shown
 
     with progress_shown() as on_progress:
-        result = run(config, on_progress=on_progress)
+        report = evaluate_several(configs, on_progress=on_progress)
     if output.as_json:
-        console.print_json(result.to_dict())
+        console.print_json(report.to_dict())
+    elif len(report.evaluations) == 1:
+        console.show(evaluation_tables.evaluation(report.evaluations[0]))
     else:
-        console.show(tables.evaluation(result))
+        console.show(evaluation_tables.comparison(report))
+    if report.files_problem is not None:
+        raise ResourceError(report.files_problem, remedy="pass --out DIR for a folder you may write to")

@@ -18,17 +18,18 @@ MAX_LABELLED_CLASSES = 20  # names and counts of more classes are too small to r
 MAX_NAME = 20  # characters of a class name
 
 
-def confusion_figure(matrix_KK: Tensor, classes: Sequence[str], *, title: str) -> Figure:
+def confusion_figure(matrix_KK: Tensor, classes: Sequence[str], *, title: str, with_shares: bool = False) -> Figure:
     """Draw a confusion matrix: colours are shares of the true class, numbers are image counts.
 
-    matrix_KK: int64 [K, K], true class by row, predicted class by column.
+    matrix_KK: int64 [K, K], true class by row, predicted class by column. with_shares: write the shares below the
+    counts, in a larger picture.
     """
     counts = matrix_KK.numpy()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [_shortened(name) for name in classes] if len(classes) <= MAX_LABELLED_CLASSES else []
     # Margins by hand: a layout engine draws the figure twice, and training draws one per epoch.
     label = 0.065 * max(map(len, names), default=3)  # inches; a character of 8 points is 0.065 wide at most
-    side, left, bottom = 4.2, 0.5 + label, 0.55 + 0.75 * label
+    side, left, bottom = 4.2 + 1.8 * with_shares, 0.5 + label, 0.55 + 0.75 * label
     width, height = left + side + 1.15, bottom + side + 0.65
     figure = _figure(width=width, height=height)
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
@@ -47,7 +48,8 @@ def confusion_figure(matrix_KK: Tensor, classes: Sequence[str], *, title: str) -
         for row, column in np.ndindex(*counts.shape):
             if counts[row, column]:
                 colour = "white" if shares[row, column] > 0.4 else "black"
-                axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", fontsize=7, color=colour)
+                text = f"{counts[row, column]:,}" + f"\n{shares[row, column]:.1%}" * with_shares
+                axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     return figure
 
 

@@ -1,54 +1,147 @@
-"""Scores a checkpoint on the test split and draws its confusion matrix."""
+"""Scores checkpoints on a split."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.evaluation.config import EvaluateConfig
-from cifar_cli.core.evaluation.metrics import class_scores
-from cifar_cli.core.evaluation.results import EvaluateResult
-from cifar_cli.core.figures import confusion_figure, save_figure
+from cifar_cli.core.evaluation.corruptions import accuracy_under_corruptions
+from cifar_cli.core.evaluation.files import default_folder, write_files
+from cifar_cli.core.evaluation.metrics import (
+    calibration,
+    chance_level,
+    class_scores,
+    confused_pairs,
+    confusion_matrix,
+    mcnemar,
+    top_accuracy,
+    wilson_interval,
+)
+from cifar_cli.core.evaluation.predictions import Predictions, predict_split, rows_of, same_images
+from cifar_cli.core.evaluation.ranking import mistakes, suspects
+from cifar_cli.core.evaluation.results import EvaluateResult, EvaluationReport
+from cifar_cli.core.evaluation.runs import checkpoint_of, distinct_names
 from cifar_cli.core.progress import OnProgress, silent
-from cifar_cli.core.training.batches import loader_of_test
 from cifar_cli.core.training.checkpoint import Checkpoint, load_checkpoint
 from cifar_cli.core.training.machine import device_of
-from cifar_cli.core.training.scores import score
-from cifar_cli.errors import CheckpointError
+from cifar_cli.errors import CheckpointError, ResourceError
+
+SHOWN = 24  # ranked images in a result and in its pictures; the CSV files have all
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Evaluated:
+    """A checkpoint, its predictions and their scores."""
+
+    checkpoint: Checkpoint
+    store: Store
+    predictions: Predictions
+    result: EvaluateResult
 
 
 def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> EvaluateResult:
-    """Score a checkpoint on the test split and draw its confusion matrix.
+    """Score a checkpoint on a split, and write the files.
+
+    Files that can't be written are named in the result, so that the scores are not lost.
+    Raises what `evaluate_only` raises.
+    """
+    return with_files(evaluate_only(config, on_progress=on_progress), config.out)
+
+
+def evaluate_several(configs: Sequence[EvaluateConfig], *, on_progress: OnProgress = silent) -> EvaluationReport:
+    """Score checkpoints, compare each pair, and write the files: with --out, into one folder below it for each."""
+    names = distinct_names([config.checkpoint for config in configs])
+    every = [evaluate_only(config, on_progress=on_progress) for config in configs]
+    tests = [
+        mcnemar(every[one].predictions, every[other].predictions, names=(names[one], names[other]))
+        for one, other in combinations(range(len(every)), 2)
+        if same_images(every[one].predictions, every[other].predictions)
+    ]
+    results = [
+        with_files(each, config.out if config.out is None or len(every) == 1 else config.out / name)
+        for name, config, each in zip(names, configs, every, strict=True)
+    ]
+    return EvaluationReport(names=names, evaluations=tuple(results), tests=tuple(tests))
+
+
+def with_files(evaluated: Evaluated, out: Path | None) -> EvaluateResult:
+    """Write the files of an evaluation, and say in its result where they are or why they are missing."""
+    result = evaluated.result
+    folder = out or default_folder(result.checkpoint, result.dataset, result.split)
+    try:
+        figure = write_files(result, evaluated.predictions, folder)
+    except ResourceError as error:
+        return replace(result, files_problem=error.what)
+    return replace(result, folder=folder, figure=figure)
+
+
+def evaluate_only(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> Evaluated:
+    """Score a checkpoint on a split. Writes nothing.
 
     Raises CheckpointError if the checkpoint can't be read or was trained on other classes than the dataset has,
-    DataError if the dataset is missing, ResourceError if the device is missing or the picture can't be written.
+    DataError if the dataset is missing, ResourceError if the device is missing.
     """
     device = device_of(config.device)
-    checkpoint = load_checkpoint(config.checkpoint)
+    found = checkpoint_of(config.checkpoint)
+    checkpoint = load_checkpoint(found.path)
     trained = checkpoint.config.data
     data = replace(trained, dataset=config.dataset or trained.dataset, data_dir=config.data_dir or trained.data_dir)
     store = open_dataset(data, on_progress=on_progress)
     _require_same_classes(checkpoint, store)
-    model = checkpoint.config.model
-    loader = loader_of_test(store, img_size=model.img_size, device=device, batch=config.batch)
-    scores = score(checkpoint.model, loader, classes=len(store.classes), device=device, on_progress=on_progress).plain
-    matrix_KK = scores.matrix_KK
-    path = config.out or _figure_path(checkpoint.path)
-    kind = " (synthetic)" if store.synthetic else ""
-    save_figure(confusion_figure(matrix_KK, store.classes, title=f"{model.label} on {store.name}{kind}, test"), path)
+    predictions = predict_split(
+        checkpoint.model,
+        store,
+        config.split,
+        img_size=checkpoint.config.model.img_size,
+        device=device,
+        batch=config.batch,
+        on_progress=on_progress,
+    )
+    result = scored(checkpoint, store, predictions, unfinished=found.unfinished)
+    if config.corruptions:
+        scores = accuracy_under_corruptions(
+            checkpoint.model,
+            *rows_of(store, config.split),
+            classes=len(store.classes),
+            img_size=checkpoint.config.model.img_size,
+            device=device,
+            batch=config.batch,
+            on_progress=on_progress,
+        )
+        result = replace(result, corruptions=scores)
+    return Evaluated(checkpoint=checkpoint, store=store, predictions=predictions, result=result)
+
+
+def scored(
+    checkpoint: Checkpoint, store: Store, predictions: Predictions, *, unfinished: str | None = None
+) -> EvaluateResult:
+    """The scores of a checkpoint's predictions."""
+    matrix_KK = confusion_matrix(predictions)
+    images, correct = int(matrix_KK.sum()), int(matrix_KK.diagonal().sum())
     return EvaluateResult(
         checkpoint=checkpoint.path,
-        model=model.label,
+        model=checkpoint.config.model.label,
         dataset=store.name,
         synthetic=store.synthetic,
-        images=int(matrix_KK.sum()),
-        accuracy=scores.accuracy,
-        loss=scores.loss,
+        split=predictions.split,
+        images=images,
+        accuracy=correct / max(images, 1),
+        accuracy_interval=wilson_interval(correct, images),
+        top5_accuracy=top_accuracy(predictions),
+        chance=chance_level(matrix_KK),
+        loss=predictions.loss,
         per_class=class_scores(matrix_KK, store.classes),
         confusion=tuple(tuple(row) for row in matrix_KK.tolist()),
-        figure=path,
+        confused_pairs=confused_pairs(matrix_KK, store.classes),
+        calibration=calibration(predictions),
+        mistakes=mistakes(predictions, most=SHOWN),
+        suspects=suspects(predictions, most=SHOWN),
+        unfinished=unfinished,
     )
 
 
@@ -59,9 +152,3 @@ def _require_same_classes(checkpoint: Checkpoint, store: Store) -> None:
             f"but {store.name} has {len(store.classes)} ({store.classes[0]}, …)",
             remedy=f"pass the --dataset that it was trained on: {checkpoint.config.data.dataset}",
         )
-
-
-def _figure_path(checkpoint: Path) -> Path:
-    """In the run directory if the checkpoint is in one, else beside the checkpoint."""
-    folder = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    return folder / f"confusion-{checkpoint.stem}.png"

@@ -26,22 +26,130 @@ class ClassScore:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Interval:
+    """A confidence interval."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfusedPair:
+    """Images of one class that were predicted as another."""
+
+    true: str
+    predicted: str
+    images: int
+    share: float
+    """Of the images of the true class."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationBin:
+    """The images whose confidence, the probability of the predicted class, lies between `low` and `high`."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float
+    """Mean; 0 in an empty bin, as is the accuracy."""
+    accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """How well confidence predicts accuracy."""
+
+    error: float
+    """Expected calibration error: the mean over the images of |confidence - accuracy| of their bin."""
+    bins: tuple[CalibrationBin, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankedImage:
+    """One image of a ranking."""
+
+    index: int
+    """Its row among the published training images (splits train and val) or test images."""
+    file: str | None
+    """The source file; None where the store doesn't keep its name."""
+    true: str
+    """The given label."""
+    predicted: str
+    confidence: float
+    """The probability of the predicted class."""
+    true_probability: float
+    """The probability of the given label."""
+    label_quality: float
+    """Normalised margin of the given label, 0 (the model is sure of another class) to 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class McNemar:
+    """McNemar's exact test of two models on the same images."""
+
+    first: str
+    second: str
+    only_first: int
+    """Images that only the first model gets right."""
+    only_second: int
+    p_value: float
+    """Probability of a difference at least as large between equally accurate models."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorruptionScore:
+    """Accuracy under one kind of corruption."""
+
+    kind: str
+    accuracies: tuple[float, ...]
+    """At severity 1 to 5."""
+
+    @property
+    def mean(self) -> float:
+        """Over the severities."""
+        return fmean(self.accuracies)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateResult:
-    """Scores on the test split."""
+    """Scores of one checkpoint on one split."""
 
     checkpoint: Path
     model: str
     dataset: str
     synthetic: bool
+    split: str
     images: int
     accuracy: float
+    accuracy_interval: Interval
+    """95 % Wilson interval: what the accuracy would be on other images of the same kind."""
+    top5_accuracy: float | None
+    """None for five classes or fewer."""
+    chance: float
+    """The accuracy of always answering with the most frequent class."""
     loss: float
     """Mean cross-entropy in nats."""
     per_class: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     """Image counts, true class by row, predicted class by column."""
-    figure: Path
-    """The PNG file that shows the confusion matrix."""
+    confused_pairs: tuple[ConfusedPair, ...]
+    """The ten most frequent mistakes."""
+    calibration: Calibration
+    mistakes: tuple[RankedImage, ...]
+    """The most confident mistakes."""
+    suspects: tuple[RankedImage, ...]
+    """The images whose given label the model doubts most."""
+    unfinished: str | None = None
+    """What the run lacks to be finished; None for a finished run and a lone checkpoint file."""
+    corruptions: tuple[CorruptionScore, ...] = ()
+    """The accuracy under common corruptions; empty where not asked for."""
+    folder: Path | None = None
+    """Where the files are; None where they couldn't be written."""
+    figure: Path | None = None
+    """The picture of the confusion matrix."""
+    files_problem: str | None = None
+    """Why files are missing; the scores are complete."""
 
     @property
     def mean_precision(self) -> float:
@@ -57,10 +165,38 @@ class EvaluateResult:
         return fmean(score.f1 for score in self.per_class)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, the means over the classes included."""
+        """Plain values for JSON, the means over the classes and the row shares of the matrix included."""
         values: dict[str, Any] = plain(asdict(self))
         return values | {
+            "confusion_shares": [[count / max(sum(row), 1) for count in row] for row in self.confusion],
             "mean_precision": self.mean_precision,
             "mean_recall": self.mean_recall,
             "mean_f1": self.mean_f1,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationReport:
+    """The evaluation of one or several checkpoints."""
+
+    names: tuple[str, ...]
+    """A short, distinct name of each checkpoint."""
+    evaluations: tuple[EvaluateResult, ...]
+    tests: tuple[McNemar, ...]
+    """McNemar's test for each pair that was scored on the same images."""
+
+    @property
+    def files_problem(self) -> str | None:
+        """Why files are missing."""
+        return next((each.files_problem for each in self.evaluations if each.files_problem), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of one evaluation; for several, a list of them and the tests."""
+        if len(self.evaluations) == 1:
+            return self.evaluations[0].to_dict()
+        return {
+            "evaluations": [
+                {"name": name, **each.to_dict()} for name, each in zip(self.names, self.evaluations, strict=True)
+            ],
+            "tests": [plain(asdict(test)) for test in self.tests],
         }

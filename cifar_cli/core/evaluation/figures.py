@@ -1,0 +1,87 @@
+"""Figures of an evaluation, drawn without pyplot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from cifar_cli.core.evaluation.results import Calibration, CorruptionScore, RankedImage
+
+COLUMNS = 6  # of a page of images
+MAX_NAME = 22  # characters; a longer class or file name is cut
+
+
+def reliability_figure(calibration: Calibration, *, title: str) -> Figure:
+    """The accuracy of each bin of confidence against its mean confidence, and the images in each bin below."""
+    figure = _figure(width=5.0, height=5.6)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    filled = [each for each in calibration.bins if each.images]
+    middles = [(each.low + each.high) / 2 for each in calibration.bins]
+    width = 1 / len(calibration.bins)
+    upper.plot((0, 1), (0, 1), color="grey", linewidth=1, linestyle="--", label="perfectly calibrated")
+    upper.bar(middles, [each.accuracy for each in calibration.bins], width=width, edgecolor="white", label="accuracy")
+    upper.plot(
+        [each.confidence for each in filled], [each.accuracy for each in filled], "o", color="black", markersize=3,
+        label="mean confidence of the bin",
+    )  # fmt: skip
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    upper.set_title(f"{title}\nexpected calibration error {calibration.error:.2%}", fontsize=10)
+    upper.legend(fontsize=8, loc="upper left")
+    lower.bar(middles, [each.images for each in calibration.bins], width=width, edgecolor="white", color="grey")
+    lower.set(xlabel="confidence: probability of the predicted class", ylabel="images")
+    figure.tight_layout()
+    return figure
+
+
+def ranked_figure(images_NHWC: Tensor, ranked: Sequence[RankedImage], *, title: str) -> Figure:
+    """Images in a grid, enlarged, each with its index or file, its label and the prediction with its confidence.
+
+    images_NHWC: uint8 [N, H, W, 3], the images of `ranked` in its order.
+    """
+    rows = max(1, -(-len(ranked) // COLUMNS))
+    top = 0.5  # inches for the title
+    figure = _figure(width=1.9 * COLUMNS, height=2.5 * rows + top)
+    figure.text(0.5, 1 - 0.25 / (2.5 * rows + top), title, ha="center", va="center", fontsize=11)
+    axes = figure.add_axes((0, 0, 1, 2.5 * rows / (2.5 * rows + top)))
+    axes.set_axis_off()
+    for position, (image, facts) in enumerate(zip(images_NHWC, ranked, strict=True)):
+        left, upper = 1.9 * (position % COLUMNS) + 0.15, 2.5 * (position // COLUMNS) + 0.75
+        axes.imshow(image.numpy(), interpolation="nearest", extent=(left, left + 1.6, upper + 1.6, upper))
+        name = f"#{facts.index}" if facts.file is None else _cut(facts.file, from_end=True)
+        text = f"{name}\nlabel {_cut(facts.true)} {facts.true_probability:.1%}\n"
+        text += f"pred. {_cut(facts.predicted)} {facts.confidence:.1%}"
+        axes.text(left + 0.8, upper - 0.05, text, fontsize=8, ha="center", va="bottom")
+    if not ranked:
+        axes.text(1.9 * COLUMNS / 2, 1.2, "none", ha="center", fontsize=11)
+    axes.set(xlim=(0, 1.9 * COLUMNS), ylim=(2.5 * rows, 0), aspect="equal")
+    return figure
+
+
+def corruptions_figure(scores: Sequence[CorruptionScore], *, clean: float, title: str) -> Figure:
+    """The accuracy by severity, one line for each kind of corruption; severity 0 is the clean images."""
+    figure = _figure(width=6.0, height=4.2)
+    axes = figure.add_subplot()
+    for score, marker in zip(scores, "osD^v", strict=True):
+        axes.plot(range(6), (clean, *score.accuracies), marker=marker, markersize=4, label=score.kind)
+    axes.set(xlabel="severity", ylabel="accuracy", ylim=(0, 1))
+    axes.set_title(title, fontsize=10)
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    return figure
+
+
+def _cut(name: str, *, from_end: bool = False) -> str:
+    if len(name) <= MAX_NAME:
+        return name
+    return f"…{name[1 - MAX_NAME :]}" if from_end else f"{name[: MAX_NAME - 1]}…"
+
+
+def _figure(*, width: float, height: float) -> Figure:
+    """width, height: inches."""
+    figure = Figure(figsize=(width, height), dpi=120)
+    FigureCanvasAgg(figure)
+    return figure
