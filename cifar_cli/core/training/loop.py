@@ -365,7 +365,7 @@ class Loop:
         )
         if self.ranks.is_first:
             if not config.fast_dev_run:
-                self.run.write_predictions(scores.probabilities_NK)
+                self.run.write_predictions(scores.logits_NK)
             self.run.write_summary(result.to_dict())
             self.record.add_result(result, self.global_step)
         answer: TrainResult = self.ranks.broadcast(result)

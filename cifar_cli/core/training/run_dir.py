@@ -50,7 +50,7 @@ class RunDir:
 
     @property
     def predictions(self) -> Path:
-        """Probabilities of the test images by the best weights."""
+        """Logits of the test images by the best weights."""
         return self.path / "predictions.safetensors"
 
     @property
@@ -127,11 +127,11 @@ class RunDir:
             kept = [row for row in rows if int(row.split(",")[0]) < before]
             write_whole(self.rates, "".join(f"{line}\n" for line in (header, *kept)).encode())
 
-    def write_predictions(self, probabilities_NK: Tensor) -> None:
-        """Write predictions.safetensors: float16 [N, K], in the order of the test images."""
+    def write_predictions(self, logits_NK: Tensor) -> None:
+        """Write predictions.safetensors: float32 [N, K], in the order of the test images."""
         from safetensors.torch import save
 
-        write_whole(self.predictions, save({"test_probabilities": probabilities_NK.half()}))
+        write_whole(self.predictions, save({"test_logits": logits_NK}))
 
     def write_confusion(self, confusion: dict[str, Any]) -> None:
         write_whole(self.confusion, (json.dumps(confusion) + "\n").encode())

@@ -125,7 +125,7 @@ class SplitScores:
     """Of each image alone."""
     accuracy_flip_averaged: float | None
     """A fraction, with the probabilities of each image and its mirror image averaged; None where not asked for."""
-    probabilities_NK: Tensor
+    logits_NK: Tensor
     """Of each image alone, float32 [N, K] on the CPU, in the loader's order."""
 
 
@@ -170,19 +170,19 @@ def score(
     training = model.training
     model = model.to(device).to(memory_format=torch.channels_last).eval()
     scores = Scores(classes).to(device)
-    probabilities: list[Tensor] = []
+    logits: list[Tensor] = []
     right = torch.zeros((), dtype=torch.long, device=device)
     for done, (images_BCHW, labels_B) in enumerate(ranks.own_batches(loader), start=1):
         logits_BK = evaluation_step(model, images_BCHW, labels_B, scores)
-        probabilities.append(logits_BK.softmax(dim=1).float())
+        logits.append(logits_BK.float())
         if flip_average:
-            both_BK = probabilities[-1] + model(images_BCHW.flip(3)).softmax(dim=1)
+            both_BK = logits_BK.softmax(dim=1) + model(images_BCHW.flip(3)).softmax(dim=1)
             right += (both_BK.argmax(dim=1) == labels_B).sum()
         total = len(loader)
         on_progress(Progress(task="scoring", done=min(done * ranks.world_size, total), total=total, unit="batches"))
     model.train(training)
     scores = scores.joined(ranks)
     flipped = float(ranks.sum_(right)) / max(int(scores.matrix_KK.sum()), 1) if flip_average else None
-    every = ranks.gather([batch_BK.cpu() for batch_BK in probabilities])
+    every = ranks.gather([batch_BK.cpu() for batch_BK in logits])
     batches = [batch for taken in zip_longest(*every) for batch in taken if batch is not None]
-    return SplitScores(plain=scores, accuracy_flip_averaged=flipped, probabilities_NK=torch.cat(batches))
+    return SplitScores(plain=scores, accuracy_flip_averaged=flipped, logits_NK=torch.cat(batches))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
+from cifar_cli.core.evaluation.metrics import confused_pairs
 from cifar_cli.core.evaluation.report.facts import Facts
-from cifar_cli.core.evaluation.report.predicted import confused_pairs
 from cifar_cli.core.evaluation.report.recorded import Matrix
 from cifar_cli.core.evaluation.report.results import Answer
 from cifar_cli.core.evaluation.report.rules import STEADY_RISES, UNEVEN_RISES, Decline, decline_of
+from cifar_cli.core.evaluation.results import ConfusedPair
 
 CONFIDENT = 0.9  # probability of a wrong class from which a prediction is called obviously wrong
 SPLITS = {"train": "train (augmented)", "val": "validation", "test": "test"}
@@ -146,7 +149,7 @@ def _accuracy(facts: Facts) -> Answer:
 def _chance(facts: Facts) -> Answer:
     score, chance, sentence = facts.score, facts.run.chance, UNKNOWN
     if score is not None:
-        low, high = score.interval
+        low, high = score.interval.low, score.interval.high
         interval = f"{share(score.accuracy)} ({share(low)} to {share(high)}) of {score.images:,} {score.split} images"
         if low > chance:
             sentence = f"Yes: {interval} are right, {score.accuracy / chance:.1f} times chance ({share(chance)})."
@@ -244,12 +247,18 @@ def _fit(facts: Facts) -> Answer:
     )
 
 
+def pairs_of(facts: Facts, *, most: int) -> tuple[ConfusedPair, ...]:
+    """The most confused pairs of the test images, or of the validation images while a run is not finished."""
+    matrix = facts.matrices.get("test") or facts.matrices.get("val")
+    return confused_pairs(torch.tensor(matrix), facts.run.classes, most=most) if matrix else ()
+
+
 def _pairs(facts: Facts) -> Answer:
     split = "test" if "test" in facts.matrices else "val"
-    pairs = confused_pairs(facts.matrices.get(split, ()), 3)
-    names, sentence = facts.run.classes, UNKNOWN
+    pairs = pairs_of(facts, most=3)
+    sentence = UNKNOWN
     if pairs:
-        listed = ", ".join(f"{names[pair.true]} → {names[pair.predicted]} ({pair.count})" for pair in pairs)
+        listed = ", ".join(f"{pair.true} → {pair.predicted} ({pair.images})" for pair in pairs)
         sentence = f"Most often confused, as true → predicted (images): {listed}."
     elif facts.matrices.get(split):
         sentence = "None: every image is predicted right."
@@ -265,15 +274,11 @@ def _pairs(facts: Facts) -> Answer:
 def _mistakes(facts: Facts) -> Answer:
     predicted, sentence = facts.predicted, "No predictions of the test images were kept."
     if predicted is not None:
-        wrong = predicted.images - predicted.correct
-        confident = int(
-            (
-                (predicted.probabilities_NK.max(dim=1).values >= CONFIDENT)
-                & (predicted.predicted_N != predicted.labels_N)
-            ).sum()
-        )
+        wrong_N = ~predicted.correct_N
+        wrong = int(wrong_N.sum())
+        confident = int((wrong_N & (predicted.confidence_N >= CONFIDENT)).sum())
         sentence = (
-            f"{wrong:,} of {predicted.images:,} test images are predicted wrong, {confident:,} of them with a "
+            f"{wrong:,} of {len(predicted):,} test images are predicted wrong, {confident:,} of them with a "
             f"probability of {CONFIDENT:.0%} or more for the wrong class."
         )
     return Answer(

@@ -13,9 +13,12 @@ from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.results import ModelSummary
 from cifar_cli.core.counting.summary import summarize
 from cifar_cli.core.data.store import Store, open_store
-from cifar_cli.core.evaluation.report.predicted import Predicted, read_predictions
+from cifar_cli.core.evaluation.metrics import confusion_matrix, wilson_interval
+from cifar_cli.core.evaluation.predictions import Predictions
+from cifar_cli.core.evaluation.report.predicted import read_predictions
 from cifar_cli.core.evaluation.report.recorded import Matrix, RecordedRun, read_run
-from cifar_cli.core.evaluation.report.rules import Judgement, judge, wilson
+from cifar_cli.core.evaluation.report.rules import Judgement, judge
+from cifar_cli.core.evaluation.results import Interval
 from cifar_cli.core.memory.config import MemoryConfig
 from cifar_cli.core.memory.estimate import WORKSPACE_BYTES, Tracer
 from cifar_cli.core.memory.gpus import CONTEXT_BYTES, GPUS, TABLE_GPUS
@@ -41,9 +44,9 @@ class Score:
         return self.correct / max(self.images, 1)
 
     @property
-    def interval(self) -> tuple[float, float]:
+    def interval(self) -> Interval:
         """The 95 % interval."""
-        return wilson(self.correct, self.images)
+        return wilson_interval(self.correct, self.images)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +94,7 @@ class Facts:
 
     run: RecordedRun
     store: Store | None
-    predicted: Predicted | None
+    predicted: Predictions | None
     score: Score | None
     judgement: Judgement
     matrices: dict[str, Matrix]
@@ -106,11 +109,13 @@ def facts_of(path: Path) -> Facts:
     """Read a run directory, and find out the rest. Raises CheckpointError where it can't be read."""
     run = read_run(path)
     store = _store_of(run)
-    predicted = read_predictions(RunDir(path), store) if store is not None and run.summary is not None else None
+    predicted = None
+    if store is not None and run.summary is not None:
+        predicted = read_predictions(RunDir(path), store, loss=run.summary["test_loss"])
     score = _score_of(run, predicted)
     matrices = dict(run.confusion)
     if predicted is not None:
-        matrices["test"] = predicted.matrix()
+        matrices["test"] = tuple(map(tuple, confusion_matrix(predicted).tolist()))
     return Facts(
         run=run,
         store=store,
@@ -119,7 +124,7 @@ def facts_of(path: Path) -> Facts:
         judgement=judge(
             run.epochs,
             classes=len(run.classes),
-            better_than_chance=score is not None and score.interval[0] > run.chance,
+            better_than_chance=score is not None and score.interval.low > run.chance,
             train_accuracy=run.said("train_accuracy_plain"),
         ),
         matrices=matrices,
@@ -139,9 +144,9 @@ def _store_of(run: RecordedRun) -> Store | None:
     return None
 
 
-def _score_of(run: RecordedRun, predicted: Predicted | None) -> Score | None:
+def _score_of(run: RecordedRun, predicted: Predictions | None) -> Score | None:
     if predicted is not None:
-        return Score(split="test", correct=predicted.correct, images=predicted.images)
+        return Score(split="test", correct=int(predicted.correct_N.sum()), images=len(predicted))
     matrix = run.confusion.get("val")
     if matrix:
         correct = sum(row[place] for place, row in enumerate(matrix))

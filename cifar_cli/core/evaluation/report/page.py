@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from cifar_cli import __version__
-from cifar_cli.core.evaluation.report.answers import SPLITS, duration, share
+from cifar_cli.core.evaluation.ranking import mistakes, suspects
+from cifar_cli.core.evaluation.report.answers import SPLITS, duration, pairs_of, share
 from cifar_cli.core.evaluation.report.curves import comparison_charts, run_charts
 from cifar_cli.core.evaluation.report.facts import Facts
-from cifar_cli.core.evaluation.report.predicted import confused_pairs
 from cifar_cli.core.evaluation.report.recorded import Matrix
 from cifar_cli.core.evaluation.report.results import Answer
+from cifar_cli.core.evaluation.results import RankedImage
 from cifar_cli.core.figures import confusion_figure
 
 SHOWN = 12  # mistakes, and suspects
@@ -76,8 +77,8 @@ def _run_context(facts: Facts, answers: tuple[Answer, ...], number: int) -> dict
         "matrices": _matrices(facts),
         "samples": _samples(facts),
         "pairs": _pairs(facts),
-        "mistakes": _mistakes(facts),
-        "suspects": _suspects(facts),
+        "mistakes": _pictures(facts, mistakes),
+        "suspects": _pictures(facts, suspects),
         "config": yaml.safe_dump(run.config.to_dict(), sort_keys=False),
         "told": {name: value for name, value in run.told.items() if isinstance(value, (str, int, float))},
         "data": run.told.get("data", {}),
@@ -162,42 +163,38 @@ def _samples(facts: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def _test_picture(facts: Facts, row: int) -> Picture:
+def _test_picture(facts: Facts, ranked: RankedImage) -> Picture:
     """A test image with its given and its predicted class."""
     assert facts.store is not None
-    assert facts.predicted is not None
-    classes, probabilities_K = facts.run.classes, facts.predicted.probabilities_NK[row]
-    true, predicted = int(facts.predicted.labels_N[row]), int(probabilities_K.argmax())
     return Picture(
-        data=_embedded(facts.store.test.images_NHWC[row]),
-        alt=f"test image {row}",
+        data=_embedded(facts.store.test.images_NHWC[ranked.index]),
+        alt=f"test image {ranked.index}",
         caption=(
-            f"test image {row}",
-            f"label: {classes[true]} ({float(probabilities_K[true]):.0%})",
-            f"predicted: {classes[predicted]} ({float(probabilities_K[predicted]):.0%})",
+            ranked.file or f"test image {ranked.index}",
+            f"label: {ranked.true} ({ranked.true_probability:.0%})",
+            f"predicted: {ranked.predicted} ({ranked.confidence:.0%})",
         ),
     )
 
 
 def _pairs(facts: Facts) -> list[dict[str, Any]]:
-    matrix = facts.matrices.get("test") or facts.matrices.get("val") or ()
-    classes = facts.run.classes
+    wrong = () if facts.predicted is None else mistakes(facts.predicted)
     return [
         {
-            **asdict(pair),
-            "name": f"{classes[pair.true]} → {classes[pair.predicted]}",
-            "share": pair.count / max(sum(matrix[pair.true]), 1),
-            "pictures": []
-            if facts.predicted is None or facts.store is None
-            else [_test_picture(facts, row) for row in facts.predicted.rows_of(pair, IMAGES_OF_PAIR)],
+            "name": f"{pair.true} → {pair.predicted}",
+            "images": pair.images,
+            "share": pair.share,
+            "pictures": [
+                _test_picture(facts, each)
+                for each in [each for each in wrong if (each.true, each.predicted) == (pair.true, pair.predicted)][
+                    :IMAGES_OF_PAIR
+                ]
+            ],
         }
-        for pair in confused_pairs(matrix, PAIRS)
+        for pair in pairs_of(facts, most=PAIRS)
     ]
 
 
-def _mistakes(facts: Facts) -> list[Picture]:
-    return [] if facts.predicted is None else [_test_picture(facts, row) for row in facts.predicted.mistakes(SHOWN)]
-
-
-def _suspects(facts: Facts) -> list[Picture]:
-    return [] if facts.predicted is None else [_test_picture(facts, row) for row in facts.predicted.suspects(SHOWN)]
+def _pictures(facts: Facts, rank: Callable[..., tuple[RankedImage, ...]]) -> list[Picture]:
+    """The first test images of a ranking."""
+    return [] if facts.predicted is None else [_test_picture(facts, each) for each in rank(facts.predicted, most=SHOWN)]

@@ -106,16 +106,6 @@ def judge(
     )
 
 
-def wilson(correct: int, images: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """The 95 % interval of a share. Source: Wilson 1927, Probable inference."""
-    if images == 0:
-        return 0.0, 1.0
-    share, square = correct / images, z * z / images
-    middle = (share + square / 2) / (1 + square)
-    half = z / (1 + square) * math.sqrt(share * (1 - share) / images + square / (4 * images))
-    return middle - half, middle + half
-
-
 def points(difference: float) -> str:
     """A difference of accuracies in percentage points."""
     return f"{difference * 100:.1f} points"

@@ -10,9 +10,8 @@ import pytest
 
 from cifar_cli.core.evaluation.report.answers import answers_of
 from cifar_cli.core.evaluation.report.facts import facts_of
-from cifar_cli.core.evaluation.report.predicted import Pair, Predicted, confused_pairs
 from cifar_cli.core.evaluation.report.recorded import Epoch
-from cifar_cli.core.evaluation.report.rules import decline_of, judge, wilson
+from cifar_cli.core.evaluation.report.rules import decline_of, judge
 from tests.core.evaluation.report import histories
 from tests.core.evaluation.report.histories import CLASSES, EPOCHS, write_run
 
@@ -79,12 +78,6 @@ def test_a_decline_is_steady_uneven_or_none(losses: tuple[float, ...], kind: str
     assert decline_of(losses).kind == kind
 
 
-def test_wilson_s_interval_is_the_published_one() -> None:
-    # Newcombe 1998, table I: 81 of 263, and 0 of 20.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
-
-
 def test_different_histories_get_different_sentences(sentences: dict[str, dict[str, str]]) -> None:
     for key in ("losses", "accuracy", "fit", "chance", "best-epoch"):
         assert len({answers[key] for answers in sentences.values()}) >= 4, key
@@ -143,17 +136,3 @@ def test_a_run_whose_dataset_is_gone_keeps_its_other_answers(tmp_path: Path) -> 
     told = {answer.key: answer.sentence for answer in answers_of(facts)}
     assert told["samples"] == "The dataset is not where it was, so no image can be shown."
     assert "500 validation images are right" in told["chance"]
-
-
-def test_mistakes_and_suspects_are_ordered_by_confidence() -> None:
-    import torch
-
-    probabilities = torch.tensor([[0.9, 0.1], [0.4, 0.6], [0.05, 0.95], [0.7, 0.3]])
-    predicted = Predicted(probabilities_NK=probabilities, labels_N=torch.tensor([0, 0, 0, 1]))
-    assert predicted.mistakes(5) == [2, 3, 1]
-    assert predicted.suspects(2) == [2, 3]
-    assert predicted.matrix() == ((1, 2), (1, 0))
-    assert confused_pairs(predicted.matrix(), 5) == [
-        Pair(true=0, predicted=1, count=2), Pair(true=1, predicted=0, count=1),
-    ]  # fmt: skip
-    assert predicted.rows_of(Pair(true=0, predicted=1, count=2), 5) == [2, 1]
