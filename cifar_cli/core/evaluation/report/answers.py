@@ -147,7 +147,7 @@ def _accuracy(facts: Facts) -> Answer:
 
 
 def _chance(facts: Facts) -> Answer:
-    score, chance, sentence = facts.score, facts.run.chance, UNKNOWN
+    score, chance, sentence = facts.score, facts.chance, UNKNOWN
     if score is not None:
         low, high = score.interval.low, score.interval.high
         interval = f"{share(score.accuracy)} ({share(low)} to {share(high)}) of {score.images:,} {score.split} images"
@@ -159,8 +159,8 @@ def _chance(facts: Facts) -> Answer:
         key="chance",
         question="Is the model better than chance?",
         sentence=sentence,
-        rests_on=f"Chance is one in {len(facts.run.classes)} classes. Better: the lower end of the accuracy's 95 % "
-        "interval (Wilson) is above it.",
+        rests_on="Chance is the accuracy of always answering the most frequent class. Better: the lower end of the "
+        "accuracy's 95 % interval (Wilson) is above it.",
         section="result",
     )
 

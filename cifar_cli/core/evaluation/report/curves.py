@@ -73,7 +73,7 @@ def _accuracy(facts: Facts, name: str) -> Chart:
         y_label="accuracy",
         percent=True,
         marks={"best epoch": run.best.epoch},
-        level=("chance", run.chance),
+        level=("chance", facts.chance),
     )
 
 

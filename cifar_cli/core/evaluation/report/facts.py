@@ -13,7 +13,7 @@ from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.results import ModelSummary
 from cifar_cli.core.counting.summary import summarize
 from cifar_cli.core.data.store import Store, open_store
-from cifar_cli.core.evaluation.metrics import confusion_matrix, wilson_interval
+from cifar_cli.core.evaluation.metrics import chance_level, confusion_matrix, wilson_interval
 from cifar_cli.core.evaluation.predictions import Predictions
 from cifar_cli.core.evaluation.report.predicted import read_predictions
 from cifar_cli.core.evaluation.report.recorded import Matrix, RecordedRun, read_run
@@ -96,6 +96,8 @@ class Facts:
     store: Store | None
     predicted: Predictions | None
     score: Score | None
+    chance: float
+    """Accuracy of always answering the most frequent class."""
     judgement: Judgement
     matrices: dict[str, Matrix]
     """Confusion matrices by split."""
@@ -116,15 +118,18 @@ def facts_of(path: Path) -> Facts:
     matrices = dict(run.confusion)
     if predicted is not None:
         matrices["test"] = tuple(map(tuple, confusion_matrix(predicted).tolist()))
+    counts = matrices.get("test") or matrices.get("val")
+    chance = chance_level(torch.tensor(counts)) if counts else 1 / max(len(run.classes), 1)
     return Facts(
         run=run,
         store=store,
         predicted=predicted,
         score=score,
+        chance=chance,
         judgement=judge(
             run.epochs,
             classes=len(run.classes),
-            better_than_chance=score is not None and score.interval.low > run.chance,
+            better_than_chance=score is not None and score.interval.low > chance,
             train_accuracy=run.said("train_accuracy_plain"),
         ),
         matrices=matrices,

@@ -61,11 +61,6 @@ class RecordedRun:
         """The epoch with the highest validation accuracy, the first of equal ones; None before the first."""
         return max(self.epochs, key=lambda epoch: epoch.val_accuracy, default=None)
 
-    @property
-    def chance(self) -> float:
-        """Accuracy of guessing each class equally often."""
-        return 1 / max(len(self.classes), 1)
-
     def said(self, key: str) -> Any:
         """A value of the summary; None where there is none."""
         return None if self.summary is None else self.summary.get(key)
