@@ -15,7 +15,7 @@ from cifar_cli.options import OutputOptions
 class ReportOptions:
     """The runs, and the page to write."""
 
-    runs: Annotated[list[Path], Argument(metavar="RUN_DIR...", rich_help_panel="Runs")]
+    runs: Annotated[list[Path], Argument(metavar="RUN_DIR", rich_help_panel="Runs")]
     """Report on these run directories; several are compared in one page."""
     out: Annotated[
         Path | None, Option(metavar="FILE.html", show_default="report.html in the run directory, or beside several")
