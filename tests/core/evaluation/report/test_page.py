@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cifar_cli.core.evaluation.report.charts import Series, bar_chart, line_chart
 from cifar_cli.core.evaluation.report.config import ReportConfig
+from cifar_cli.core.evaluation.report.recorded import Epoch
 from cifar_cli.core.evaluation.report.report import report, report_after_training
 from cifar_cli.core.training.results import TrainResult
+from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.errors import CheckpointError, ConfigError, ResourceError
 from tests.core.evaluation.report import histories
 from tests.core.evaluation.report.histories import write_run
@@ -82,6 +86,29 @@ def test_an_unfinished_run_says_so_and_shows_what_there_is(
     text = report(ReportConfig(runs=(run,))).page.read_text(encoding="utf-8")
     assert words in text
     assert ("No epoch is finished" in text) == (epochs == 0)
+
+
+@pytest.mark.parametrize("history", [histories.broken, histories.diverging, lambda: histories.healthy()[:1]])
+def test_a_run_that_broke_or_has_one_epoch_makes_a_page(
+    history: Callable[[], list[Epoch]], data_dir: Path, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "run", history(), data_dir=data_dir, finished=False)
+    assert "Cross-entropy loss" in report(ReportConfig(runs=(run,))).page.read_text(encoding="utf-8")
+
+
+def test_a_matrix_of_many_classes_is_a_picture(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", histories.healthy(), data_dir=tmp_path, finished=False)
+    told = yaml.safe_load((run / "config.yaml").read_text())
+    told["classes"] = [f"class {number}" for number in range(100)]
+    told["config"]["model"]["classes"] = 100
+    (run / "config.yaml").write_text(yaml.safe_dump(told))
+    matrix = [[0] * 100 for _ in range(100)]
+    for place, row in enumerate(matrix):
+        row[place], row[(place + 1) % 100] = 4, 1
+    RunDir(run).write_confusion({"epoch": 1, "train": matrix, "val": matrix})
+    text = report(ReportConfig(runs=(run,))).page.read_text(encoding="utf-8")
+    assert 'alt="Confusion matrix of 100 classes, validation"' in text
+    assert "class 0 → class 1" in text
 
 
 def test_a_fast_dev_run_and_a_missing_dataset_are_named(data_dir: Path, tmp_path: Path) -> None:
