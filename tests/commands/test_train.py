@@ -137,7 +137,7 @@ def test_several_seeds_train_several_runs(cifar, one_epoch: list[object], tmp_pa
     document = json.loads(result.stdout)
     assert [run["seed"] for run in document["runs"]] == [3, 4]
     assert document["test_accuracy"] == pytest.approx(sum(run["test_accuracy"] for run in document["runs"]) / 2)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"seed-3", "seed-4", "seeds.json"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"seed-3", "seed-4", "seeds.json", "report.html"}
     written = json.loads((tmp_path / "run/seeds.json").read_text())
     assert written["test_accuracy"] == document["test_accuracy"]
     assert written["test_accuracy_standard_deviation"] == document["test_accuracy_standard_deviation"]
