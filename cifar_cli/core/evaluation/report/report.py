@@ -59,7 +59,7 @@ def report_after_training(
     A failure is noted: the training stands without it.
     """
     first, runs = results[0], tuple(result.run_dir for result in results)
-    if first.fast_dev_run or place_of(os.environ).rank > 0:
+    if first.fast_dev_run or first.already_finished or place_of(os.environ).rank > 0:
         return
     # Runs with different seeds have a folder to themselves only if it was given.
     shared = len(runs) > 1 and first.run_dir.name != f"seed-{first.seed}"
