@@ -7,10 +7,14 @@ from typing import Any
 from cifar_cli.commands.augment_preview import augment_preview
 from cifar_cli.commands.download import download
 from cifar_cli.commands.evaluate import evaluate
+from cifar_cli.commands.export import export
+from cifar_cli.commands.predict import predict
 from cifar_cli.commands.profile_memory import profile_memory
 from cifar_cli.commands.report import report
 from cifar_cli.commands.summarize import summarize
 from cifar_cli.commands.train import train
 
-_FUNCTIONS: tuple[Any, ...] = (download, augment_preview, summarize, train, evaluate, report, profile_memory)
+_FUNCTIONS: tuple[Any, ...] = (
+    download, augment_preview, summarize, train, evaluate, predict, export, report, profile_memory,
+)  # fmt: skip
 COMMANDS = {function.__name__.replace("_", "-"): function for function in _FUNCTIONS}

@@ -10,6 +10,7 @@ from cifar_cli.core.evaluation.results import (
     CorruptionScore,
     EvaluateResult,
     EvaluationReport,
+    ExportResult,
     McNemar,
 )
 from cifar_cli.render.tables import dataset_name, table_of
@@ -84,16 +85,16 @@ def comparison(report: EvaluationReport) -> Group:
     """Several evaluations side by side, and the tests of their pairs."""
     every = report.evaluations
     columns: dict[str, list[str | Text]] = {
-        "": [Text(name) for name in report.names],
-        "model": [Text(each.model) for each in every],
+        "run": [Text(_named(name, each.model)) for name, each in zip(report.names, every, strict=True)],
         "accuracy": [f"{each.accuracy:.2%}" for each in every],
         "95 % interval": [f"{each.accuracy_interval.low:.1%}–{each.accuracy_interval.high:.1%}" for each in every],
-        "F1": [f"{each.mean_f1:.2%}" for each in every],
         "loss": [f"{each.loss:.4f}" for each in every],
-        "calibration error": [f"{each.calibration.error:.2%}" for each in every],
+        "calibration\nerror": [f"{each.calibration.error:.2%}" for each in every],
     }
-    scored = sorted({f"{dataset_name(e.dataset, synthetic=e.synthetic)}, {e.images:,} {SPLITS[e.split]} images" for e in every})
-    parts: list[RenderableType] = [Text(f"scored on {'; '.join(scored)}"), table_of(columns, words=("", "model"))]
+    scored = sorted(
+        {f"{dataset_name(e.dataset, synthetic=e.synthetic)}, {e.images:,} {SPLITS[e.split]} images" for e in every}
+    )
+    parts: list[RenderableType] = [Text(f"scored on {'; '.join(scored)}"), table_of(columns, words=("run",))]
     parts += [Text(f"note: {each.unfinished}", style="yellow") for each in every if each.unfinished]
     parts += [Text(test_line(test)) for test in report.tests]
     for name, each in zip(report.names, every, strict=True):
@@ -101,6 +102,11 @@ def comparison(report: EvaluationReport) -> Group:
             parts += [Text(name), corruptions(each.corruptions, clean=each.accuracy)]
     parts += [Text(each.files_problem or f"files: {each.folder}", overflow="fold") for each in every]
     return Group(*parts)
+
+
+def _named(name: str, model: str) -> str:
+    """The run's name, with the model where the name lacks it."""
+    return name if model in name else f"{name} ({model})"
 
 
 def test_line(test: McNemar) -> str:
@@ -111,3 +117,16 @@ def test_line(test: McNemar) -> str:
         f"{test.first} and {test.second} {verdict}: {test.only_first:,} images only the first gets right, "
         f"{test.only_second:,} only the second (McNemar's exact test, {p_value})"
     )
+
+
+def exported(result: ExportResult) -> Group:
+    """Where the file is, what it takes, and how far its logits are from the model's."""
+    lines = [f"{result.path}: {result.size_bytes / 1e6:,.1f} MB, {result.format}", f"input: {result.input}"]
+    if result.greatest_difference is None:
+        lines.append("logits not compared")
+    else:
+        lines.append(
+            f"greatest difference of a logit from the model's: {result.greatest_difference:.1e} "
+            f"(accepted: {result.tolerance:g})"
+        )
+    return Group(*(Text(line, overflow="fold") for line in lines))

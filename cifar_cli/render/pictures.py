@@ -99,3 +99,9 @@ def _line(upper: np.ndarray, lower: np.ndarray) -> Text:
         for top, bottom in zip(above, below, strict=True):
             line.append("▀", Style(color=Color.from_rgb(*top), bgcolor=Color.from_rgb(*bottom)))
     return line
+
+
+def half_blocks(image_HWC: np.ndarray) -> Text:
+    """An image, uint8 [H, W, 3] with an even height, as H/2 lines of W upper half blocks."""
+    pairs = zip(image_HWC[::2], image_HWC[1::2], strict=True)
+    return Text("\n").join(_line(upper[None], lower[None]) for upper, lower in pairs)

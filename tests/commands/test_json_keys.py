@@ -74,7 +74,7 @@ def test_train(document, data_dir: Path, tmp_path: Path) -> None:  # type: ignor
 
 
 def test_evaluate(document, trained_run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    found = document("evaluate", trained_run, "--out", tmp_path / "matrix.png")
+    found = document("evaluate", trained_run, "--out", tmp_path)
     require(found, "evaluate")
     assert 0 <= found["accuracy"] <= 1
     assert sum(score["images"] for score in found["per_class"]) == found["images"] == 100

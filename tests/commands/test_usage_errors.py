@@ -41,6 +41,7 @@ MISTAKES = {
     "train": [
         "train --model null --model cnn",
         "train --model nul",
+        "train --model resnet18",
         "train --recipe curse",
         "train --policy curse",
         "train --optimizer addam",
@@ -75,9 +76,23 @@ MISTAKES = {
         "evaluate runs/a --device gpu",
         "evaluate runs/a --device cpu --accelerator cuda",
         "evaluate runs/a --batch 0",
-        "evaluate runs/a --out matrix.jpg",
-        "evaluate runs/a --out absent/matrix.png",
+        "evaluate runs/a --out matrix.png",
+        "evaluate runs/a --split validation",
         "evaluate runs/a runs/b",
+    ],
+    "predict": [
+        "predict",
+        "predict cat.png",
+        "predict cat.png --checkpoint runs/a --top 0",
+        "predict - - --checkpoint runs/a",
+        "predict cat.png --checkpoint runs/a",
+    ],
+    "export": [
+        "export",
+        "export runs/a --format tflite",
+        "export runs/a --out model.pt2",
+        "export runs/a --format safetensors --with-preprocessing",
+        "export runs/a",
     ],
     "profile-memory": [
         "profile-memory --memory abc",

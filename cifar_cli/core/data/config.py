@@ -36,16 +36,24 @@ STORE_SUFFIX = ".safetensors"
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+def _spelled(dataset: str) -> str:
+    """A built-in dataset as it is spelled here, whatever its case and hyphens; any other name as it is."""
+    plain = re.sub(r"[\s_-]", "", dataset).lower()
+    return plain if plain in BUILT_IN else dataset
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """A dataset and its folder. Raises ConfigError for a value that is neither a name nor the path of a store file."""
 
     dataset: str = "cifar10"
-    """cifar10, cifar100, shapes, the name of an imported dataset, or the path of a store file."""
+    """cifar10, cifar100, shapes, the name of an imported dataset, or the path of a store file. Other spellings of the
+    first three, such as CIFAR-10, become these."""
     data_dir: Path = Path("data")
     """Folder of the store files."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset", _spelled(self.dataset))
         if not self.dataset.endswith(STORE_SUFFIX) and not DATASET_NAME.fullmatch(self.dataset):
             raise ConfigError(
                 f"--dataset {self.dataset!r} is neither a name nor the path of a {STORE_SUFFIX} file",

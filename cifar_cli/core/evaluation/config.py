@@ -49,3 +49,60 @@ def _require_folder(out: Path) -> None:
         )
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file, not a folder", remedy="pass another --out")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictConfig:
+    """Image files to classify. Raises ConfigError for a value that can't be used."""
+
+    images: tuple[str, ...]
+    """Files, folders, glob patterns, or "-" for one image on stdin."""
+    checkpoint: Path
+    """A checkpoint file, or a run directory, whose best checkpoint is taken."""
+    batch: int = 512
+    """Images per forward pass."""
+    device: DeviceChoice = "auto"
+
+    def __post_init__(self) -> None:
+        require_at_least("--batch", self.batch, 1, example=512)
+        require_choice("--device", self.device, DeviceChoice)
+        if self.images.count("-") > 1:
+            raise ConfigError("- is given twice, but stdin has one image", remedy="pass - once")
+
+
+ExportFormat = Literal["onnx", "torch-export", "safetensors"]
+SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportConfig:
+    """A trained model to write for other programs. Raises ConfigError for a value that can't be used."""
+
+    checkpoint: Path
+    """A checkpoint file, or a run directory, whose best checkpoint is taken."""
+    format: ExportFormat = "onnx"
+    out: Path | None = None
+    """None writes model.onnx, model.pt2 or model.safetensors beside the checkpoint."""
+    with_preprocessing: bool = False
+    """Take uint8 images [B, 3, S, S], and normalise them inside the graph."""
+    half: bool = False
+    """Weights and logits in float16."""
+    verify: bool = True
+    """Read the file again, and compare its logits with the model's."""
+
+    def __post_init__(self) -> None:
+        require_choice("--format", self.format, ExportFormat)
+        if self.with_preprocessing and self.format == "safetensors":
+            raise ConfigError(
+                "--with-preprocessing needs a graph, but a safetensors file holds weights only",
+                remedy="pass --format onnx or --format torch-export",
+            )
+        if self.out is not None and self.out.suffix != SUFFIXES[self.format]:
+            raise ConfigError(
+                f"--out {self.out} does not end in {SUFFIXES[self.format]}",
+                remedy=f"pass --out {self.out.with_suffix(SUFFIXES[self.format])}",
+            )
+        if self.out is not None and not self.out.parent.is_dir():
+            raise ConfigError(
+                f"the folder {self.out.parent} for --out does not exist", remedy=f"mkdir -p {self.out.parent}"
+            )

@@ -102,7 +102,13 @@ def evaluate_only(config: EvaluateConfig, *, on_progress: OnProgress = silent) -
         batch=config.batch,
         on_progress=on_progress,
     )
-    result = scored(checkpoint, store, predictions, unfinished=found.unfinished)
+    result = scored(
+        predictions,
+        checkpoint=checkpoint.path,
+        model=checkpoint.config.model.label,
+        synthetic=store.synthetic,
+        unfinished=found.unfinished,
+    )
     if config.corruptions:
         scores = accuracy_under_corruptions(
             checkpoint.model,
@@ -118,16 +124,16 @@ def evaluate_only(config: EvaluateConfig, *, on_progress: OnProgress = silent) -
 
 
 def scored(
-    checkpoint: Checkpoint, store: Store, predictions: Predictions, *, unfinished: str | None = None
+    predictions: Predictions, *, checkpoint: Path, model: str, synthetic: bool, unfinished: str | None = None
 ) -> EvaluateResult:
-    """The scores of a checkpoint's predictions."""
+    """The scores of predictions. checkpoint, model and the rest are noted in the result."""
     matrix_KK = confusion_matrix(predictions)
     images, correct = int(matrix_KK.sum()), int(matrix_KK.diagonal().sum())
     return EvaluateResult(
-        checkpoint=checkpoint.path,
-        model=checkpoint.config.model.label,
-        dataset=store.name,
-        synthetic=store.synthetic,
+        checkpoint=checkpoint,
+        model=model,
+        dataset=predictions.dataset,
+        synthetic=synthetic,
         split=predictions.split,
         images=images,
         accuracy=correct / max(images, 1),
@@ -135,9 +141,9 @@ def scored(
         top5_accuracy=top_accuracy(predictions),
         chance=chance_level(matrix_KK),
         loss=predictions.loss,
-        per_class=class_scores(matrix_KK, store.classes),
+        per_class=class_scores(matrix_KK, predictions.classes),
         confusion=tuple(tuple(row) for row in matrix_KK.tolist()),
-        confused_pairs=confused_pairs(matrix_KK, store.classes),
+        confused_pairs=confused_pairs(matrix_KK, predictions.classes),
         calibration=calibration(predictions),
         mistakes=mistakes(predictions, most=SHOWN),
         suspects=suspects(predictions, most=SHOWN),

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cifar_cli.core.plain import plain
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,3 +203,77 @@ class EvaluationReport:
             ],
             "tests": [plain(asdict(test)) for test in self.tests],
         }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilePrediction:
+    """What a model predicts for one image file."""
+
+    file: str
+    probabilities: tuple[float, ...]
+    """Of each class, in the order of the classes."""
+    remarks: tuple[str, ...]
+    """What was done to the image so that the model can take it, beyond scaling a larger one."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class PredictResult:
+    """The predictions for image files."""
+
+    checkpoint: Path
+    model: str
+    classes: tuple[str, ...]
+    predictions: tuple[FilePrediction, ...]
+    images_NHWC: Tensor
+    """uint8 [N, S, S, 3]: each image as the model gets it, before it is normalised."""
+    problems: tuple[str, ...]
+    """One sentence for each file without a prediction."""
+    unfinished: str | None
+    """What the run lacks to be finished."""
+
+    def top(self, prediction: FilePrediction, k: int) -> list[tuple[str, float]]:
+        """The `k` most probable classes with their probabilities, the most probable first."""
+        pairs = zip(self.classes, prediction.probabilities, strict=True)
+        return sorted(pairs, key=lambda each: -each[1])[:k]
+
+    def to_dict(self, k: int) -> dict[str, Any]:
+        """Plain values for JSON, with the `k` most probable classes of each image."""
+        predictions = [
+            {
+                "file": each.file,
+                "predicted": self.top(each, 1)[0][0],
+                "top": [{"class": name, "probability": share} for name, share in self.top(each, k)],
+                "remarks": list(each.remarks),
+            }
+            for each in self.predictions
+        ]
+        return {
+            "checkpoint": str(self.checkpoint),
+            "model": self.model,
+            "classes": list(self.classes),
+            "predictions": predictions,
+            "problems": list(self.problems),
+            "unfinished": self.unfinished,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportResult:
+    """A model written for other programs."""
+
+    checkpoint: Path
+    path: Path
+    format: str
+    size_bytes: int
+    input: str
+    """Type and shape that the model takes."""
+    metadata: dict[str, str]
+    """What the file says about the model."""
+    greatest_difference: float | None
+    """Between the file's logits and the model's; None where not compared."""
+    tolerance: float
+    """The greatest difference that is accepted."""
+
+    def to_dict(self) -> dict[str, Any]:
+        values: dict[str, Any] = plain(asdict(self))
+        return values

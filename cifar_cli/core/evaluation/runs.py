@@ -71,4 +71,6 @@ def _no_run(path: Path) -> CheckpointError:
     count = "one run" if len(runs) == 1 else f"{len(runs)} runs"
     named = " ".join(map(str, runs[-LISTED:]))
     newest = f" (the last {LISTED} by name)" if len(runs) > LISTED else ""
-    return CheckpointError(f"{path} is not a run, but holds {count}", remedy=f"pass one or more of them{newest}: {named}")
+    return CheckpointError(
+        f"{path} is not a run, but holds {count}", remedy=f"pass one or more of them{newest}: {named}"
+    )

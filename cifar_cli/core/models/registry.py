@@ -73,8 +73,15 @@ def spec_of(name: str) -> ModelSpec:
     if name.startswith(TIMM_PREFIX) and len(name) > len(TIMM_PREFIX):
         return _TIMM
     if name not in MODELS:
-        raise ModelError(
-            f"there is no model named {name!r}",
-            remedy=f"{nearest(name, MODELS)} (use timm:NAME for a timm classifier)",
-        )
+        near = nearest(name, MODELS)
+        if not near.startswith("did you mean") and _timm_has(name):
+            raise ModelError(f"there is no model named {name!r}", remedy=f"did you mean {TIMM_PREFIX}{name}?")
+        raise ModelError(f"there is no model named {name!r}", remedy=f"{near} (use timm:NAME for a timm classifier)")
     return MODELS[name]
+
+
+def _timm_has(name: str) -> bool:
+    """Whether timm has a classifier of this name. Imports timm, which takes seconds."""
+    import timm
+
+    return bool(timm.is_model(name))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch.nn import functional as F
 
+from cifar_cli.core.evaluation.evaluate import scored
 from cifar_cli.core.evaluation.predictions import Predictions
+from cifar_cli.core.evaluation.results import EvaluateResult
 
 
 def made_up(*, images: int = 300, classes: int = 7, seed: int = 0, loss: float = 1.0) -> Predictions:
@@ -32,3 +36,17 @@ def predictions_of(
         logits_NK=logits.float(),
         loss=loss,
     )
+
+
+def result_of(predictions: Predictions, *, checkpoint: Path = Path("runs/a/checkpoints/best.ckpt")) -> EvaluateResult:
+    """Their scores, as those of a model named null."""
+    return scored(predictions, checkpoint=checkpoint, model="null", synthetic=False)
+
+
+def answers(matrix_KK: torch.Tensor) -> Predictions:
+    """Predictions with this confusion matrix; each is 60 % sure, and the other classes share the rest."""
+    true, answered = torch.cartesian_prod(*2 * [torch.arange(len(matrix_KK))]).T
+    labels, predicted = (each.repeat_interleave(matrix_KK.flatten()) for each in (true, answered))
+    share = 0.4 / (len(matrix_KK) - 1)
+    probabilities = torch.full((len(labels), len(matrix_KK)), share).scatter(1, predicted[:, None], 0.6)
+    return predictions_of(probabilities.log(), labels, loss=0.702)

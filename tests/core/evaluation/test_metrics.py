@@ -40,7 +40,9 @@ def test_scores_are_those_of_scikit_learn(images: int, classes: int, seed: int) 
     else:
         assert top_accuracy(made) is None
     cross_entropy = float(torch.nn.functional.cross_entropy(made.logits_NK, made.labels_N))
-    assert log_loss(true, made.probabilities_NK.numpy(), labels=range(classes)) == pytest.approx(cross_entropy, abs=1e-6)
+    assert log_loss(true, made.probabilities_NK.numpy(), labels=range(classes)) == pytest.approx(
+        cross_entropy, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize(("images", "classes", "seed"), SIZES)

@@ -14,7 +14,9 @@ def test_the_label_quality_is_the_normalised_margin() -> None:
 
 def test_a_swapped_label_is_the_first_suspect_and_the_first_mistake() -> None:
     labels = torch.arange(30) % 3
-    logits = 8.0 * torch.nn.functional.one_hot(labels, 3) + torch.rand(30, 3, generator=torch.Generator().manual_seed(0))
+    logits = 8.0 * torch.nn.functional.one_hot(labels, 3) + torch.rand(
+        30, 3, generator=torch.Generator().manual_seed(0)
+    )
     labels[17] = (labels[17] + 1) % 3
     made = predictions_of(logits, labels)
     (suspect, *_), (mistake,) = suspects(made), mistakes(made)

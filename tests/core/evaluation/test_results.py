@@ -7,27 +7,16 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_f1_score, multiclass_precision, multiclass_recall
 
-from cifar_cli.core.evaluation.metrics import class_scores
-from cifar_cli.core.evaluation.results import EvaluateResult
+from tests.core.evaluation.made_up import predictions_of, result_of
 
 
-def test_json_has_the_means_over_the_classes() -> None:
+def test_json_has_the_means_over_the_classes_and_the_shares_of_the_matrix() -> None:
     true = torch.tensor([0, 0, 0, 0, 1, 1, 2])
     predicted = torch.tensor([0, 0, 0, 1, 1, 0, 1])
-    matrix = torch.tensor([[3, 1, 0], [1, 1, 0], [0, 1, 0]])
-    result = EvaluateResult(
-        checkpoint=Path("best.ckpt"),
-        model="null",
-        dataset="pets",
-        synthetic=False,
-        images=7,
-        accuracy=4 / 7,
-        loss=1.0,
-        per_class=class_scores(matrix, ("cat", "dog", "fox")),
-        confusion=((3, 1, 0), (1, 1, 0), (0, 1, 0)),
-        figure=Path("confusion-best.png"),
+    result = result_of(
+        predictions_of(torch.nn.functional.one_hot(predicted, 3).float(), true), checkpoint=Path("best.ckpt")
     )
-    document = json.loads(json.dumps(result.to_dict()))
+    document = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     for key, metric in (
         ("mean_precision", multiclass_precision),
         ("mean_recall", multiclass_recall),
@@ -36,3 +25,5 @@ def test_json_has_the_means_over_the_classes() -> None:
         assert document[key] == pytest.approx(float(metric(predicted, true, 3, average="macro")))
     assert document["checkpoint"] == "best.ckpt"
     assert [score["images"] for score in document["per_class"]] == [4, 2, 1]
+    assert document["confusion"] == [[3, 1, 0], [1, 1, 0], [0, 1, 0]]
+    assert document["confusion_shares"] == [[0.75, 0.25, 0], [0.5, 0.5, 0], [0, 1, 0]]

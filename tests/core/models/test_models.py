@@ -187,3 +187,9 @@ def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
         read_state(path)
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         read_state(tmp_path / "absent.pt")
+
+
+def test_a_classifier_of_timm_without_its_prefix_is_suggested_with_it() -> None:
+    with pytest.raises(ModelError, match="no model named 'resnet18'") as caught:
+        spec_of("resnet18")
+    assert caught.value.remedy == "did you mean timm:resnet18?"

@@ -1,0 +1,94 @@
+"""Compare the suspects of trained models with labels that people have checked.
+
+    python benchmarks/label_errors.py cifar10_label_check.json RUN_DIR [RUN_DIR ...] [--ensemble]
+
+The file holds CIFAR-10 test images whose label five raters each have checked: {"images": [{"index": 20, "given":
+"horse", "votes": {"given": 3, …}}, …]} (Northcutt, Athalye & Mueller 2021, Pervasive label errors in test sets
+destabilize machine learning benchmarks). A label is upheld if at least three raters chose it. As many suspects as the
+file has images are taken from each run, by `cifar_cli.core.evaluation.ranking.label_quality`; with --ensemble the runs
+are one model, whose probabilities are their mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cifar_cli.core.evaluation.config import EvaluateConfig
+from cifar_cli.core.evaluation.evaluate import evaluate_only
+from cifar_cli.core.evaluation.ranking import label_quality
+
+MAJORITY = 3  # of five raters
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelCheck:
+    """The suspects of one model against the checked images."""
+
+    model: str
+    accuracy: float
+    suspects: int
+    """The most doubtful labels that were looked up: as many as there are checked images."""
+    candidates: int
+    """Suspects among the checked images."""
+    candidates_by_chance: float
+    not_upheld: int
+    """Suspects among the images whose label the raters did not uphold."""
+    not_upheld_by_chance: float
+    not_upheld_in_all: int
+
+
+def checked_images(path: Path) -> tuple[set[int], set[int]]:
+    """The test indices of all checked images, and of those whose label was not upheld."""
+    images = json.loads(path.read_text(encoding="utf-8"))["images"]
+    candidates = {image["index"] for image in images}
+    return candidates, {image["index"] for image in images if image["votes"]["given"] < MAJORITY}
+
+
+def check(
+    model: str, probabilities_NK: Tensor, labels_N: Tensor, candidates: set[int], not_upheld: set[int]
+) -> LabelCheck:
+    """Compare the first suspects with the checked images. Row n of the tensors is test image n."""
+    images, taken = len(labels_N), len(candidates)
+    suspects = set(label_quality(probabilities_NK, labels_N).argsort(stable=True)[:taken].tolist())
+    return LabelCheck(
+        model=model,
+        accuracy=float((probabilities_NK.argmax(dim=1) == labels_N).double().mean()),
+        suspects=taken,
+        candidates=len(suspects & candidates),
+        candidates_by_chance=taken * len(candidates) / images,
+        not_upheld=len(suspects & not_upheld),
+        not_upheld_by_chance=taken * len(not_upheld) / images,
+        not_upheld_in_all=len(not_upheld),
+    )
+
+
+def main(words: Sequence[str] | None = None) -> list[LabelCheck]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checked", type=Path, help="the JSON file of checked images")
+    parser.add_argument("runs", type=Path, nargs="+", help="run directories or checkpoints")
+    parser.add_argument("--ensemble", action="store_true", help="average the probabilities of all runs")
+    parser.add_argument("--data-dir", type=Path, help="folder of the dataset, if it has moved")
+    asked = parser.parse_args(words)
+    candidates, not_upheld = checked_images(asked.checked)
+    made = {}
+    for run in asked.runs:
+        predictions = evaluate_only(EvaluateConfig(checkpoint=run, data_dir=asked.data_dir)).predictions
+        made[str(run)] = predictions.probabilities_NK
+        labels_N = predictions.labels_N
+    if asked.ensemble:
+        made = {f"ensemble of {len(made)}": torch.stack(list(made.values())).mean(dim=0)}
+    checks = [check(name, each, labels_N, candidates, not_upheld) for name, each in made.items()]
+    for each in checks:
+        print(json.dumps(asdict(each)))
+    return checks
+
+
+if __name__ == "__main__":
+    main()

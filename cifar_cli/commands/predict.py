@@ -1,0 +1,70 @@
+"""`cifar predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from cifar_cli.command import command, option_group
+from cifar_cli.errors import DataError
+from cifar_cli.options import BatchOpt, DeviceOptions, OutputOptions
+
+
+@option_group("Data")
+class PredictOptions:
+    """The images and the model."""
+
+    images: Annotated[list[str], Argument(metavar="IMAGE", rich_help_panel="Data")]
+    """Classify this PNG or JPEG file, all in this folder, all that match this pattern, or with - the one on stdin."""
+    checkpoint: Annotated[Path, Option("--checkpoint", "-c", metavar="RUN_DIR|CHECKPOINT", rich_help_panel="Model")]
+    """Use the best weights of this run directory, or the weights of this checkpoint file."""
+    batch: BatchOpt = 512
+
+
+@option_group("Output")
+class PredictOutput(OutputOptions):
+    """Files and output."""
+
+    top: Annotated[int, Option(min=1, metavar="N")] = 5
+    """Show this many of the most probable classes."""
+    csv: Annotated[Path | None, Option(metavar="FILE.csv", show_default="none")] = None
+    """Write the probabilities of all classes into this file."""
+
+
+@command(
+    examples=(
+        ("Classify one image.", "cifar predict cat.png --checkpoint runs/20261124-093000-null"),
+        ("Classify a folder, with all probabilities in a file.",
+         "cifar predict photos --checkpoint RUN_DIR --csv photos.csv"),
+    )
+)  # fmt: skip
+def predict(asked: PredictOptions, device: DeviceOptions, output: PredictOutput) -> None:
+    """Classify image files with a trained model."""
+    import sys
+
+    from cifar_cli.core.evaluation.config import PredictConfig
+
+    config = PredictConfig(
+        images=tuple(asked.images), checkpoint=asked.checkpoint, batch=asked.batch, device=device.chosen_device()
+    )
+    from cifar_cli.core.evaluation.predict import predict as run
+    from cifar_cli.core.evaluation.predict import save_csv
+    from cifar_cli.render import console, evaluation_predictions
+    from cifar_cli.render.progress import progress_shown
+
+    with progress_shown() as on_progress:
+        result = run(config, stdin=sys.stdin.buffer, on_progress=on_progress)
+    for remark in evaluation_predictions.remarks(result):
+        console.warn(remark)
+    if output.as_json:
+        console.print_json(result.to_dict(output.top))
+    elif console.stdout().is_terminal and len(result.predictions) <= evaluation_predictions.MOST_PICTURES:
+        console.show(evaluation_predictions.as_pictures(result, output.top))
+    else:
+        console.show(evaluation_predictions.as_table(result, output.top))
+    if output.csv is not None:
+        save_csv(result, output.csv)
+    if result.problems:
+        raise DataError("; ".join(result.problems), remedy="the other images were classified")

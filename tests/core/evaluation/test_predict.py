@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from cifar_cli.core.data.splits import stratified_split
+from cifar_cli.core.data.store import open_store
+from cifar_cli.core.evaluation.config import EvaluateConfig, PredictConfig
+from cifar_cli.core.evaluation.evaluate import evaluate_only
+from cifar_cli.core.evaluation.predict import predict
+from cifar_cli.errors import CheckpointError, ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def validation_pngs(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The validation images as PNG files, in their order."""
+    folder = tmp_path_factory.mktemp("pngs")
+    train = open_store(data_dir / "shapes.safetensors").train
+    for place, row in enumerate(stratified_split(train.labels_N).val_indices.tolist()):
+        Image.fromarray(train.images_NHWC[row].numpy()).save(folder / f"{place:04}.png")
+    return folder
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (50, 40), (200, 30, 30)).save(path)
+    return path
+
+
+def ask(trained_run: Path, *words: object, batch: int = 512) -> PredictConfig:
+    return PredictConfig(images=tuple(map(str, words)), checkpoint=trained_run, batch=batch, device="cpu")
+
+
+@pytest.mark.parametrize("batch", [512, 7])
+def test_predictions_for_the_validation_images_equal_the_evaluation_to_the_bit(
+    trained_run: Path, validation_pngs: Path, batch: int
+) -> None:
+    found = predict(ask(trained_run, validation_pngs, batch=batch))
+    config = EvaluateConfig(checkpoint=trained_run, split="val", batch=batch, device="cpu")
+    expected = evaluate_only(config).predictions
+    probabilities = torch.tensor([each.probabilities for each in found.predictions], dtype=torch.float64)
+    assert torch.equal(probabilities, expected.probabilities_NK)
+    assert torch.equal(found.images_NHWC, expected.images_NHWC[expected.index_N])
+    assert not any(each.remarks for each in found.predictions)
+
+
+def test_a_run_with_another_image_size_predicts_as_it_validates(
+    cifar,
+    data_dir: Path,
+    validation_pngs: Path,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    words = ("--dataset", "shapes", "--data-dir", data_dir, "--max-epochs", 1, "--img-size", 24, "--batch", 64)
+    assert cifar("train", "--model", "null", *words, "--run-dir", tmp_path / "run").exit_code == 0
+    found = predict(ask(tmp_path / "run", validation_pngs))
+    expected = evaluate_only(EvaluateConfig(checkpoint=tmp_path / "run", split="val", device="cpu")).predictions
+    probabilities = torch.tensor([each.probabilities for each in found.predictions], dtype=torch.float64)
+    assert torch.equal(probabilities, expected.probabilities_NK)
+
+
+def test_files_folders_patterns_and_stdin_are_images(trained_run: Path, validation_pngs: Path, photo: Path) -> None:
+    words = (photo, f"{validation_pngs}/000[01].png", photo.parent, "-")
+    found = predict(ask(trained_run, *words), stdin=io.BytesIO(photo.read_bytes()))
+    names = [Path(each.file).name for each in found.predictions]
+    assert names == ["photo.png", "0000.png", "0001.png", "photo.png", "stdin"]
+    assert found.predictions[0].probabilities == pytest.approx(found.predictions[4].probabilities, abs=1e-6)
+
+
+def write(kind: str, path: Path) -> None:
+    """One file of each kind of image that is not a plain RGB photo of the model's size."""
+    if kind == "text":
+        path.write_text("not an image")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "truncated":
+        whole = io.BytesIO()
+        Image.effect_noise((64, 64), 50).convert("RGB").save(whole, "PNG")
+        path.write_bytes(whole.getvalue()[:2000])
+    elif kind == "one pixel":
+        Image.new("RGB", (1, 1)).save(path)
+    elif kind == "alpha":
+        Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(path)
+    elif kind == "CMYK":
+        Image.new("CMYK", (32, 32)).save(path, "JPEG")
+    elif kind == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.new("RGB", (40, 32)).save(path, "JPEG", exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("text", "is not a readable image (not a JPEG or PNG)"),
+        ("empty", "is not a readable image (not a JPEG or PNG)"),
+        ("truncated", "is not a readable image (image file is truncated"),
+        ("absent", "there is no file"),
+    ],
+)
+def test_a_file_that_is_no_image_is_named_with_the_reason(
+    trained_run: Path, photo: Path, tmp_path: Path, kind: str, message: str
+) -> None:
+    path = tmp_path / f"{kind}.png"
+    write(kind, path)
+    with pytest.raises(DataError) as caught:
+        predict(ask(trained_run, path))
+    assert message in caught.value.what
+    assert path.name in caught.value.what
+    beside = predict(ask(trained_run, path, photo))
+    assert [Path(each.file).name for each in beside.predictions] == ["photo.png"]
+    assert beside.problems == (caught.value.what,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "remark"),
+    [
+        ("one pixel", "enlarged from 1×1 pixels to 32×32"),
+        ("alpha", "transparent pixels became white"),
+        ("CMYK", "converted from CMYK to RGB"),
+        ("turned", "turned as its EXIF data says"),
+    ],
+)
+def test_what_is_done_to_an_unusual_image_is_remarked(
+    trained_run: Path, tmp_path: Path, kind: str, remark: str
+) -> None:
+    path = tmp_path / "image.png"
+    write(kind, path)
+    (found,) = predict(ask(trained_run, path)).predictions
+    assert found.remarks == (remark,)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("{}/none*.png", "no file matches .*none"), ("{}", "the folder .* contains no PNG or JPEG file")],
+)
+def test_words_that_mean_no_image_are_named(trained_run: Path, tmp_path: Path, word: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        predict(ask(trained_run, word.format(tmp_path)))
+
+
+def test_empty_stdin_and_stdin_twice_are_refused(trained_run: Path) -> None:
+    with pytest.raises(DataError, match="stdin is not a readable image"):
+        predict(ask(trained_run, "-"), stdin=io.BytesIO())
+    with pytest.raises(ConfigError, match="- is given twice"):
+        ask(trained_run, "-", "-")
+
+
+@pytest.mark.parametrize("kind", ["another project", "newer version"])
+def test_a_checkpoint_of_another_program_or_version_is_refused(
+    trained_run: Path, photo: Path, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "other.ckpt"
+    content = {"epoch": 3, "state_dict": {}}
+    if kind == "newer version":
+        content = torch.load(trained_run / "checkpoints/best.ckpt", weights_only=True)
+        content["cifar"]["config"]["invented_later"] = 1  # type: ignore[index]
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"other\.ckpt"):
+        predict(ask(path, photo))
+
+
+def test_the_command_prints_json_a_table_and_a_csv_file(
+    cifar,
+    trained_run: Path,
+    photo: Path,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    words = ("predict", photo, "--checkpoint", trained_run)
+    document = json.loads(cifar(*words, "--json", "--top", 3, "--csv", tmp_path / "all.csv").stdout)
+    (prediction,) = document["predictions"]
+    assert len(prediction["top"]) == 3
+    assert prediction["top"][0]["class"] == prediction["predicted"]
+    with (tmp_path / "all.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["predicted"] == prediction["predicted"]
+    assert float(row["confidence"]) == pytest.approx(prediction["top"][0]["probability"])
+    assert prediction["predicted"] in cifar(*words).stdout
+    result = cifar(*words, tmp_path / "absent.png")
+    assert result.exit_code == 1
+    assert prediction["predicted"] in result.stdout
+    assert "there is no file" in result.stderr
