@@ -11,6 +11,7 @@ from cifar_cli.commands.export import export
 from cifar_cli.commands.gpus import gpus
 from cifar_cli.commands.predict import predict
 from cifar_cli.commands.profile_memory import profile_memory
+from cifar_cli.commands.report import report
 from cifar_cli.commands.summarize import summarize
 from cifar_cli.commands.train import train
 
@@ -22,6 +23,7 @@ _FUNCTIONS: tuple[Any, ...] = (
     evaluate,
     predict,
     export,
+    report,
     profile_memory,
     gpus,
 )

@@ -32,7 +32,7 @@ from cifar_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cifar_cli.core.training.config import ResumeConfig
+    from cifar_cli.core.training.config import ResumeConfig, TrainConfig
     from cifar_cli.core.workflow.config import TrainRequest
 
 TAKEN_BESIDE_RESUME = frozenset(
@@ -150,6 +150,8 @@ class RunOptions:
     """
     profile: bool = False
     """Write a trace of ten steps for TensorBoard and Perfetto."""
+    report: Annotated[bool, Option("--report/--no-report")] = True
+    """Write report.html, a page about the run, at the end."""
     fast_dev_run: bool = False
     """Run one batch each of training, validation and test, to try a command."""
 
@@ -191,12 +193,35 @@ def train(
     if run.requeue and (continued := _requeued(run.run_dir)):
         _train(continued, began=began, run=run, output=output)
         return
+    from cifar_cli.core.workflow.config import TrainRequest
+
+    config = config_of(ctx, model, recipe, augmentation, data, device, numerics, processes, run)
+    request = TrainRequest(
+        config=config,
+        batch_auto=recipe.batch == "auto",
+        keep_steps=recipe.max_epochs is None,
+        seeds=run.seeds or (),
+    )
+    _train(request, began=began, run=run, output=output)
+
+
+def config_of(
+    ctx: typer.Context,
+    model: TrainedModel,
+    recipe: RecipeOptions,
+    augmentation: AugmentationOptions,
+    data: DataOptions,
+    device: DeviceOptions,
+    numerics: NumericsOptions,
+    processes: ProcessOptions,
+    run: RunOptions,
+) -> TrainConfig:
+    """The config of a new run. Raises UsageError for options that contradict each other."""
     refuse_both(ctx, "seed", "seeds")
     refuse_both(ctx, "policy", "augment_file")
     from cifar_cli.core.training.config import TrainConfig
-    from cifar_cli.core.workflow.config import TrainRequest
 
-    config = TrainConfig(
+    return TrainConfig(
         model=model.config(),
         data=data.config(),
         recipe=recipe.chosen(),
@@ -213,13 +238,6 @@ def train(
         **vars(numerics),
         **vars(processes),
     )
-    request = TrainRequest(
-        config=config,
-        batch_auto=recipe.batch == "auto",
-        keep_steps=recipe.max_epochs is None,
-        seeds=run.seeds or (),
-    )
-    _train(request, began=began, run=run, output=output)
 
 
 def _resume_config(
@@ -272,7 +290,7 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOption
             on_note=view.on_note,
             on_progress=view.on_progress,
             on_step=view.on_step,
-            on_epoch=lambda epoch: view.on_note(training_tables.epoch_line(epoch)),
+            on_epoch=lambda epoch: view.on_note(training_tables.epoch_line(epoch, fast_dev_run=run.fast_dev_run)),
             on_numerics=lambda numerics: training_tables.say_numerics(numerics, verbose=output.verbose),
             began=began,
         )
@@ -282,7 +300,13 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOption
             report = train_and_report(request, listeners)
     if output.as_json:
         console.print_json(report.to_dict())
+    else:
+        console.show(*training_tables.training(report))
+    if run.report:
+        from cifar_cli.core.evaluation.report.report import report_after_training
+
+        report_after_training(report.results, console.note)
+    if output.as_json:
         return
-    console.show(*training_tables.training(report))
     last = report.results[-1].run_dir
     console.note(f"next: {shell_line('cifar evaluate', last)}    {shell_line('tensorboard --logdir', last.parent)}")

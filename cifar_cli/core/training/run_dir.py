@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -21,6 +22,9 @@ from cifar_cli.core.training.results import EpochResult, TrainResult
 from cifar_cli.core.training.run_lock import LOCK, locked
 from cifar_cli.core.write import write_whole
 from cifar_cli.errors import CheckpointError, ResourceError, shell_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,21 @@ class RunDir:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def rates(self) -> Path:
+        """Learning rates by step, wherever they changed."""
+        return self.path / "learning_rate.csv"
+
+    @property
+    def confusion(self) -> Path:
+        """Confusion matrices of train and validation in the best epoch."""
+        return self.path / "confusion.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Logits of the test images by the best weights."""
+        return self.path / "predictions.safetensors"
 
     @property
     def summary(self) -> Path:
@@ -90,12 +109,38 @@ class RunDir:
     def append_metrics(self, epoch: EpochResult) -> None:
         """Add a row to metrics.csv, with a header if it is the first."""
         row = asdict(epoch)
-        new = not self.metrics.exists()
-        with self.metrics.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if new:
+        with self.metrics.open("a+", newline="", encoding="utf-8") as file:
+            file.seek(0)
+            header = next(csv.reader(file), None)  # of an earlier version, it may have fewer columns
+            writer = csv.DictWriter(file, fieldnames=header or list(row), extrasaction="ignore")
+            if header is None:
                 writer.writeheader()
             writer.writerow(row)
+
+    def append_rates(self, rates: Sequence[tuple[int, float]]) -> None:
+        """Add rows to learning_rate.csv: a step, counted from 1, and its learning rate."""
+        new = not self.rates.exists()
+        with self.rates.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(("step", "learning_rate"))
+            writer.writerows(rates)
+
+    def keep_rates(self, *, before: int) -> None:
+        """Keep the learning rates of steps before this one only."""
+        if self.rates.exists():
+            header, *rows = self.rates.read_text(encoding="utf-8").splitlines()
+            kept = [row for row in rows if int(row.split(",")[0]) < before]
+            write_whole(self.rates, "".join(f"{line}\n" for line in (header, *kept)).encode())
+
+    def write_predictions(self, logits_NK: Tensor) -> None:
+        """Write predictions.safetensors: float32 [N, K], in the order of the test images."""
+        from safetensors.torch import save
+
+        write_whole(self.predictions, save({"test_logits": logits_NK}))
+
+    def write_confusion(self, confusion: dict[str, Any]) -> None:
+        write_whole(self.confusion, (json.dumps(confusion) + "\n").encode())
 
     def keep_metrics(self, epochs: int) -> None:
         """Keep the rows of the first epochs only: later ones, of which there is no checkpoint, are trained again."""
@@ -163,7 +208,7 @@ def open_run_dir(path: Path) -> RunDir:
 
 
 # What a run writes before its first checkpoint.
-_STARTED = {"config.yaml", "metrics.csv", "profile", "checkpoints", LOCK}
+_STARTED = {"config.yaml", "metrics.csv", "learning_rate.csv", "confusion.json", "profile", "checkpoints", LOCK}
 _EVENTS = "events.out.tfevents."
 
 
