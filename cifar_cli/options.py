@@ -39,7 +39,12 @@ DATASET = partial(
     help="Use this dataset: cifar10, cifar100, shapes (drawn, needs no download), one that you imported, or the path "
     "of a .safetensors file that cifar wrote.",
 )
-DATA_DIR = partial(Option, metavar="DIR", help="Read datasets from this folder, and save them there.")
+DATA_DIR = partial(
+    Option,
+    metavar="DIR",
+    envvar="CIFAR_DATA_DIR",
+    help="Read datasets from this folder, and save them there.",
+)
 POLICY = partial(
     Option,
     metavar="NAME",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -12,8 +12,9 @@ from typer import Option
 from cifar_cli import parsers
 from cifar_cli.command import command, option_group, refuse_both, typed
 from cifar_cli.commands.recipe_options import RecipeOptions
-from cifar_cli.core.choices import MemoryFormatChoice, PipelineName, PrecisionChoice, StrategyChoice
-from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.commands.train_settings import ConfigOptions
+from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice, StrategyChoice
+from cifar_cli.core.training.config import runs_dir
 from cifar_cli.core.training.launch import silence_all_but_rank_0
 from cifar_cli.errors import UsageError
 from cifar_cli.options import (
@@ -32,6 +33,7 @@ from cifar_cli.options import (
 
 if TYPE_CHECKING:
     from cifar_cli.core.training.config import ResumeConfig
+    from cifar_cli.core.training.settings import Settings
     from cifar_cli.core.workflow.config import TrainRequest
 
 TAKEN_BESIDE_RESUME = frozenset(
@@ -53,10 +55,15 @@ class TrainedModel(ArchitectureOptions):
     img_size: Annotated[int | None, Option(metavar="PIXELS", show_default="the dataset's")] = None
     """Resize the images to squares with this many pixels a side."""
 
-    def config(self) -> ModelConfig:
-        """The model before its dataset is known. Raises ModelError and ConfigError."""
-        side = 32 if self.img_size is None else self.img_size
-        return self.model_config(self.model, img_size=side, weights=self.weights)
+    def values(self) -> dict[str, Any]:
+        """The fields of ModelConfig that do not follow the dataset."""
+        return {
+            "name": self.model,
+            "weights": self.weights,
+            "backbone": self.backbone,
+            "patch_size": self.patch_size,
+            "trim_backbone": self.trim_backbone,
+        }
 
 
 @option_group("Augmentation")
@@ -67,16 +74,6 @@ class AugmentationOptions:
     pipeline: PipelineOpt = None
     workers: int = 2
     """Run the albumentations pipeline in this many processes."""
-
-    def chosen_pipeline(self, typed: dict[str, str]) -> PipelineName:
-        """The pipeline. Raises UsageError for options that it ignores. typed: what the user passed."""
-        pipeline = chosen_pipeline(self.pipeline, self.augment_file)
-        if pipeline == "batched" and "workers" in typed:
-            raise UsageError(
-                f"{typed['workers']} applies to the albumentations pipeline only",
-                remedy="leave it out, or pass --pipeline albumentations",
-            )
-        return pipeline
 
 
 @option_group("Hardware")
@@ -116,6 +113,8 @@ class RunOptions:
 
     run_dir: Annotated[Path | None, Option(metavar="DIR", show_default="runs/TIME-MODEL")] = None
     """Write the run to this directory."""
+    name: Annotated[str | None, Option(metavar="RUN", show_default="TIME-MODEL")] = None
+    """Write the run to the folder with this name in runs, or in CIFAR_RUNS_DIR."""
     resume: Annotated[Path | None, Option(metavar="RUN_DIR")] = None
     """Continue an interrupted run with its own settings. Only --data-dir, --max-epochs, --max-time, --devices,
     --num-nodes and the output options can be passed beside it.
@@ -127,6 +126,14 @@ class RunOptions:
     """Write a trace of ten steps for TensorBoard and Perfetto."""
     fast_dev_run: bool = False
     """Run one batch each of training, validation and test, to try a command."""
+
+    def directory(self) -> Path | None:
+        """The directory of the run where the user names it. Raises UsageError for a name that is a path."""
+        if self.name is None:
+            return self.run_dir
+        if Path(self.name).name != self.name:
+            raise UsageError(f"--name {self.name} is not a name", remedy=f"pass --run-dir {self.name}")
+        return runs_dir() / self.name
 
 
 @option_group("Output")
@@ -143,6 +150,7 @@ class TrainOutput(OutputOptions):
         ("Fine-tune EfficientNet-B0 for at most five epochs.", "cifar train --model cnn --max-epochs 5"),
         ("Train for the highest accuracy, once with each of three seeds.", "cifar train --recipe best --seeds 0,1,2"),
         ("Continue a run that was interrupted.", "cifar train --resume runs/20261124-093000-null"),
+        ("Repeat a run with another seed.", "cifar train --config runs/20261124-093000-null/config.yaml --seed 7"),
     )
 )
 def train(
@@ -155,6 +163,7 @@ def train(
     numerics: NumericsOptions,
     processes: ProcessOptions,
     run: RunOptions,
+    config: ConfigOptions,
     output: TrainOutput,
 ) -> None:
     """Train a classifier, keep the weights with the best validation accuracy, and score them on the test split."""
@@ -165,32 +174,52 @@ def train(
         return
     refuse_both(ctx, "seed", "seeds")
     refuse_both(ctx, "policy", "augment_file")
-    from cifar_cli.core.training.config import TrainConfig
-    from cifar_cli.core.workflow.config import TrainRequest
-
-    config = TrainConfig(
-        model=model.config(),
-        data=data.config(),
-        recipe=recipe.chosen(),
+    refuse_both(ctx, "run_dir", "name")
+    settings = config.settings(
+        ctx,
+        recipe,
+        model=model.values(),
+        data=vars(data),
         img_size=model.img_size,
         seed=run.seed,
-        pipeline=augmentation.chosen_pipeline(typed(ctx)),
+        pipeline=chosen_pipeline(augmentation.pipeline, augmentation.augment_file),
         augment_file=augmentation.augment_file,
         workers=augmentation.workers,
         device=device.chosen_device(),
         profile=run.profile,
         fast_dev_run=run.fast_dev_run,
-        run_dir=run.run_dir,
+        run_dir=run.directory(),
         **vars(numerics),
         **vars(processes),
     )
+    chosen = settings.config()
+    if chosen.pipeline == "batched" and "workers" in typed(ctx):
+        raise UsageError(
+            f"{typed(ctx)['workers']} applies to the albumentations pipeline only",
+            remedy="leave it out, or pass --pipeline albumentations",
+        )
+    if config.print_config:
+        _print_settings(settings, as_json=output.as_json)
+        return
+    from cifar_cli.core.workflow.config import TrainRequest
+
     request = TrainRequest(
-        config=config,
+        config=chosen,
         batch_auto=recipe.batch == "auto",
         keep_steps=recipe.max_epochs is None,
         seeds=run.seeds or (),
     )
     _train(request, began=began, output=output)
+
+
+def _print_settings(settings: Settings, *, as_json: bool) -> None:
+    from cifar_cli.render import console
+    from cifar_cli.render.settings_yaml import settings_yaml
+
+    if as_json:
+        console.print_json(settings.to_dict())
+    else:
+        console.print_text(settings_yaml(settings))
 
 
 def _resume_config(

@@ -43,6 +43,12 @@ def print_json(document: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def print_text(text: str) -> None:
+    """Print text on stdout as it is, for a file that another command reads."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def error(what: str, remedy: str | None) -> None:
     """Print an error and its remedy on stderr, one line each. Lines are not wrapped, so that commands can be copied."""
     console = stderr()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,11 @@ from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.plain import plain
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.errors import ConfigError
+
+
+def runs_dir() -> Path:
+    """The folder of the runs that are given no directory of their own: runs/, or CIFAR_RUNS_DIR."""
+    return Path(os.environ.get("CIFAR_RUNS_DIR") or "runs")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +103,7 @@ class TrainConfig:
     fast_dev_run: bool = False
     """Run one batch each of train, val and test."""
     run_dir: Path | None = None
-    """None creates one below runs/."""
+    """None creates one in `runs_dir()`."""
 
     def __post_init__(self) -> None:
         require_choice("--device", self.device, DeviceChoice)

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from cifar_cli.core.training.config import runs_dir
 from cifar_cli.core.training.results import EpochResult
 from cifar_cli.errors import CheckpointError, ResourceError
 
@@ -82,8 +83,8 @@ def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None
             require_free(path)
             return _with_checkpoints(path)
         stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
-        root = Path("runs")
-        root.mkdir(exist_ok=True)
+        root = runs_dir()
+        root.mkdir(parents=True, exist_ok=True)
         for number in range(1, 1000):
             candidate = root / (f"{stamp}-{model}" if number == 1 else f"{stamp}-{model}-{number}")
             try:
@@ -93,10 +94,10 @@ def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None
             return _with_checkpoints(candidate)
     except OSError as error:
         raise ResourceError(
-            f"the run directory {path or 'runs'} can't be created ({error.strerror or error})",
+            f"the run directory {path or runs_dir()} can't be created ({error.strerror or error})",
             remedy="pass --run-dir for a folder you may write to",
         ) from error
-    raise ResourceError("runs/ already has 1,000 runs with this time stamp", remedy="pass --run-dir")
+    raise ResourceError(f"{runs_dir()} already has 1,000 runs with this time stamp", remedy="pass --run-dir")
 
 
 def require_free(path: Path) -> None:
