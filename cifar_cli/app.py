@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from typer.core import TyperGroup
 from cifar_cli import __version__
 from cifar_cli.command import Command, CommandMixin
 from cifar_cli.commands import COMMANDS
+from cifar_cli.completion import leave_out_what_bash_cut_off
 from cifar_cli.errors import CifarError, Interrupted
 from cifar_cli.options import DebugOpt
 
@@ -81,4 +83,5 @@ for _name, _function in COMMANDS.items():
 
 def main() -> None:
     """Entry point of the console script `cifar`."""
+    leave_out_what_bash_cut_off(os.environ)
     app()

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Option
 
-from cifar_cli import parsers
+from cifar_cli import completion, parsers
 from cifar_cli.command import option_group
 from cifar_cli.core.augment.policy import POLICIES
 from cifar_cli.core.choices import DeviceChoice, PatchSize, PipelineName
@@ -35,6 +35,7 @@ def _show_traceback(ctx: typer.Context, value: bool) -> bool:
 # where leaving it out means something else.
 DATASET = partial(
     Option,
+    autocompletion=completion.datasets,
     metavar="NAME|PATH",
     help="Use this dataset: cifar10, cifar100, shapes (drawn, needs no download), one that you imported, or the path "
     "of a .safetensors file that cifar wrote.",
@@ -49,6 +50,7 @@ POLICY = partial(
     Option,
     metavar="NAME",
     parser=parsers.one_of(POLICIES),
+    autocompletion=completion.policies,
     rich_help_panel="Augmentation",
     help=f"Augment with this policy: {', '.join(POLICIES)}.",
 )
@@ -75,6 +77,7 @@ ModelNames = Annotated[
         "--model",
         "-m",
         metavar="NAME",
+        autocompletion=completion.models,
         help="Use this model: null, cnn, hybrid, any timm classifier as timm:NAME, or all for the first three. "
         "Separate several with commas, or repeat the option.",
     ),
@@ -131,7 +134,7 @@ class DataOptions:
 class ArchitectureOptions:
     """The parts of the models `cnn` and `hybrid` that can be chosen."""
 
-    backbone: Annotated[str, Option(metavar="NAME")] = DEFAULT_BACKBONE
+    backbone: Annotated[str, Option(metavar="NAME", autocompletion=completion.backbones)] = DEFAULT_BACKBONE
     """Use this timm classifier as the model cnn."""
     patch_size: PatchSize = 2
     """Set the patch size of hybrid's ViT, in pixels."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from cifar_cli import completion
 from cifar_cli.command import command, option_group
 from cifar_cli.options import DATA_DIR, DATASET, BatchOpt, DeviceOptions, OutputOptions
 
@@ -15,7 +16,9 @@ from cifar_cli.options import DATA_DIR, DATASET, BatchOpt, DeviceOptions, Output
 class CheckpointOptions:
     """The checkpoint and the images to score it on."""
 
-    checkpoint: Annotated[Path, Argument(metavar="RUN_DIR|CHECKPOINT", rich_help_panel="Model")]
+    checkpoint: Annotated[
+        Path, Argument(metavar="RUN_DIR|CHECKPOINT", rich_help_panel="Model", autocompletion=completion.run_paths)
+    ]
     """Score the best weights of this run directory, or the weights of this checkpoint file."""
     dataset: Annotated[str | None, DATASET(show_default="the one that the model was trained on")] = None
     data_dir: Annotated[Path | None, DATA_DIR(show_default="the one that it was trained from")] = None

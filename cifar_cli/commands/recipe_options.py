@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 from typer import Option
 
-from cifar_cli import parsers
+from cifar_cli import completion, parsers
 from cifar_cli.command import option_group
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.options import BATCH, POLICY
@@ -65,7 +65,9 @@ _Overrides: Any = make_dataclass("_Overrides", _fields(), frozen=True, kw_only=T
 class RecipeOptions(_Overrides):  # type: ignore[misc]
     """A recipe by name, and overrides of its fields."""
 
-    recipe: Annotated[str, Option(metavar="|".join(RECIPES), parser=parsers.one_of(RECIPES))] = "course"
+    recipe: Annotated[
+        str, Option(metavar="|".join(RECIPES), parser=parsers.one_of(RECIPES), autocompletion=completion.recipes)
+    ] = "course"
     """Train with this recipe: course follows the university exercise behind this tool, fast reaches the same accuracy
     in the least time, best reaches the highest accuracy in 20 minutes. Each option below replaces one part of it.
     """

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
+from cifar_cli import completion
 from cifar_cli.command import command, option_group
 from cifar_cli.errors import Interrupted, UsageError
 from cifar_cli.options import OutputOptions
@@ -19,7 +20,7 @@ class RunsOptions:
 
     action: Annotated[Literal["list", "rm"], Argument(metavar="list|rm")] = "list"
     """List the runs, or remove those that are named."""
-    names: Annotated[list[str] | None, Argument(metavar="RUN")] = None
+    names: Annotated[list[str] | None, Argument(metavar="RUN", autocompletion=completion.run_names)] = None
     """Remove these runs, by name or path."""
     yes: Annotated[bool, Option("--yes", "-y")] = False
     """Remove without asking."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Option
 
-from cifar_cli import parsers
+from cifar_cli import completion, parsers
 from cifar_cli.command import command, option_group, refuse_both, typed
 from cifar_cli.commands.recipe_options import RecipeOptions
 from cifar_cli.commands.train_settings import ConfigOptions
@@ -45,7 +45,7 @@ TAKEN_BESIDE_RESUME = frozenset(
 class TrainedModel(ArchitectureOptions):
     """The model to train."""
 
-    model: Annotated[str, Option("--model", "-m", metavar="NAME")] = "null"
+    model: Annotated[str, Option("--model", "-m", metavar="NAME", autocompletion=completion.models)] = "null"
     """Train this model: null, cnn, hybrid, or any timm classifier as timm:NAME."""
     weights: Annotated[str | None, Option(metavar="NAME|PATH", show_default="imagenet; none for null")] = None
     """Start from these weights: imagenet, none (random weights), bundled (an installed package, for cnn) or the path of
@@ -115,7 +115,7 @@ class RunOptions:
     """Write the run to this directory."""
     name: Annotated[str | None, Option(metavar="RUN", show_default="TIME-MODEL")] = None
     """Write the run to the folder with this name in runs, or in CIFAR_RUNS_DIR."""
-    resume: Annotated[Path | None, Option(metavar="RUN_DIR")] = None
+    resume: Annotated[Path | None, Option(metavar="RUN_DIR", autocompletion=completion.run_paths)] = None
     """Continue an interrupted run with its own settings. Only --data-dir, --max-epochs, --max-time, --devices,
     --num-nodes and the output options can be passed beside it.
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ModelError
@@ -78,3 +80,9 @@ def spec_of(name: str) -> ModelSpec:
             remedy=f"{nearest(name, MODELS)} (use timm:NAME for a timm classifier)",
         )
     return MODELS[name]
+
+
+@cache
+def timm_names() -> tuple[str, ...]:
+    """timm's classifiers, from a list in this package: importing timm takes seconds. Other versions have others."""
+    return tuple(Path(__file__).with_name("timm_names.txt").read_text(encoding="ascii").split())
