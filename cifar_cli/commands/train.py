@@ -46,7 +46,9 @@ class TrainedModel(ArchitectureOptions):
     """The model to train."""
 
     model: Annotated[str, Option("--model", "-m", metavar="NAME", autocompletion=completion.models)] = "null"
-    """Train this model: null, cnn, hybrid, or any timm classifier as timm:NAME."""
+    """Train this model: null, cnn, hybrid, any timm classifier as timm:NAME, or your own function as
+    path/to/file.py:function.
+    """
     weights: Annotated[str | None, Option(metavar="NAME|PATH", show_default="imagenet; none for null")] = None
     """Start from these weights: imagenet, none (random weights), bundled (an installed package, for cnn) or the path of
     a checkpoint.

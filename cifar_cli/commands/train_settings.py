@@ -46,7 +46,7 @@ class ConfigOptions:
 
     def settings(self, ctx: typer.Context, recipe: RecipeOptions, **asked: Any) -> Settings:
         """The settings in layers. asked: the values of all options, as TrainConfig nests them. Raises ConfigError."""
-        from cifar_cli.core.training.settings import layered
+        from cifar_cli.core.training.settings import assignment, layered
 
         flat = {
             f"{group}.{name}" if nested else group: value
@@ -56,4 +56,5 @@ class ConfigOptions:
         }
         flat |= {f"recipe.{name}": value for name, value in recipe.overrides().items()}
         flags = {PATHS.get(name, name): flag for name, flag in given(ctx).items()}
-        return layered(flat, flags, recipe=recipe.recipe, file=self.config, assignments=self.assignments or ())
+        assigned = dict(map(assignment, self.assignments or ()))
+        return layered(flat, flags, recipe=recipe.recipe, file=self.config, assignments=assigned)

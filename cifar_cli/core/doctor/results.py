@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from cifar_cli.core.notebook import NotebookView
+
 State = Literal["ok", "warning", "error"]
 STATES: tuple[State, ...] = ("ok", "warning", "error")  # from the best to the worst
 EXIT_STATUS: dict[State, int] = {"ok": 0, "warning": 3, "error": 1}
@@ -24,7 +26,7 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DoctorReport:
+class DoctorReport(NotebookView):
     """Every check, in the order of the table."""
 
     checks: tuple[Check, ...]

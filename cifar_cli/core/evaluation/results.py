@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 
 
@@ -26,7 +27,7 @@ class ClassScore:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateResult:
+class EvaluateResult(NotebookView):
     """Scores on the test split."""
 
     checkpoint: Path

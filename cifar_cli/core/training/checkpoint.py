@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.weights import load_state
+from cifar_cli.core.own_code import require_trusted
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.training.sharded import load_model, load_optimizer, whole
@@ -76,8 +77,9 @@ def restore_step(step: TrainingStep, content: dict[str, Any]) -> None:
 
 def trained_config(values: dict[str, Any]) -> TrainConfig:
     """The config in a checkpoint, with `weights` "none": those in the checkpoint replace the initial ones, whose file
-    may be gone.
+    may be gone. Raises CheckpointError for a model in a file that the user does not trust.
     """
+    require_trusted(str(values["model"]["name"]), CheckpointError, wanted_by="this checkpoint")
     return TrainConfig.from_dict(values | {"model": values["model"] | {"weights": "none"}})
 
 

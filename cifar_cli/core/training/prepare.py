@@ -174,6 +174,8 @@ def _continued(run: RunDir, content: dict[str, Any]) -> tuple[TrainConfig, tuple
         description = content["cifar"]
         config = replace(trained_config(description["config"]), run_dir=run.path)
         classes = tuple(description["classes"])
+    except CheckpointError:
+        raise
     except (KeyError, TypeError, CifarError) as error:
         raise CheckpointError(f"{run.last} was not written by `cifar train`", remedy="start a new run") from error
     if "loop" not in content or "auto" in (config.precision, config.memory_format):

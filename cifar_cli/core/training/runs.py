@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
+from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 from cifar_cli.core.suggest import nearest
 from cifar_cli.core.training.run_dir import RunDir
@@ -44,7 +45,7 @@ class RunSummary:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunList:
+class RunList(NotebookView):
     """The runs of a folder, the oldest first."""
 
     folder: Path

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cifar_cli.core.models.config import ModelConfig
@@ -52,16 +53,16 @@ def layered(
     *,
     recipe: str,
     file: Path | None = None,
-    assignments: Sequence[str] = (),
+    assignments: Mapping[str, Any] = MappingProxyType({}),
 ) -> Settings:
     """Merge the layers of a run's settings.
 
     defaults: the values of the options, where they differ from TrainConfig's. flags: the path of each
     option that the user gave, and how it was given. recipe: the name of the option `--recipe`. file: a `config.yaml`.
-    assignments: "recipe.weight_decay=1e-3".
+    assignments: single settings by their path.
     Raises ConfigError for a file that can't be read, and a key or value that a run does not have.
     """
-    assigned = dict(_assignment(each) for each in assignments)
+    assigned = {path: checked(path, value, where="--set") for path, value in assignments.items()}
     filed = {} if file is None else _read(file)
     if "recipe.policy" in flags:
         filed.pop("augment_file", None)  # a policy's file would replace the policy that was asked for
@@ -133,7 +134,7 @@ def _flat(nested: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def _assignment(text: str) -> tuple[str, Any]:
+def assignment(text: str) -> tuple[str, Any]:
     """The path and the value of "path=value". Raises ConfigError."""
     import yaml
 
@@ -144,7 +145,7 @@ def _assignment(text: str) -> tuple[str, Any]:
         read = yaml.safe_load(value)
     except yaml.YAMLError:
         read = value
-    return path.strip(), checked(path.strip(), value if isinstance(read, (dict, list)) else read, where="--set")
+    return path.strip(), value if isinstance(read, (dict, list)) else read
 
 
 def checked(path: str, value: Any, *, where: str) -> Any:

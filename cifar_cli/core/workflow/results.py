@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.training.results import TrainResult
 
 
@@ -24,7 +25,7 @@ class Utilization:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainReport:
+class TrainReport(NotebookView):
     """The results of all seeds."""
 
     results: tuple[TrainResult, ...]

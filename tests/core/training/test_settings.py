@@ -11,7 +11,7 @@ import yaml
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.recipe import RECIPES
-from cifar_cli.core.training.settings import Settings, layered, leaves
+from cifar_cli.core.training.settings import Settings, assignment, layered, leaves
 from cifar_cli.errors import ConfigError
 from cifar_cli.render.settings_yaml import settings_yaml
 
@@ -31,7 +31,7 @@ def test_flags_win_over_the_file_the_file_over_the_recipe_and_the_recipe_over_de
         {"recipe.batch": "--batch"},
         recipe="course",
         file=file,
-        assignments=["recipe.clip_norm=2"],
+        assignments={"recipe.clip_norm": 2},
     )
     expected = {
         "recipe.batch": (32, "--batch"),
@@ -75,7 +75,7 @@ def test_a_run_that_is_repeated_gets_a_directory_of_its_own(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("assignment", "value"),
+    ("text", "value"),
     [
         ("recipe.weight_decay=1e-3", 1e-3),
         ("recipe.ema_decay=null", None),
@@ -89,13 +89,13 @@ def test_a_run_that_is_repeated_gets_a_directory_of_its_own(tmp_path: Path) -> N
         ("augment_file=null", None),
     ],
 )
-def test_a_value_is_read_as_the_type_of_its_setting(assignment: str, value: object) -> None:
-    found = layered(DEFAULTS, {}, recipe="course", assignments=[assignment]).values[assignment.partition("=")[0]]
+def test_a_value_is_read_as_the_type_of_its_setting(text: str, value: object) -> None:
+    found = layered(DEFAULTS, {}, recipe="course", assignments=dict([assignment(text)])).values[text.partition("=")[0]]
     assert (type(found), found) == (type(value) if not isinstance(value, Path) else type(found), value)
 
 
 @pytest.mark.parametrize(
-    ("assignment", "message", "remedy"),
+    ("text", "message", "remedy"),
     [
         ("recipe.weigth_decay=1", "there is no setting recipe.weigth_decay", "did you mean recipe.weight_decay"),
         ("weight_decay=1", "there is no setting weight_decay", "did you mean recipe.weight_decay?"),
@@ -111,9 +111,9 @@ def test_a_value_is_read_as_the_type_of_its_setting(assignment: str, value: obje
         ("recipe.batch=0", "--batch must be at least 1, not 0", "--batch 128"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_it_may_be(assignment: str, message: str, remedy: str) -> None:
+def test_a_wrong_setting_is_named_with_what_it_may_be(text: str, message: str, remedy: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        layered(DEFAULTS, {}, recipe="course", assignments=[assignment]).config()
+        layered(DEFAULTS, {}, recipe="course", assignments=dict([assignment(text)])).config()
     assert message in caught.value.what
     assert remedy in str(caught.value.remedy)
 
