@@ -6,7 +6,9 @@ For null, cnn and hybrid with the `course` recipe, at batch 128 and at the batch
 second of `cifar train`, images per second of the training step alone on one batch that stays on the GPU, and the
 share of the time in which the GPU was idle (from a profiler's trace of ten steps). Then `null` on CIFAR-10 with
 `--recipe fast` and `--recipe best`: test accuracy, whether it reaches the course's, and seconds from the call to the
-end of the test. Without a GPU it prints a message, exits with status 1 and does not change the page.
+end of the test. The page is written again after every row, so that a later failure loses none. A model that can't be
+trained here, for example because its package is missing, is a row with the reason. Without a GPU the script prints a
+message, exits with status 1 and does not change the page.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
 import torch
-from train_throughput import COURSE, bare_rate
+from bare_step import COURSE, bare_rate
 
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.models.config import ModelConfig
@@ -32,6 +36,7 @@ from cifar_cli.core.training.results import Numerics
 from cifar_cli.core.training.train import train
 from cifar_cli.core.workflow.config import TrainRequest
 from cifar_cli.core.workflow.run import train_and_report
+from cifar_cli.errors import CifarError
 
 MODELS = ("null", "cnn", "hybrid")
 GOAL = 0.7612  # test accuracy that the course reports for `null`
@@ -49,45 +54,72 @@ def main() -> int:
         print(f"this machine has no CUDA GPU: nothing was measured and {options.page} was not changed", file=sys.stderr)
         return 1
     data = DataConfig(dataset="cifar10", data_dir=options.data_dir)
-    lines = [f"On an {torch.cuda.get_device_name()}, torch {torch.__version__}.", "", *_speeds(data, options.seconds)]
-    lines += ["", *_accuracies(data)]
-    options.page.write_text(with_section(options.page.read_text(encoding="utf-8"), lines), encoding="utf-8")
-    print("\n".join(lines))
+    lines = chain(
+        [f"On an {torch.cuda.get_device_name()}, torch {torch.__version__}.", ""],
+        _speeds(data, options.seconds),
+        [""],
+        _accuracies(data),
+    )
+    write_as_they_come(lines, options.page)
     return 0
+
+
+def write_as_they_come(lines: Iterable[str], page: Path) -> None:
+    """Print every line, and put it into the page's section at once. A line that can't be made ends it."""
+    written: list[str] = []
+    for line in lines:
+        written.append(line)
+        page.write_text(with_section(page.read_text(encoding="utf-8"), written), encoding="utf-8")
+        print(line, flush=True)
 
 
 def _speeds(data: DataConfig, seconds: float) -> Iterable[str]:
     yield "| model | batch | precision | images/s | step alone | share | GPU idle |"
     yield "|---|--:|---|--:|--:|--:|--:|"
-    for name in MODELS:
-        for batch_auto in (False, True):
-            with tempfile.TemporaryDirectory() as temporary:
-                config = TrainConfig(
-                    model=ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"),
-                    data=data,
-                    recipe=replace(COURSE, max_seconds=seconds),
-                    profile=True,
-                    run_dir=Path(temporary) / "run",
-                )
-                (result,) = train_and_report(TrainRequest(config=config, batch_auto=batch_auto)).results
-                (trace,) = (result.run_dir / "profile").glob("*.json")
-                idle = idle_share(json.loads(trace.read_text(encoding="utf-8"))["traceEvents"])
-            numerics = Numerics(precision=result.precision, memory_format=result.memory_format)
-            batch = result.config.recipe.batch
-            bare = bare_rate(name, numerics, batch=batch, device=torch.device("cuda"))
-            yield (
-                f"| {name} | {batch} | {result.precision}, {result.memory_format} | {result.images_per_second:,.0f} "
-                f"| {bare:,.0f} | {result.images_per_second / bare:.1%} | {idle:.1%} |"
-            )
+    for name, batch_auto in product(MODELS, (False, True)):
+        yield row_or_reason(partial(_speed, name, data, seconds, batch_auto=batch_auto), f"| {name} |", empty=5)
+
+
+def row_or_reason(make: Callable[[], str], first: str, *, empty: int) -> str:
+    """A table's row, or its first columns and why there is no more of it."""
+    try:
+        return make()
+    except (CifarError, ImportError, RuntimeError) as error:
+        return f"{first} not measured: {' '.join(str(error).split())} |" + " |" * empty
+
+
+def _speed(name: str, data: DataConfig, seconds: float, *, batch_auto: bool) -> str:
+    with tempfile.TemporaryDirectory() as temporary:
+        config = TrainConfig(
+            model=ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"),
+            data=data,
+            recipe=replace(COURSE, max_seconds=seconds),
+            profile=True,
+            run_dir=Path(temporary) / "run",
+        )
+        (result,) = train_and_report(TrainRequest(config=config, batch_auto=batch_auto)).results
+        (trace,) = (result.run_dir / "profile").glob("*.json")
+        idle = idle_share(json.loads(trace.read_text(encoding="utf-8"))["traceEvents"])
+    numerics = Numerics(precision=result.precision, memory_format=result.memory_format)
+    batch = result.config.recipe.batch
+    bare = bare_rate(name, numerics, batch=batch, device=torch.device("cuda"))
+    return (
+        f"| {name} | {batch} | {result.precision}, {result.memory_format} | {result.images_per_second:,.0f} "
+        f"| {bare:,.0f} | {result.images_per_second / bare:.1%} | {idle:.1%} |"
+    )
 
 
 def _accuracies(data: DataConfig) -> Iterable[str]:
     yield f"| recipe, `null` | epochs | test accuracy | {GOAL:.2%} reached | seconds |"
     yield "|---|--:|--:|---|--:|"
     for recipe in (RECIPES["fast"], RECIPES["best"]):
-        result, seconds = _timed(data, recipe)
-        reached = "yes" if result.test_accuracy >= GOAL else "no"
-        yield f"| {recipe.name} | {result.epochs} | {result.test_accuracy:.2%} | {reached} | {seconds:,.1f} |"
+        yield row_or_reason(partial(_accuracy, data, recipe), f"| {recipe.name} |", empty=3)
+
+
+def _accuracy(data: DataConfig, recipe: Recipe) -> str:
+    result, seconds = _timed(data, recipe)
+    reached = "yes" if result.test_accuracy >= GOAL else "no"
+    return f"| {recipe.name} | {result.epochs} | {result.test_accuracy:.2%} | {reached} | {seconds:,.1f} |"
 
 
 def _timed(data: DataConfig, recipe: Recipe) -> tuple[Any, float]:

@@ -24,20 +24,18 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from bare_step import BATCH, COURSE, STEPS, bare_rate, rate_of
 from course_program import Program, StepTimes, loader, silenced, trainer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
 
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.data.dataset import open_dataset
@@ -45,21 +43,14 @@ from cifar_cli.core.data.splits import stratified_split
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import spec_of
-from cifar_cli.core.models.training_form import LAYOUTS, training_form
 from cifar_cli.core.training.checkpoint import read_checkpoint
-from cifar_cli.core.training.config import StepConfig, TrainConfig
-from cifar_cli.core.training.machine import keep_freed_memory, wait_for
+from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.numerics import processor_name
-from cifar_cli.core.training.pace import WARM_UP_STEPS, WINDOW_STEPS, steady_rate
-from cifar_cli.core.training.recipe import RECIPES
+from cifar_cli.core.training.pace import WARM_UP_STEPS, WINDOW_STEPS
 from cifar_cli.core.training.results import Numerics, TrainResult
-from cifar_cli.core.training.step import AUTOCAST_DTYPES, TrainingStep
 from cifar_cli.core.training.train import train
 
-BATCH = 128
-STEPS = {"null": 320, "cnn": 60, "hybrid": 60}
 SECONDS = {"null": 15.0, "cnn": 55.0, "hybrid": 50.0}  # `cnn` and `hybrid` reserve about 20 for the test
-COURSE = replace(RECIPES["course"], batch=BATCH)
 
 
 def course_rate(name: str, data: DataConfig, folder: Path) -> float:
@@ -87,58 +78,6 @@ def our_result(name: str, data: DataConfig, seconds: float, folder: Path) -> Tra
     return train(config)
 
 
-def bare_rate(
-    name: str,
-    numerics: Numerics,
-    *,
-    batch: int = BATCH,
-    device: torch.device = torch.device("cpu"),
-    like_ours: bool = False,
-) -> float:
-    """Images per second of the training step alone, on one batch on the device; as `cifar train` does it, or plain."""
-    model = build_model(ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"), seed=42)
-    images = torch.randn(batch, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(10, (batch,), device=device)
-    if like_ours:
-        keep_freed_memory()
-        step = _our_step(model, numerics, device)
-    else:
-        step = _plain_step(model, numerics, device)
-    ended = []
-    for _ in range(STEPS[name]):
-        step(images, labels)
-        if len(ended) % WINDOW_STEPS == 0:
-            wait_for(device)
-        ended.append(time.perf_counter())
-    return rate_of(ended, batch)
-
-
-def _our_step(model: nn.Module, numerics: Numerics, device: torch.device) -> Callable[[Tensor, Tensor], Any]:
-    """The training step that `cifar train` runs."""
-    model = training_form(model, numerics.memory_format).to(device).train()
-    config = StepConfig.of_recipe(
-        COURSE, learning_rate=1e-3, precision=numerics.precision, memory_format=numerics.memory_format
-    )
-    return TrainingStep(model, config, device_type=device.type)
-
-
-def _plain_step(model: nn.Module, numerics: Numerics, device: torch.device) -> Callable[[Tensor, Tensor], None]:
-    """A plain PyTorch training step in the same precision and layout."""
-    layout = torch.channels_last if numerics.memory_format == "onednn" else LAYOUTS[numerics.memory_format]
-    model, dtype = model.to(device).to(memory_format=layout).train(), AUTOCAST_DTYPES[numerics.precision]
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-
-    def step(images: Tensor, labels: Tensor) -> None:
-        optimizer.zero_grad()
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            loss = nn.functional.cross_entropy(model(images.to(memory_format=layout)), labels)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-
-    return step
-
-
 def steps_of(result: TrainResult) -> int:
     """Number of steps that `cifar train` ran. Raises RuntimeError if they are too few for a rate."""
     steps = int(read_checkpoint(result.run_dir / "checkpoints/last.ckpt")["global_step"])
@@ -151,11 +90,6 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call the function in a new process, so that no side inherits another's settings or memory."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         return process.submit(function, *arguments).result()
-
-
-def rate_of(ended: list[float], batch: int = BATCH) -> float:
-    """Images per second of steps that ended at these times."""
-    return steady_rate([(batch, after - before) for before, after in pairwise(ended)])
 
 
 def main() -> None:

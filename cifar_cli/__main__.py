@@ -1,3 +1,3 @@
-from cifar_cli.app import main
+from cifar_cli.start import main
 
 main()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -13,8 +13,7 @@ from typer.core import TyperGroup
 from cifar_cli import __version__
 from cifar_cli.command import Command, CommandMixin
 from cifar_cli.commands import COMMANDS
-from cifar_cli.completion import leave_out_what_bash_cut_off
-from cifar_cli.errors import CifarError, Interrupted
+from cifar_cli.errors import CifarError
 from cifar_cli.options import DebugOpt
 
 
@@ -37,9 +36,9 @@ def _explained(*, debug: Callable[[], bool]) -> Iterator[None]:
 
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         console.error("interrupted", None)
-        raise typer.Exit(Interrupted.exit_code) from None
+        raise typer.Exit(128 + next(iter(error.args), signal.SIGINT)) from None
     except CifarError as error:
         if debug():
             raise
@@ -79,9 +78,3 @@ def root(
 
 for _name, _function in COMMANDS.items():
     app.command(_name, cls=Command, epilog=_function.epilog)(_function)
-
-
-def main() -> None:
-    """Entry point of the console script `cifar`."""
-    leave_out_what_bash_cut_off(os.environ)
-    app()

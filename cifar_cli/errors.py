@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
+
+def shell_line(line: str, *words: str | Path) -> str:
+    """A command to copy, for a remedy: `line`, and words that are quoted for the shell."""
+    return " ".join([line, *(shlex.quote(str(word)) for word in words)])
+
 
 class CifarError(Exception):
     """An expected failure. The command line prints `what` and `remedy` and exits with `exit_code`."""
@@ -51,6 +59,8 @@ class ResourceError(CifarError):
 
 
 class Interrupted(CifarError):
-    """The user pressed Ctrl-C. Completed work is saved."""
+    """The user pressed Ctrl-C, or another signal asked the command to stop. Completed work is saved."""
 
     exit_code = 130  # 128 + SIGINT, as shells report it
+    before_time_limit = False
+    """Whether SLURM sent the signal because the job's time is nearly up."""

@@ -67,7 +67,9 @@ MEMORY_FORMAT = partial(
 )
 
 BatchOpt = Annotated[int, BATCH(help="Use batches of this many images.")]
-SeedOpt = Annotated[int, Option(help="Seed the random number generators with this number.")]
+SeedOpt = Annotated[
+    int, Option(metavar="N", parser=parsers.seed, help="Seed the random number generators with this number.")
+]
 DebugOpt = Annotated[
     bool, Option("--debug", help="Show the traceback of an error.", callback=_show_traceback, is_eager=True)
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -10,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from cifar_cli.errors import UsageError
 
 _BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_UNITS = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
 _Value = TypeVar("_Value", int, float)
 
 
@@ -53,11 +55,20 @@ def integer_or_auto(text: str) -> int | Literal["auto"]:
 
 
 def duration(text: str) -> float:
-    """Read "HH:MM:SS", "MM:SS" or "SS" as seconds. Raises BadValue."""
-    parts = text.split(":")
-    if len(parts) > 3 or not all(part.isdecimal() for part in parts):
+    """Read "HH:MM:SS", "MM:SS", "SS", or "1h30m" with any of h, m and s, as seconds. Raises BadValue."""
+    units = _UNITS.fullmatch(text)
+    parts = [part or "0" for part in units.groups()] if text and units else text.split(":")
+    if len(parts) > 3 or not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in parts):
         raise BadValue("is not a duration", example="00:20:00")
     return float(sum(int(part) * 60**place for place, part in enumerate(reversed(parts))))
+
+
+def seed(text: str) -> int:
+    """Read a seed of torch's generators. Raises BadValue for more than 63 bits."""
+    value = integer(text)
+    if value >= 2**63:
+        raise BadValue("is too large for a seed", example="42")
+    return value
 
 
 def byte_count(text: str) -> int:
@@ -85,9 +96,9 @@ def margin(text: str) -> float:
 def seeds(text: str) -> tuple[int, ...]:
     """Read "0,1,2": different whole numbers, 0 or more. Raises BadValue."""
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() for word in words):
+    if not all(word.isascii() and word.isdecimal() for word in words):
         raise BadValue("is not a list of whole numbers", example="0,1,2")
-    numbers = tuple(int(word) for word in words)
+    numbers = tuple(seed(word) for word in words)
     if len(set(numbers)) < len(numbers):
         raise BadValue("names a seed twice", example="0,1,2")
     return numbers

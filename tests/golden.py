@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
+
+from cifar_cli.render.console import console_on
 
 FOLDER = Path(__file__).parent / "golden_files"
 WIDTHS = (80, 120)
@@ -13,7 +16,7 @@ WIDTHS = (80, 120)
 
 def rendered(*renderables: RenderableType, width: int) -> str:
     """The text of tables at a terminal width, without colour and without trailing blanks."""
-    console = Console(width=width, color_system=None, legacy_windows=False, highlight=False)
+    console = console_on(sys.stdout, width=width, color_system=None, legacy_windows=False)
     with console.capture() as captured:
         for renderable in renderables:
             console.print(renderable)

@@ -86,7 +86,7 @@ def test_completing_a_timm_name_loads_neither_torch_nor_timm() -> None:
     program = (
         "import atexit, json, sys; sys.argv[0] = 'cifar'\n"
         "atexit.register(lambda: print(json.dumps(sorted({'torch', 'timm', 'numpy', 'yaml'} & set(sys.modules)))))\n"
-        "from cifar_cli.app import main; main()"
+        "from cifar_cli.start import main; main()"
     )
     env = {"_CIFAR_COMPLETE": "complete_bash", "COMP_WORDS": "cifar\ntrain\n-m\ntimm\n:\nresnet101d", "COMP_CWORD": "5"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,7 +17,7 @@ from cifar_cli.commands.train_settings import ConfigOptions
 from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice, StrategyChoice
 from cifar_cli.core.training.config import runs_dir
 from cifar_cli.core.training.launch import silence_all_but_rank_0
-from cifar_cli.errors import UsageError
+from cifar_cli.errors import UsageError, shell_line
 from cifar_cli.options import (
     MEMORY_FORMAT,
     PRECISION,
@@ -37,7 +38,18 @@ if TYPE_CHECKING:
     from cifar_cli.core.workflow.config import TrainRequest
 
 TAKEN_BESIDE_RESUME = frozenset(
-    {"resume", "data_dir", "max_epochs", "max_seconds", "devices", "num_nodes", "as_json", "verbose", "debug"}
+    {
+        "resume",
+        "data_dir",
+        "max_epochs",
+        "max_seconds",
+        "devices",
+        "num_nodes",
+        "as_json",
+        "verbose",
+        "debug",
+        "requeue",
+    }
 )
 
 
@@ -88,6 +100,10 @@ class NumericsOptions:
     memory_format: Annotated[MemoryFormatChoice, MEMORY_FORMAT(show_default="auto, the fastest on this machine")] = (
         "auto"
     )
+    deterministic: bool = False
+    """Use deterministic kernels, and float32 unless --precision is given, so that equal commands give equal weights on
+    a GPU too. This is slower.
+    """
     compile: Annotated[bool, Option("--compile/--no-compile")] = False
     """Compile the model with torch.compile."""
 
@@ -124,6 +140,15 @@ class RunOptions:
     seed: SeedOpt = 42
     seeds: Annotated[tuple[int, ...] | None, Option(metavar="0,1,2", parser=parsers.seeds)] = None
     """Train once with each of these seeds and report mean and standard deviation."""
+    checkpoint_seconds: Annotated[
+        float | None,
+        Option("--checkpoint-every", metavar="HH:MM:SS", parser=parsers.duration, show_default="only after each epoch"),
+    ] = None
+    """Also write a checkpoint within an epoch whenever this time has passed, such as 2m."""
+    requeue: bool = False
+    """Under SLURM, put the job back into the queue when its time limit interrupts the run: after SIGUSR1, which
+    `sbatch --signal=USR1@120` sends two minutes before the limit. Started again, the same command continues --run-dir.
+    """
     profile: bool = False
     """Write a trace of ten steps for TensorBoard and Perfetto."""
     fast_dev_run: bool = False
@@ -172,7 +197,10 @@ def train(
     began = time.monotonic()
     silence_all_but_rank_0()
     if run.resume is not None:
-        _train(_resume_config(run.resume, recipe, data, processes, typed(ctx)), began=began, output=output)
+        _train(_resume_config(run.resume, recipe, data, processes, typed(ctx)), began=began, run=run, output=output)
+        return
+    if run.requeue and (continued := _requeued(run.directory())):
+        _train(continued, began=began, run=run, output=output)
         return
     refuse_both(ctx, "seed", "seeds")
     refuse_both(ctx, "policy", "augment_file")
@@ -191,6 +219,7 @@ def train(
         profile=run.profile,
         fast_dev_run=run.fast_dev_run,
         run_dir=run.directory(),
+        checkpoint_seconds=run.checkpoint_seconds,
         **vars(numerics),
         **vars(processes),
     )
@@ -211,7 +240,7 @@ def train(
         keep_steps=recipe.max_epochs is None,
         seeds=run.seeds or (),
     )
-    _train(request, began=began, output=output)
+    _train(request, began=began, run=run, output=output)
 
 
 def _print_settings(settings: Settings, *, as_json: bool) -> None:
@@ -246,15 +275,30 @@ def _resume_config(
     )
 
 
-def _train(request: TrainRequest | ResumeConfig, *, began: float, output: TrainOutput) -> None:
+def _requeued(run_dir: Path | None) -> ResumeConfig | None:
+    """The run that this command began before SLURM started it again; None for its first start.
+
+    Raises UsageError without a run directory, where it couldn't be found again.
+    """
+    from cifar_cli.core.training.config import ResumeConfig
+    from cifar_cli.core.training.run_dir import RunDir
+
+    if run_dir is None:
+        raise UsageError("--requeue continues the run in --run-dir, and none is given", remedy="pass --run-dir DIR")
+    restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+    return ResumeConfig(run_dir=run_dir) if restarted and RunDir(run_dir).saved else None
+
+
+def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOptions, output: TrainOutput) -> None:
     """Train, show progress on the way, and print the report."""
     from cifar_cli.core.training.config import ResumeConfig
+    from cifar_cli.core.training.launch import requeued_on_time_limit
     from cifar_cli.core.training.listeners import Listeners
     from cifar_cli.core.workflow.run import resume_and_report, train_and_report
     from cifar_cli.render import console, training_tables
     from cifar_cli.render.training_view import training_shown
 
-    with training_shown() as view:
+    with requeued_on_time_limit(run.requeue), training_shown() as view:
         listeners = Listeners(
             on_note=view.on_note,
             on_progress=view.on_progress,
@@ -272,4 +316,4 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, output: TrainO
         return
     console.show(*training_tables.training(report))
     last = report.results[-1].run_dir
-    console.note(f"next: cifar evaluate {last}    tensorboard --logdir {last.parent}")
+    console.note(f"next: {shell_line('cifar evaluate', last)}    {shell_line('tensorboard --logdir', last.parent)}")

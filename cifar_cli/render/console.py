@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console, RenderableType
 
 
+def console_on(file: IO[str], **options: Any) -> Console:
+    """A console that shows every text as it is: brackets and colons in names are no markup and no emoji codes."""
+    return Console(file=file, highlight=False, markup=False, emoji=False, **options)
+
+
 def stdout() -> Console:
     """A console on the current stdout. It is looked up at each call, because tests replace it."""
-    return Console(file=sys.stdout, highlight=False)
+    return console_on(sys.stdout)
 
 
 def stderr() -> Console:
     """A console on the current stderr: hints, progress, errors."""
-    return Console(file=sys.stderr, highlight=False)
+    return console_on(sys.stderr)
 
 
 def show(*renderables: RenderableType) -> None:
@@ -29,12 +34,12 @@ def show(*renderables: RenderableType) -> None:
 
 def note(message: str, console: Console | None = None) -> None:
     """Print a remark, which is not part of the result, on stderr or another console."""
-    (console or stderr()).print(message, markup=False, style="dim", soft_wrap=True)
+    (console or stderr()).print(message, style="dim", soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """Print a warning on stderr."""
-    stderr().print(f"note: {message}", markup=False, style="yellow", soft_wrap=True)
+    stderr().print(f"note: {message}", style="yellow", soft_wrap=True)
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -52,6 +57,6 @@ def print_text(text: str) -> None:
 def error(what: str, remedy: str | None) -> None:
     """Print an error and its remedy on stderr, one line each. Lines are not wrapped, so that commands can be copied."""
     console = stderr()
-    console.print(f"error: {what}", markup=False, style="bold red", soft_wrap=True)
+    console.print(f"error: {what}", style="bold red", soft_wrap=True)
     if remedy:
-        console.print(f"  try: {remedy}", markup=False, soft_wrap=True)
+        console.print(f"  try: {remedy}", soft_wrap=True)

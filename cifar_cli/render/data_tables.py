@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich import box
 from rich.console import Group
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from cifar_cli.core.data.results import DatasetCheck, DatasetSummary, DownloadResult
 
@@ -35,20 +35,21 @@ def checked(result: DatasetCheck) -> Group:
     """The dataset, whether it is intact, and the images of each class with their sums in the last row."""
     facts = _facts(result.dataset)
     if result.archive is not None:
-        facts.add_row("archive", escape(str(result.archive)))
-    facts.add_row("intact", "[green]yes, every byte was read[/green]" if result.intact else "[bold red]no[/bold red]")
+        facts.add_row("archive", str(result.archive))
+    intact = Text("yes, every byte was read", "green") if result.intact else Text("no", "bold red")
+    facts.add_row("intact", intact)
     counts = Table(box=box.SIMPLE_HEAD, show_footer=True, title="Images per class", title_justify="left")
     counts.add_column("class", footer=f"{len(result.per_class)} classes", overflow="fold")
     counts.add_column("train", justify="right", footer=f"{sum(c.train_images for c in result.per_class):,}")
     counts.add_column("test", justify="right", footer=f"{sum(c.test_images for c in result.per_class):,}")
     for count in result.per_class:
-        counts.add_row(escape(count.name), f"{count.train_images:,}", f"{count.test_images:,}")
+        counts.add_row(count.name, f"{count.train_images:,}", f"{count.test_images:,}")
     return Group(facts, counts)
 
 
 def _facts(dataset: DatasetSummary) -> Table:
     synthetic = " (synthetic)" if dataset.provenance.synthetic else ""
-    title = f"{escape(dataset.name)}{synthetic}"
+    title = f"{dataset.name}{synthetic}"
     table = Table(box=box.SIMPLE, show_header=False, title=title, title_justify="left", min_width=40)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -57,8 +58,8 @@ def _facts(dataset: DatasetSummary) -> Table:
         classes += f": {', '.join(dataset.classes)}"
     size = f"{dataset.img_size}×{dataset.img_size}"
     table.add_row("images", f"{dataset.train_images:,} train, {dataset.test_images:,} test, {size} RGB")
-    table.add_row("classes", escape(classes))
-    table.add_row("source", escape(dataset.provenance.source))
+    table.add_row("classes", classes)
+    table.add_row("source", dataset.provenance.source)
     algorithm, _, checksum = dataset.provenance.checksum.partition(":")
     table.add_row(algorithm.upper(), checksum)  # as the label, so that a SHA-256 fits into 80 columns
     table.add_row("imported", f"{dataset.provenance.imported_at} by cifar {dataset.provenance.tool_version}")
@@ -66,7 +67,7 @@ def _facts(dataset: DatasetSummary) -> Table:
         table.add_row("resized", _images(dataset.provenance.resized_images))
     if dataset.provenance.skipped_images:
         table.add_row("left out", f"{_images(dataset.provenance.skipped_images)}, unreadable")
-    table.add_row("store", f"{escape(str(dataset.path))} ({decimal(dataset.size_bytes)})")
+    table.add_row("store", f"{dataset.path} ({decimal(dataset.size_bytes)})")
     return table
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
+
+from cifar_cli.render.console import console_on
 
 LEFT = 24  # columns of the flags; a longer declaration has the line to itself
 NO_BREAK = "\u00a0"
@@ -17,7 +20,7 @@ NARROWEST, WIDEST = 60, 120  # shorter and longer lines are hard to read
 
 def help_page(command: Any, ctx: Any) -> str:
     """The text of a page, as wide as the terminal within limits, with colours if it has them."""
-    console = Console(highlight=False)
+    console = console_on(sys.stdout)
     console.width = min(max(console.width, NARROWEST), WIDEST)
     with console.capture() as captured:
         console.print(Text(f"\n{command.get_usage(ctx)}\n", style="bold"))

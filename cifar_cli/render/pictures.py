@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from cifar_cli.core.augment.results import PreviewResult
 from cifar_cli.core.figures import save_figure
+from cifar_cli.render.console import console_on
 
 DPI = 100
 CELL, GAP = 96, 12  # pixels of the PNG: about the side of an image, and the space between two
@@ -71,7 +72,7 @@ def show_preview(result: PreviewResult, screen: Console) -> None:
     Images are scaled down to no less than MIN_COLUMNS characters, and columns that don't fit are left out. Colours are
     always sent in 24 bits, because few remote shells report that the terminal supports them.
     """
-    console = Console(file=screen.file, width=screen.width, color_system="truecolor", force_terminal=True)
+    console = console_on(screen.file, width=screen.width, color_system="truecolor", force_terminal=True)
     columns = len(result.column_names)
     side = min(result.grid_RCHWC.shape[2], max(MIN_COLUMNS, console.width // columns - 1)) // 2 * 2
     fitting = max(1, min(columns, (console.width + 1) // (side + 1)))

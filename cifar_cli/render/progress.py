@@ -30,7 +30,7 @@ def progress_shown(console: Console | None = None, now: Callable[[], float] = ti
         yield _plain_listener(console, now)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
         _AmountColumn(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),

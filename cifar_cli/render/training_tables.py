@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.table import Table
+from rich.text import Text
 
 from cifar_cli.core.training.results import LOSS_TOLERANCE, EpochResult, Numerics, TimeSpent, TrainResult
 from cifar_cli.core.workflow.results import TrainReport, Utilization
@@ -28,7 +29,8 @@ def training(report: TrainReport) -> list[Table]:
     """The result of a run and where its time went; with several seeds, each result and the mean."""
     last = report.results[-1]
     accuracy = facts(last) if len(report.results) == 1 else by_seed(report)
-    return [accuracy, time_spent(last.time, report.utilization, last)]
+    title = "Time" if len(report.results) == 1 else f"Time, mean of {len(report.results)} seeds"
+    return [accuracy, time_spent(report.time, report.utilization, last, title=title)]
 
 
 def facts(result: TrainResult) -> Table:
@@ -37,7 +39,7 @@ def facts(result: TrainResult) -> Table:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     ended = "stopped by --max-time" if result.stopped_by == "time" else "all epochs done"
-    table.add_row("test accuracy", f"[bold]{result.test_accuracy:.2%}[/bold]")
+    table.add_row("test accuracy", Text(f"{result.test_accuracy:.2%}", "bold"))
     table.add_row("  with mirror image averaged", f"{result.test_accuracy_flip_averaged:.2%}")
     table.add_row("validation accuracy", f"{result.val_accuracy:.2%}")
     table.add_row("epochs", f"{result.epochs} ({ended})")
@@ -62,11 +64,12 @@ def by_seed(report: TrainReport) -> Table:
         "epochs": [str(result.epochs) for result in results],
         "time": [duration(result.train_seconds) for result in results],
     }
-    means = (f"{report.mean(name):.2%} ± {report.deviation(name) * 100:.2f}" for name in accuracies.values())
-    return table_of(columns, footer=("mean", *means), title=_title(results[-1]), title_justify="left")
+    means = [f"{report.mean(name):.2%} ± {report.deviation(name) * 100:.2f}" for name in accuracies.values()]
+    footer = ("mean", *means, "", duration(report.mean("train_seconds")))
+    return table_of(columns, footer=footer, title=_title(results[-1]), title_justify="left")
 
 
-def time_spent(spent: TimeSpent, utilization: Utilization | None, result: TrainResult) -> Table:
+def time_spent(spent: TimeSpent, utilization: Utilization | None, result: TrainResult, *, title: str = "Time") -> Table:
     """Seconds by part; the rows add up to the last."""
     caption = None
     if utilization is not None:
@@ -83,7 +86,7 @@ def time_spent(spent: TimeSpent, utilization: Utilization | None, result: TrainR
     }
     footer = ("total", f"{total:,.1f}", "100.0%")
     return table_of(
-        columns, words=("part",), footer=footer, title="Time", caption=caption, title_justify="left",
+        columns, words=("part",), footer=footer, title=title, caption=caption, title_justify="left",
         caption_justify="left",
     )  # fmt: skip
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from cifar_cli.errors import CifarError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -49,3 +53,45 @@ def test_without_a_gpu_the_page_stays(
     assert benchmark.main() == 1
     assert page.read_text() == "as it was"
     assert "no CUDA GPU" in capsys.readouterr().err
+
+
+def test_every_row_is_in_the_page_before_the_next_one_is_made(benchmark: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Page\n{benchmark.START}\nnot measured\n{benchmark.END}\nafter\n")
+
+    def lines() -> Iterator[str]:
+        yield "| null |"
+        assert "| null |" in page.read_text()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.write_as_they_come(lines(), page)
+    assert page.read_text() == f"# Page\n{benchmark.START}\n| null |\n{benchmark.END}\nafter\n"
+
+
+@pytest.mark.parametrize("error", [ImportError("No module\nnamed 'vit_pytorch'"), CifarError("no 'x'", remedy="y")])
+def test_a_model_that_cannot_be_trained_is_a_row_with_the_reason(benchmark: ModuleType, error: Exception) -> None:
+    def make() -> str:
+        raise error
+
+    row = benchmark.row_or_reason(make, "| hybrid |", empty=2)
+    assert row == f"| hybrid | not measured: {' '.join(str(error).split())} | | |"
+
+
+@pytest.mark.slow
+def test_the_scripts_start_where_packages_of_other_commands_are_missing() -> None:
+    """The figures of `null` need neither albumentations nor vit-pytorch nor torchinfo."""
+    program = """
+import sys
+for name in ("albumentations", "vit_pytorch", "torchinfo"):
+    sys.modules[name] = None
+sys.path.insert(0, sys.argv[1])
+import memory_gpu, train_gpu, torch
+from bare_step import bare_rate
+from cifar_cli.core.training.results import Numerics
+print(bare_rate("null", Numerics(precision="32", memory_format="channels-last"), batch=2))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, BENCHMARKS], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert float(done.stdout) > 0, done.stderr

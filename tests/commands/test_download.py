@@ -73,7 +73,7 @@ def test_reporting_an_existing_dataset_loads_neither_torch_nor_httpx(imported, d
     script = (
         "import sys\n"
         f"sys.argv = ['cifar', 'download', '--dataset', 'pets', '--data-dir', {str(data)!r}]\n"
-        "from cifar_cli.app import main\n"
+        "from cifar_cli.start import main\n"
         "try: main()\n"
         "except SystemExit as done: assert not done.code, done.code\n"
         "heavy = 'torch numpy httpx safetensors PIL cv2 lightning timm albumentations matplotlib'.split()\n"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from cifar_cli.core.training.runs import LOCK, list_runs
+from cifar_cli.core.training.run_lock import LOCK
+from cifar_cli.core.training.runs import list_runs
 from cifar_cli.render import run_tables
 from tests.conftest import Cifar
 from tests.golden import rendered

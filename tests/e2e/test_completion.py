@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     """A folder with `cifar`, a dataset, and a run."""
     cifar = tmp_path / "bin" / "cifar"
     cifar.parent.mkdir()
-    start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'cifar'; from cifar_cli.app import main"
+    start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'cifar'; from cifar_cli.start import main"
     cifar.write_text(f"#!{sys.executable}\n{start}\nmain()\n")
     cifar.chmod(0o755)
     (tmp_path / "data").mkdir()

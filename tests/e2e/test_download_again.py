@@ -33,7 +33,7 @@ from cifar_cli.core.data.sources.mirrors import ARCHIVES
 changes = json.loads(sys.argv.pop(1))
 changes["mirrors"] = tuple(changes["mirrors"])
 ARCHIVES["cifar10"] = replace(ARCHIVES["cifar10"], **changes)
-from cifar_cli.app import main
+from cifar_cli.start import main
 main()
 """
 

@@ -145,7 +145,17 @@ def test_the_rows_of_the_time_table_add_up() -> None:
 
 
 def seeds() -> TrainReport:
-    results = tuple(replace(RESULT, seed=seed, test_accuracy=0.76 + 0.01 * seed) for seed in range(3))
+    results = tuple(
+        replace(
+            RESULT,
+            seed=seed,
+            test_accuracy=0.76 + 0.01 * seed,
+            test_loss=0.7 + 0.1 * seed,
+            train_seconds=1000.0 + 60 * seed,
+            time=replace(RESULT.time, step_seconds=900.0 + 30 * seed),
+        )
+        for seed in range(3)
+    )
     return replace(REPORT, results=results)
 
 
@@ -157,7 +167,12 @@ def test_several_seeds_are_reported_with_mean_and_deviation() -> None:
     document = seeds().to_dict()
     assert document["test_accuracy"] == pytest.approx(0.77)
     assert document["test_accuracy_standard_deviation"] == pytest.approx(0.01)
+    assert document["test_loss"] == pytest.approx(0.8)
+    assert document["test_loss_standard_deviation"] == pytest.approx(0.1)
+    assert document["train_seconds"] == pytest.approx(1060)
+    assert document["time"]["step_seconds"] == pytest.approx(930)
     assert [run["seed"] for run in document["runs"]] == [0, 1, 2]
+    assert [run["test_loss"] for run in document["runs"]] == pytest.approx([0.7, 0.8, 0.9])
 
 
 NUMERICS = Numerics(

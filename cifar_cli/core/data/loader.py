@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from cifar_cli.core.transform import BatchSlice, Transform
 
-__all__ = ["Batch", "BatchLoader", "Transform", "WorkerLoader", "derive_seed"]
+__all__ = ["MODEL_DRAWS", "Batch", "BatchLoader", "Transform", "WorkerLoader", "derive_seed"]
 
 Batch = tuple[Tensor, Tensor]
 
 _MASK = (1 << 64) - 1
 _MAX_GROUP = 16  # batches; training measures its throughput over windows that are at least as long
-_ORDER, _AUGMENT = 0, 1  # purposes of a derived seed, so that no two uses share one
+_ORDER, _AUGMENT, MODEL_DRAWS = range(3)  # purposes of a derived seed, so that no two uses share one
 
 
 def derive_seed(*words: int) -> int:
@@ -84,7 +84,15 @@ class BatchLoader:
     def __len__(self) -> int:
         """Batches in a complete epoch, also after a restart in the middle of one."""
         full, rest = divmod(len(self.indices), self.batch)
-        return full + int(rest > 0 and not self.drop_last)
+        return full + int(rest > int(full > 0) and not self.drop_last)
+
+    def images_of(self, index: int) -> int:
+        """Images of a batch, over all devices together.
+
+        A last batch of a single image joins the one before: batch normalisation can't train on it.
+        """
+        is_last = index == len(self) - 1 and not self.drop_last
+        return len(self.indices) - index * self.batch if is_last else self.batch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass; a restored position is kept if it belongs to this epoch."""
@@ -116,8 +124,8 @@ class BatchLoader:
         order = self._epoch_order(epoch)
         rows, slices = [], []
         for index in indices:
-            batch_rows = order[index * self.batch : (index + 1) * self.batch]
-            total = len(batch_rows)
+            total = self.images_of(index)
+            batch_rows = order[index * self.batch : index * self.batch + total]
             first, end = total * self.rank // self.world_size, total * (self.rank + 1) // self.world_size
             if first == end:
                 # Fewer images than devices. Many models can't process none, so this one gets the batch's first image,

@@ -1,99 +1,174 @@
-"""Autocast for meta tensors, by the operator lists of CUDA or of the CPU.
+"""CUDA's autocast for tensors without data, by the dispatcher's own lists.
 
-torch has no autocast for meta tensors. This mode casts by CUDA's lists (torch's `ATen/autocast_mode.h`), so that
-tensors saved for the backward pass have the size they have on a GPU, or by the CPU's (`ATen/autocast_mode.cpp`,
-AutocastCPU).
+torch has no autocast for meta tensors, and a fake CUDA tensor can't run a backward pass without a GPU. The lists of
+AutocastCUDA are macros in a header that every wheel of torch contains (`ATen/autocast_mode.h`). They are read from
+there and registered for a dispatch key that no installed backend uses. The dispatcher then casts in the same places as
+on a GPU: in operators that other operators call, in nested regions with `enabled=False`, and in recomputed activations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial, reduce
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from cifar_cli.core.memory.config import Backend
+DEVICE = "hpu"  # the stand-in: the dispatcher knows its autocast, which is above that of `cuda_operators`
+_KEY = torch._C.DispatchKey.AutocastHPU
+_MEANT = ("meta", "cuda", None)  # device types in a model's code that mean the stand-in during a trace
+_AFTER_HEADER = re.compile(r"#define AT_FORALL_(\w+)\(_\)((?:[^\n]*\\\n)+[^\n]*)")
+_NAME = re.compile(r"_\((\w+)(?:, (\w+))?\)")
+_casts = threading.local()
 
-LOWER = frozenset(
+
+def autocast_lists() -> dict[str, tuple[str, ...]]:
+    """Operators by AutocastCUDA's policy, in torch's spelling: LOWER_PRECISION_FP, FP32, FP32_SET_OPT_DTYPE, PROMOTE.
+
+    Source: the macros AT_FORALL_* of the installed torch's `ATen/autocast_mode.h`.
     """
-    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution _convolution prelu addmm
-    addmv addr matmul __matmul__ __rmatmul__ einsum mm mv linear addbmm baddbmm bmm chain_matmul
-    scaled_dot_product_attention
-    """.split()  # noqa: SIM905 - a list of names reads best as words
-)
-FLOAT32 = frozenset(
-    """
-    acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow __pow__ __rpow__ softplus
-    layer_norm native_layer_norm rms_norm group_norm norm cosine_similarity nll_loss kl_div l1_loss smooth_l1_loss
-    huber_loss mse_loss binary_cross_entropy_with_logits cross_entropy cross_entropy_loss dist cdist renorm
-    logsumexp interpolate prod softmax log_softmax cumprod cumsum sum normalize
-    """.split()  # noqa: SIM905 - a list of names reads best as words
-)
-CPU_LOWER = LOWER - {"addmv", "addr", "mv", "einsum", "chain_matmul"}  # the last two call cast ones
-CPU_FLOAT32 = frozenset(
-    """
-    prod cdist binary_cross_entropy mse_loss nll_loss smooth_l1_loss cross_entropy cross_entropy_loss l1_loss
-    huber_loss kl_div binary_cross_entropy_with_logits avg_pool3d max_pool3d adaptive_avg_pool3d grid_sampler
-    """.split()  # noqa: SIM905 - a list of names reads best as words
-)
+    header = Path(torch.__file__).parent / "include" / "ATen" / "autocast_mode.h"
+    macros = dict(_AFTER_HEADER.findall(header.read_text(encoding="utf-8")))
+    return {
+        policy: tuple(f"{name}.{overload or 'default'}" for name, overload in _NAME.findall(body))
+        for policy, body in macros.items()
+        if policy in _POLICIES
+    }
 
 
-class Autocast(TorchFunctionMode):
-    """Casts operands to `dtype` as autocast does on a backend, and runs dropout as that backend does.
+@contextlib.contextmanager
+def cuda_autocast_on_meta() -> Iterator[None]:
+    """Let `torch.autocast("meta", …)` and `torch.autocast("cuda", …)` cast meta tensors as AutocastCUDA would."""
+    _register()
 
-    dtype: None casts nothing.
-    """
+    def named(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(device: str | None = None, *rest: Any) -> Any:
+            if isinstance(device, bool):  # set_autocast_enabled(True) means CUDA
+                return function(DEVICE, device)
+            return function(DEVICE if device in _MEANT else device, *rest)
 
-    def __init__(self, dtype: torch.dtype | None, *, backend: Backend) -> None:
-        super().__init__()
-        self.dtype = dtype
-        self.on_cuda = backend == "cuda"
-        self.lower, self.float32 = (LOWER, FLOAT32) if self.on_cuda else (CPU_LOWER, CPU_FLOAT32)
-        self._casts: dict[int, tuple[Tensor, Tensor]] = {}
+        return call
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if self.dtype is not None:
-            if name in self.lower:
-                args, kwargs = self._map(args, self._lower), {k: self._lower(v) for k, v in kwargs.items()}
-            elif name in self.float32 and func is not torch.Tensor.sum_to_size:
-                args, kwargs = self._map(args, _to_float32), {k: _to_float32(v) for k, v in kwargs.items()}
-        if name == "dropout" and self.on_cuda:
-            return _dropout(func, *args, **kwargs)
-        return func(*args, **kwargs)
-
-    def __exit__(self, *error: Any) -> None:
-        self._casts.clear()  # cast weights are cached only inside of the region
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-
-    def _map(self, args: tuple[Any, ...], cast: Callable[[Any], Any]) -> tuple[Any, ...]:
-        return tuple([cast(item) for item in arg] if isinstance(arg, list) else cast(arg) for arg in args)
-
-    def _lower(self, value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point() or value.dtype in (self.dtype, torch.float64):
-            return value
-        if not (value.is_leaf and value.requires_grad and value.dtype == torch.float32):
-            return value.to(self.dtype)
-        if id(value) not in self._casts:
-            self._casts[id(value)] = (value, value.to(self.dtype))
-        return self._casts[id(value)][1]
+    places = [(torch._C, "_is_autocast_available")] + [
+        (torch, name)
+        for name in ("is_autocast_enabled", "set_autocast_enabled", "get_autocast_dtype", "set_autocast_dtype")
+    ]
+    with contextlib.ExitStack() as entered:
+        for owner, name in places:
+            entered.enter_context(patch.object(owner, name, named(getattr(owner, name))))
+        entered.enter_context(patch.object(torch, "clear_autocast_cache", _forget(torch.clear_autocast_cache)))
+        entered.enter_context(torch._C._IncludeDispatchKeyGuard(_KEY))
+        yield
 
 
-def _to_float32(value: Any) -> Any:
-    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
-        return value.float()
-    return value
+@lru_cache(maxsize=1)
+def _register() -> tuple[Any, ...]:
+    """Register the casts once a process. They run only where `cuda_autocast_on_meta` includes their key."""
+    everything = torch.library.Library("_", "IMPL")
+    everything.fallback(torch.library.fallthrough_kernel, "AutocastHPU")
+    aten = torch.library.Library("aten", "IMPL")
+    for policy, names in autocast_lists().items():
+        for name in names:
+            packet, overload = name.split(".")
+            operator = getattr(getattr(torch.ops.aten, packet), overload)
+            aten.impl(operator, partial(_POLICIES[policy], operator), "AutocastHPU")
+    norms = ((torch.ops.aten.norm.Scalar, "ScalarOpt_dtype"), (torch.ops.aten.norm.ScalarOpt_dim, "ScalarOpt_dim_dtype"))
+    for operator, with_dtype in norms:
+        aten.impl(operator, partial(_norm, operator, getattr(torch.ops.aten.norm, with_dtype)), "AutocastHPU")
+    return everything, aten  # torch forgets the kernels of a library that is collected
 
 
-def _dropout(
-    func: Callable[..., Any], input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> Any:
-    """CUDA's dropout, which saves a mask of one byte per value; the CPU's mask has the input's type."""
-    if inplace or not training or not 0 < p < 1:
-        return func(input, p, training, inplace) if func is torch.nn.functional.dropout else func(input, p, training)
-    return torch.native_dropout(input, p, True)[0]
+def _lower(operator: Any, *args: Any, **kwargs: Any) -> Any:
+    return _run(operator, _cast(args, _dtype()), _cast(kwargs, _dtype()))
+
+
+def _float32(operator: Any, *args: Any, **kwargs: Any) -> Any:
+    return _run(operator, _cast(args, torch.float32), _cast(kwargs, torch.float32))
+
+
+def _result_float32(operator: Any, *args: Any, **kwargs: Any) -> Any:
+    places = [argument.name for argument in operator._schema.arguments]
+    at = places.index("dtype")
+    given = args[at] if len(args) > at else kwargs.get("dtype")
+    if given is None and _eligible(args[0]):
+        args, kwargs = args[:at], kwargs | {"dtype": torch.float32}
+    return _run(operator, args, kwargs)
+
+
+def _widest(operator: Any, *args: Any, **kwargs: Any) -> Any:
+    dtypes = [value.dtype for value in _flat((args, kwargs)) if _eligible(value)]
+    return _run(operator, *(_cast(values, reduce(torch.promote_types, dtypes, _dtype())) for values in (args, kwargs)))
+
+
+def _norm(operator: Any, with_dtype: Any, *args: Any, **kwargs: Any) -> Any:
+    if not _eligible(args[0]):
+        return _run(operator, args, kwargs)
+    rest = {"p": 2, "dim": None, "keepdim": False} if operator is torch.ops.aten.norm.ScalarOpt_dim else {"p": 2}
+    rest |= dict(zip(rest, args[1:], strict=False)) | kwargs
+    return _run(with_dtype, (args[0], *rest.values()), {"dtype": torch.float32})
+
+
+_POLICIES: dict[str, Callable[..., Any]] = {
+    "LOWER_PRECISION_FP": _lower,
+    "FP32": _float32,
+    "FP32_SET_OPT_DTYPE": _result_float32,
+    "PROMOTE": _widest,
+}
+
+
+def _run(operator: Any, args: Any, kwargs: Any) -> Any:
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(_KEY)):
+        return operator(*args, **kwargs)
+
+
+def _dtype() -> torch.dtype:
+    return torch.get_autocast_dtype(DEVICE)
+
+
+def _eligible(value: Any) -> bool:
+    on_device = isinstance(value, Tensor) and value.device.type == "meta"
+    return on_device and value.is_floating_point() and value.dtype is not torch.float64
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """Cast tensors; weights in float32 once per region, as torch's cache does."""
+    if isinstance(value, (list, tuple)):
+        return type(value)([_cast(item, dtype) for item in value])
+    if isinstance(value, dict):
+        return {name: _cast(item, dtype) for name, item in value.items()}
+    if not _eligible(value) or value.dtype is dtype:
+        return value
+    cached = dtype is _dtype() and value.dtype is torch.float32 and value.requires_grad and value.is_leaf
+    if not cached or value._is_view() or not torch.is_autocast_cache_enabled():
+        return _converted(value, dtype)
+    known = _casts.__dict__
+    if id(value) not in known:
+        known[id(value)] = (value, _converted(value, dtype))
+    return known[id(value)][1]
+
+
+def _converted(value: Tensor, dtype: torch.dtype) -> Tensor:
+    with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(_KEY)):
+        return value.to(dtype)
+
+
+def _forget(clear: Callable[[], None]) -> Callable[[], None]:
+    def both() -> None:
+        _casts.__dict__.clear()
+        clear()
+
+    return both
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    for value in values.values() if isinstance(values, dict) else values:
+        if isinstance(value, (list, tuple, dict)):
+            yield from _flat(value)
+        else:
+            yield value

@@ -7,6 +7,7 @@ import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils._python_dispatch import _disable_current_modes
 
 from cifar_cli.core.memory.meta_ops import Metadata
 
@@ -32,12 +34,34 @@ class Call:
 
 # Operators whose kernels allocate memory that they release before they return (seen with torch's profiler). Others
 # allocate none, or too little to decide a peak.
-_TAKES_SCRATCH = (_ATEN.convolution.default, _ATEN.convolution_backward.default, _ATEN.mean.dim)
+_TAKES_SCRATCH = (
+    _ATEN.convolution.default,
+    _ATEN.convolution_backward.default,
+    _ATEN.mean.dim,
+    _ATEN.mkldnn_rnn_layer.default,
+    _ATEN.mkldnn_rnn_layer_backward.default,
+)
 
 
 def call_of(operator: Any, args: tuple[Any, ...]) -> Call | None:
     """The call, if its kernel may use scratch memory; None otherwise."""
     return Call(operator, _described(args)) if operator in _TAKES_SCRATCH else None
+
+
+def with_workspace(operator: Any, args: tuple[Any, ...], results: Any) -> Any:
+    """The results of an operator on fake tensors, with oneDNN's workspace of an LSTM in its real size.
+
+    Fake tensors have an empty workspace, and no formula is known, so the layer is run once for each distinct call.
+    """
+    if operator is not _ATEN.mkldnn_rnn_layer.default:
+        return results
+    return (*results[:-1], torch.empty(_workspace_bytes(Call(operator, _described(args))), dtype=torch.uint8))
+
+
+@lru_cache(maxsize=256)
+def _workspace_bytes(call: Call) -> int:
+    with _disable_current_modes(), torch.enable_grad():  # the kernel keeps a workspace only while gradients are recorded
+        return int(call.operator(*_made(call.args))[-1].nbytes)
 
 
 def scratch_bytes(calls: Sequence[Call]) -> list[int]:

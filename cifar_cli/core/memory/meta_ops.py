@@ -34,7 +34,15 @@ class Metadata:
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=device)
 
 
-class MetaOperators:
+class TorchOperators:
+    """Runs operators as torch does."""
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of `func(*args, **kwargs)`."""
+        return func(*args, **kwargs)
+
+
+class MetaOperators(TorchOperators):
     """Runs operators and caches their results, by operator and by the metadata of the operands.
 
     Cached are operators whose results are new meta tensors, and those that only overwrite the data of their operands.
@@ -45,7 +53,6 @@ class MetaOperators:
         self._cached: dict[Any, Callable[[tuple[Any, ...]], Any]] = {}
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The result of `func(*args, **kwargs)`."""
         name = func._schema.name
         if name.startswith(_OVER_LISTS) and all(tensor.device.type == "meta" for tensor in args[0]):
             if name.endswith("_"):

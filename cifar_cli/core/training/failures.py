@@ -10,7 +10,11 @@ import torch
 from cifar_cli.core.training.ranks import LostProcessError
 from cifar_cli.core.training.results import EpochResult
 from cifar_cli.core.training.run_dir import RunDir
-from cifar_cli.errors import CifarError, ResourceError
+from cifar_cli.errors import CifarError, ConfigError, ResourceError, shell_line
+
+DIVERGED_FACTOR = 100
+"""A mean training loss of an epoch that is so many times the loss of guessing, ln(classes), has diverged. Runs that
+recover from a bad first epoch stay far below."""
 
 
 def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
@@ -25,7 +29,12 @@ def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
             f"torch.compile can't compile this model here ({first_line(error)})",
             remedy="pass --no-compile, or install a C++ compiler",
         )
-    go_on = f"continue with `cifar train --resume {run.path}`" if run.last.exists() else "start again"
+    if "does not have a deterministic implementation" in str(error):
+        return ConfigError(
+            f"--deterministic isn't possible for this model on this device ({first_line(error)})",
+            remedy="leave out --deterministic, or pass --device cpu",
+        )
+    go_on = f"continue with `{shell_line('cifar train --resume', run.path)}`" if run.saved else "start again"
     if isinstance(error, LostProcessError):
         return LostProcessError(error.what, remedy=go_on)
     denied = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -41,19 +50,31 @@ def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
     return error
 
 
-def require_finite(result: EpochResult, run: RunDir, *, weights_are: bool) -> None:
-    """Raise CifarError when the loss or a weight is NaN or infinite.
+def require_converging(result: EpochResult, run: RunDir, *, classes: int, weights_are_finite: bool) -> None:
+    """Raise CifarError when a run has diverged. This is the only place that decides it, after every epoch.
 
-    weights_are: whether all weights are finite. oneDNN's poolings and ReLUs can hide a NaN weight from the loss.
+    weights_are_finite: oneDNN's poolings and ReLUs can hide a NaN weight from the loss.
     """
-    if not math.isfinite(result.train_loss):
-        lost = f"the training loss became {result.train_loss}"
-    elif not weights_are:
-        lost = "a weight became NaN or infinite"
-    else:
-        return
-    kept = f"; the best weights so far are in {run.path}" if run.best.exists() else ""
-    raise CifarError(f"{lost} in epoch {result.epoch}", remedy=f"lower --lr (it was {result.learning_rate:g}){kept}")
+    lost = _lost(result, classes, weights_are_finite=weights_are_finite)
+    if lost is not None:
+        kept = f"; the best weights so far are in {run.path}" if run.best.exists() else ""
+        raise CifarError(
+            f"the training diverged: {lost} in epoch {result.epoch}",
+            remedy=f"lower --lr (it was {result.learning_rate:g}){kept}",
+        )
+
+
+def _lost(result: EpochResult, classes: int, *, weights_are_finite: bool) -> str | None:
+    """How it shows that a run has diverged; None if it hasn't."""
+    for split, loss in (("training", result.train_loss), ("validation", result.val_loss)):
+        if not math.isfinite(loss):
+            return f"the {split} loss became {loss}"
+    if not weights_are_finite:
+        return "a weight became NaN or infinite"
+    guessing = math.log(max(classes, 2))
+    if result.train_loss > DIVERGED_FACTOR * guessing:
+        return f"the training loss rose to {result.train_loss:.3g}, while guessing has {guessing:.3g},"
+    return None
 
 
 def first_line(error: Exception) -> str:

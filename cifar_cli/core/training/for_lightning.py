@@ -66,8 +66,7 @@ class ClassifierModule(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         assert self._rate is not None
-        if self._rate.follows_time:
-            self._rate.set_for(self.global_step, time_share=0.0)
+        self._rate.set_for(self.global_step)
         images_BCHW, labels_B = batch
         loss, logits_BK = self.step(images_BCHW, labels_B)
         self.train_scores.update(loss, logits_BK, labels_B)

@@ -74,12 +74,13 @@ class Group(Ranks):
         signal, *decided = astuple(own)
         message = torch.tensor([signal, *(decided if self.is_first else [0] * len(decided))], dtype=torch.float64)
         dist.all_reduce(message, op=dist.ReduceOp.MAX, group=self._host)
-        signal, time_is_up, progress_is_due, time_share = message.tolist()
+        signal, time_is_up, progress_is_due, checkpoint_is_due, planned_steps = message.tolist()
         return Agreement(
             signal=int(signal),
             time_is_up=bool(time_is_up),
             progress_is_due=bool(progress_is_due),
-            time_share=time_share,
+            checkpoint_is_due=bool(checkpoint_is_due),
+            planned_steps=int(planned_steps),
         )
 
     def any(self, flag: bool) -> bool:

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifar_cli.errors import ConfigError, ResourceError
+from cifar_cli.errors import ConfigError, Interrupted, ResourceError
 
 ALIVE_FD = "CIFAR_ALIVE_FD"  # read end of a pipe that the first process holds open while it lives
+REQUEUE_SECONDS = 30.0  # that scontrol gets
 LEAVE_SECONDS = 3.0  # that a process gets to end by itself
 FIRST_SPECIAL_STEP = 0xFFFFFFF0  # SLURM's numbers for a batch script and an interactive shell, which are no tasks
 
@@ -54,6 +56,25 @@ def silence_all_but_rank_0() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):
             os.dup2(nowhere, stream)
+
+
+@contextmanager
+def requeued_on_time_limit(requeue: bool) -> Iterator[None]:
+    """Put the SLURM job back into its queue when the block ends because the job's time limit is near.
+
+    Raises what the block raises; the remedy says whether the job was requeued. requeue: False does nothing.
+    """
+    try:
+        yield
+    except Interrupted as error:
+        if requeue and error.before_time_limit:
+            job = os.environ["SLURM_JOB_ID"]
+            try:
+                subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, timeout=REQUEUE_SECONDS)
+                error.remedy = f"nothing: job {job} is in the queue again"
+            except (OSError, subprocess.SubprocessError) as failure:
+                error.what += f"; `scontrol requeue {job}` failed ({failure})"
+        raise
 
 
 def require_agreement(place: Place, *, devices: int | str, num_nodes: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -19,23 +20,25 @@ from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.deadline import Deadline
-from cifar_cli.core.training.failures import explained, require_finite
-from cifar_cli.core.training.interrupts import Interrupts, interrupted
+from cifar_cli.core.training.failures import explained, require_converging
+from cifar_cli.core.training.interrupts import Interrupts, interrupted, left_at_once
 from cifar_cli.core.training.introduction import dataset_line, introduce
 from cifar_cli.core.training.listeners import SILENT, Listeners
-from cifar_cli.core.training.machine import fast_kernels, wait_for
+from cifar_cli.core.training.machine import kernels, wait_for
 from cifar_cli.core.training.pace import Pace
 from cifar_cli.core.training.pictures import Pictures
+from cifar_cli.core.training.plan import Planner, late_start
 from cifar_cli.core.training.prepare import Prepared
 from cifar_cli.core.training.ranks import Agreement, LostProcessError
 from cifar_cli.core.training.record import Record
 from cifar_cli.core.training.results import EpochResult, TrainProgress, TrainResult
 from cifar_cli.core.training.run_dir import RunDir, create_run_dir
+from cifar_cli.core.training.run_lock import locked
 from cifar_cli.core.training.run_state import Position, RunState, StoppedBy
 from cifar_cli.core.training.schedule import LearningRate
 from cifar_cli.core.training.scores import Scores, score, validate
 from cifar_cli.core.training.sharded import own_part, whole
-from cifar_cli.core.training.step import TrainingStep
+from cifar_cli.core.training.step import TrainingStep, seed_draws
 from cifar_cli.core.training.step_trace import traced_steps
 
 TEST_PASSES = 2  # each test image is scored as it is and mirrored
@@ -44,10 +47,11 @@ FLOAT32_COST = 2  # time of a pass in float32, in which the test runs, as a mult
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seams:
-    """What tests replace: the training step and the clock."""
+    """What tests replace: the training step, the clock, and the pictures, which dominate short epochs."""
 
     make_step: Callable[..., TrainingStep] = TrainingStep
     clock: Callable[[], float] = time.monotonic
+    make_pictures: Callable[..., Pictures] = Pictures
 
 
 REAL = Seams()
@@ -70,12 +74,12 @@ def fit(
         ranks.order(prepared.config)
     ranks.meet()
     try:
-        with Loop(prepared, run, listeners, seams) as loop:
-            with fast_kernels(prepared.device), loop.interrupts.listening():
+        with locked(run.path, hold=ranks.is_first), Loop(prepared, run, listeners, seams) as loop:
+            with kernels(prepared.device, deterministic=prepared.config.deterministic), loop.interrupts.listening():
                 loop.train()
             return loop.test()
-    except KeyboardInterrupt:
-        raise interrupted("interrupted; saved up to the last complete epoch", run) from None
+    except KeyboardInterrupt as error:
+        raise left_at_once(run, error) from None
     except (OSError, RuntimeError, LostProcessError) as error:
         described = explained(ranks.explained(error), run, compiled=prepared.config.compile)
         if described is error:
@@ -115,6 +119,7 @@ class Loop:
             recipe.max_seconds,
             began=prepared.began,
             clock=seams.clock,
+            train_images=len(loaders.train_indices),
             val_images=len(loaders.val_indices),
             test_per_validation=len(store.test)
             / max(len(loaders.val_indices), 1)
@@ -123,15 +128,19 @@ class Loop:
         )
         self.description = describe(config, classes=store.classes, synthetic=store.synthetic)
         self.record = Record(run, listeners, clock=seams.clock)
-        self.interrupts = Interrupts()
+        self.interrupts = Interrupts(listeners.on_note)
         self.agreed = Agreement()
         self.state = RunState(
-            step=self.step, loader=loaders.train, deadline=self.deadline, pace=self.pace, record=self.record
-        )
+            run, step=self.step, loader=loaders.train, deadline=self.deadline, pace=self.pace, record=self.record,
+            every_seconds=config.checkpoint_seconds, clock=seams.clock,
+        )  # fmt: skip
         checkpoint = ranks.broadcast(prepared.checkpoint)
         at = Position() if checkpoint is None else self.state.restore(checkpoint, origin=run.last)
         self.epoch, self.epoch_step, self.global_step = at.epoch, at.epoch_step, at.global_step
         self.stopped_by: StoppedBy = at.stopped_by
+        self.planner = Planner(prepared, run, self.step, self.rate, self.deadline, self.pace, say=listeners.on_note)
+        if checkpoint is not None:
+            self.planner.restore(checkpoint, at)
         self.began = prepared.began
         self.writer: SummaryWriter | None = None
         if not ranks.is_first:
@@ -139,7 +148,7 @@ class Loop:
         self.writer = SummaryWriter(run.path)  # only now, so that a run that is refused stays unchanged
         self.record.write_to(self.writer)
         self.writer.add_text("dataset", dataset_line(store))
-        self.pictures = Pictures(
+        self.pictures = seams.make_pictures(
             self.writer,
             store,
             {"train": loaders.train_indices, "val": loaders.val_indices},
@@ -164,29 +173,34 @@ class Loop:
     def train(self) -> None:
         """Train until the epochs are done or the time is up."""
         introduce(self.config, self.step.model, self.loaders, self.store, self.ranks, self.listeners.on_note)
-        # For what the model draws while it trains, such as dropout; each process has other images.
-        torch.manual_seed(self.config.seed + self.ranks.rank)
         if self.config.compile:
             self.step.model.compile()
-        steps = self.epochs * self.steps_per_epoch
-        self.accounting.add("startup", self.clock() - self.began)
-        with self.accounting.spending("fit"), self._profiled(steps) as after_step:
+        start_up = self.deadline.start()
+        self.accounting.add("startup", start_up)
+        if (late := late_start(start_up, self.deadline)) is not None:
+            self.listeners.on_note(late)
+        with self.accounting.spending("fit"), self._profiled(self.planner.steps) as after_step:
             while self.epoch < self.epochs and self.stopped_by != "time":
-                self._train_epoch(after_step)
-                self._finish_epoch(self._validate())
+                if self._train_epoch(after_step):
+                    self._finish_epoch(self._validate())
 
-    def _train_epoch(self, after_step: Callable[[], None]) -> None:
-        """Take the steps of an epoch, or of what is left of one that was interrupted."""
+    def _train_epoch(self, after_step: Callable[[], None]) -> bool:
+        """Take the steps of an epoch, or of what is left of one that was interrupted.
+
+        Returns False where its steps were taken back: a measurement found that the run needs other learning rates.
+        """
         self.step.model.train()
         self.train_scores.reset()
         self.pace.start_epoch()
         self.loaders.train.set_epoch(self.epoch)
         self._agree()
+        if not self.planner.is_decided and self.global_step == 0:
+            self.planner.keep_start()
         last = self.clock()
         for images_BCHW, labels_B in self.loaders.train:
-            if self.rate.follows_time:
-                self.rate.set_for(self.global_step, time_share=self.agreed.time_share)
-            images = self._images_of_step()
+            self.rate.set_for(self.global_step)
+            seed_draws(self.config.seed, self.global_step, self.ranks.rank, device=self.device)
+            images = self.loaders.train.images_of(self.epoch_step)
             own_images = self.ranks.images_of(images)
             self.step.weight = own_images * self.ranks.world_size / images
             self.accounting.start_step()
@@ -201,35 +215,61 @@ class Loop:
             self.pace.add(images, now - last)
             last = now
             after_step()
-            self._agree()
+            if self._agree():
+                return False
             is_last = self.epoch_step == self.steps_per_epoch
             if is_last or self.agreed.progress_is_due:
                 self.record.report_progress(self._progress())
-            if self.agreed.time_is_up:
-                self.stopped_by = "time"
-                return
+            if self._is_over():
+                return True
+            if self.agreed.checkpoint_is_due and not is_last and self.planner.is_decided:
+                self._save(self.run.last, next_epoch=self.epoch)
             # After the last step of an epoch, its validation and record come first.
             if self.agreed.signal and not is_last:
+                if not self.planner.is_decided and self.planner.begin_again():
+                    self.deadline.begin_again()
+                    self._go_to_the_start()
                 self._save(self.run.last, next_epoch=self.epoch)
                 what = f"interrupted in epoch {self.epoch + 1}; saved"
                 raise interrupted(what, self.run, by=self.agreed.signal)
+        return True
 
-    def _agree(self) -> None:
-        """Exchange the one message of a step, after which all processes do the same."""
-        pace, follows_time = self.pace.seconds_per_image, self.rate.follows_time
+    def _is_over(self) -> bool:
+        """Whether the step was the run's last, and not the last one of its last epoch."""
+        if self.epoch_step == self.steps_per_epoch and self.epoch + 1 == self.epochs:
+            return False
+        if self.global_step >= self.planner.steps:
+            self.stopped_by = "time"
+        elif self.agreed.time_is_up:
+            self.stopped_by = "time"
+            self.planner.cut_short(self.global_step)
+        return self.stopped_by == "time"
+
+    def _agree(self) -> bool:
+        """Exchange the one message of a step, after which all processes do the same.
+
+        Returns whether they take back the steps so far, because the plan was made just now.
+        """
+        over = self.epoch_step == self.steps_per_epoch
         self.agreed = self.ranks.agree(
             Agreement(
                 signal=self.interrupts.signal,
-                time_is_up=self.deadline.is_reached(pace),
+                time_is_up=self.deadline.is_reached(self.pace.seconds_per_image),
                 progress_is_due=self.record.progress_is_due(),
-                time_share=self.deadline.share_used(pace) if follows_time else 0.0,
+                checkpoint_is_due=self.state.is_due(),
+                planned_steps=self.planner.proposed(epoch_is_over=over) if self.ranks.is_first else 0,
             )
         )
+        if self.planner.is_decided or not self.agreed.planned_steps:
+            return False
+        again = self.planner.adopt(self.agreed.planned_steps)
+        if again:
+            self._go_to_the_start()
+        return again
 
-    def _images_of_step(self) -> int:
-        """Images of the batch at `epoch_step`, over all processes."""
-        batch = self.config.recipe.batch
-        return min(batch, len(self.loaders.train_indices) - self.epoch_step * batch)
+    def _go_to_the_start(self) -> None:
+        self.loaders.train.load_state_dict({"epoch": 0, "next_batch": 0})
+        self.epoch_step = self.global_step = 0
 
     def _validate(self) -> Scores:
         with self.accounting.spending("validation"):
@@ -258,7 +298,8 @@ class Loop:
             self.record.add_epoch(result)
             weights = self.step.optimizer.state  # of the weights that it updates; the others may hold anything
             not_finite = not all(bool(own_part(weight).isfinite().all()) for weight in weights)
-            require_finite(result, self.run, weights_are=not self.ranks.any(not_finite))
+            finite = not self.ranks.any(not_finite)
+            require_converging(result, self.run, classes=len(self.store.classes), weights_are_finite=finite)
             if result.best:
                 self._save(self.run.best, next_epoch=self.epoch + 1)
             self._save(self.run.last, next_epoch=self.epoch + 1)
@@ -267,6 +308,7 @@ class Loop:
                 self.pictures.draw(self.evaluated, result.epoch, scores, self.device)
             self.ranks.meet()  # the others wait while rank 0 writes
         self.deadline.logging_seconds = self.clock() - start
+        self.deadline.seconds_per_image = self.pace.settled_seconds_per_image
         self.epoch, self.epoch_step = self.epoch + 1, 0
         self._agree()
         if self.agreed.signal and self.epoch < self.epochs and self.stopped_by != "time":
@@ -337,7 +379,7 @@ class Loop:
         scores = self.train_scores.joined(self.ranks)
         return TrainProgress(
             epoch=self.epoch + 1,
-            epochs=self.epochs,
+            epochs=math.ceil(self.planner.steps / self.steps_per_epoch),
             step=self.epoch_step,
             steps=self.steps_per_epoch,
             loss=scores.loss,

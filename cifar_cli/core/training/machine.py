@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from cifar_cli.errors import ResourceError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
-MATMUL_SIDE = 2048
+# A GPU needs large matrices: a product of 2,048 takes an H100 some 25 µs, no longer than starting it does.
+MATMUL_SIDES = {"cpu": 2048, "mps": 4096, "cuda": 8192}
 MATMUL_SECONDS = 0.3
 
 
@@ -35,8 +37,10 @@ def device_of(choice: DeviceChoice) -> torch.device:
     return torch.device("cpu")
 
 
-def prepared_device(choice: DeviceChoice) -> torch.device:
+def prepared_device(choice: DeviceChoice, *, deterministic: bool = False) -> torch.device:
     """The device of a choice, with this process set up to train on it. Raises ResourceError as `device_of` does."""
+    if deterministic:  # cuBLAS reads it when it is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     device = device_of(choice)
     if device.type == "cpu":
         keep_freed_memory()
@@ -66,16 +70,17 @@ def wait_for(device: torch.device) -> None:
 
 
 def matmul_flops_per_second(dtype: torch.dtype | None, device: torch.device) -> float:
-    """The highest rate of a square matrix product of MATMUL_SIDE, at two operations per multiply-add.
+    """The highest rate of a square matrix product (MATMUL_SIDES), at two operations per multiply-add.
 
     dtype: None for float32.
     """
-    left, right = (torch.randn(MATMUL_SIDE, MATMUL_SIDE, device=device).to(dtype) for _ in range(2))
+    side = MATMUL_SIDES[device.type]
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     _timed(left, right)
     best, end = float("inf"), time.perf_counter() + MATMUL_SECONDS
     while time.perf_counter() < end:
         best = min(best, _timed(left, right))
-    return 2 * MATMUL_SIDE**3 / best
+    return 2 * side**3 / best
 
 
 def _timed(left: torch.Tensor, right: torch.Tensor) -> float:
@@ -83,6 +88,27 @@ def _timed(left: torch.Tensor, right: torch.Tensor) -> float:
     torch.mm(left, right)
     wait_for(left.device)
     return time.perf_counter() - start
+
+
+@contextmanager
+def kernels(device: torch.device, *, deterministic: bool) -> Iterator[None]:
+    """The fastest kernels, or for a block those that give equal bits in every run.
+
+    An operation without such a kernel then raises RuntimeError. Source: PyTorch's notes on reproducibility.
+    """
+    if not deterministic:
+        with fast_kernels(device):
+            yield
+        return
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
 
 
 @contextmanager

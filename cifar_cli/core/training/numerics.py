@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
-import os
 import platform
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
@@ -24,6 +21,7 @@ from torch import Tensor, nn
 from cifar_cli.core.choices import MemoryFormat, OptimizerName, Precision
 from cifar_cli.core.models.training_form import LAYOUTS, training_form, trains_in_onednn
 from cifar_cli.core.training.config import StepConfig, TrainConfig
+from cifar_cli.core.training.remembered import cache_file, remember, remembered
 from cifar_cli.core.training.results import LOSS_TOLERANCE, Numerics, NumericsTrial
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.errors import ConfigError
@@ -34,6 +32,7 @@ COMPARED_STEPS = 3  # losses are compared after so many; the first one warms up 
 TRIAL_SECONDS = 0.4  # for the timed steps of one combination
 LONGEST_STEP_SECONDS = 0.15  # slower steps are timed with smaller batches
 STEP_VERSION = "pooled before ReLU, clipped one by one"  # part of the key: trials of another step must not be reused
+CACHE = "numerics"
 TOO_SLOW_FACTOR = 1.5  # a combination this many times slower than the fastest is not repeated
 
 TimedStep = Callable[[int], float]
@@ -54,7 +53,8 @@ def choose_numerics(
     """Choose what the config leaves open ("auto"). The model is copied, not changed.
 
     The fastest combination whose loss agrees with float32's wins. The trials are remembered per machine and model in
-    `trials_path()`. A debugging run tries nothing and takes float32 and channels last.
+    `trials_path()`. A debugging run tries nothing, and neither does a deterministic one, in which nothing that is timed
+    decides a weight: they take float32 and channels last.
     make_step: what is timed by `clock`, the training step by default. precisions: what "auto" tries, the device's by
     default.
     Raises ConfigError for "onednn" where that layout isn't available.
@@ -64,15 +64,19 @@ def choose_numerics(
     elif precisions is None:
         precisions = offered_precisions(device)
     formats = _wanted_formats(config, model, device)
-    if config.fast_dev_run or (len(precisions) == 1 and len(formats) == 1):
+    combinations = tuple(product(precisions, formats))
+    if config.fast_dev_run or config.deterministic or len(combinations) == 1:
         return Numerics(precision=precisions[0], memory_format=formats[0])
-    key = _key(config, precisions, formats, device)
-    known = cached_trials(key)
+    key = speed_key(config, precisions, formats, device)
+    held = remembered(CACHE, key)
+    known = _as_trials(held, combinations)
     if make_step is None:
         make_step = _step_maker(config, model, classes=classes, device=device)
-    trials = known or tuple(_tried(make_step, clock, config.recipe.batch, product(precisions, formats)))
+    trials = known or tuple(_tried(make_step, clock, config.recipe.batch, combinations))
     if not known and trials[0].agrees:
-        store_trials(key, trials)
+        # Of two runs that measure at the same time, both take what the first one found.
+        stands = remember(CACHE, key, [asdict(trial) for trial in trials], replace=held is not None)
+        trials = _as_trials(stands, combinations) or trials
     # If the loss is NaN even in float32, nothing agrees, and the first combination is kept.
     best = max(
         (trial for trial in trials if trial.agrees), key=lambda trial: trial.images_per_second, default=trials[0]
@@ -119,7 +123,7 @@ def _tried(
     make_step: MakeStep,
     clock: Callable[[], float],
     batch: int,
-    combinations: Iterator[tuple[Precision, MemoryFormat]],
+    combinations: Iterable[tuple[Precision, MemoryFormat]],
 ) -> Iterator[NumericsTrial]:
     """One trial per combination. The first one's loss, of float32 where that is tried, is the reference."""
     reference, best = None, 0.0
@@ -187,41 +191,25 @@ def _step_maker(config: TrainConfig, model: nn.Module, *, classes: int, device: 
 
 
 def trials_path() -> Path:
-    """The file of remembered trials: cifar/numerics.json in $XDG_CACHE_HOME (or ~/.cache).
-
-    Raises RuntimeError where the user has no home directory.
-    """
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cifar" / "numerics.json"
+    """The file of remembered trials. Raises RuntimeError where the user has no home directory."""
+    return cache_file(CACHE)
 
 
-def cached_trials(key: str) -> tuple[NumericsTrial, ...] | None:
-    """The trials remembered under a key; None where there are none or the file can't be read."""
-    with suppress(OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
-        trials = json.loads(trials_path().read_text(encoding="utf-8"))[key]
-        return tuple(NumericsTrial(**trial) for trial in trials) or None
+def _as_trials(value: Any, tried: tuple[tuple[Precision, MemoryFormat], ...]) -> tuple[NumericsTrial, ...] | None:
+    """Remembered trials of these combinations; None for anything else, which is measured anew."""
+    with suppress(TypeError, KeyError):
+        trials = tuple(NumericsTrial(**trial) for trial in value)
+        sound = all(
+            all(type(number) in (int, float) for number in (trial.batch, trial.images_per_second, trial.loss))
+            and trial.agrees in (True, False)
+            for trial in trials
+        )
+        if sound and tuple((trial.precision, trial.memory_format) for trial in trials) == tried:
+            return trials
     return None
 
 
-def store_trials(key: str, trials: tuple[NumericsTrial, ...]) -> None:
-    """Add trials to the file, which is replaced atomically. A file that can't be written is ignored.
-
-    Of two runs that write at the same time, one may lose its trials; they are then run again.
-    """
-    with suppress(OSError, RuntimeError):
-        path = trials_path()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        known: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            known = json.loads(path.read_text(encoding="utf-8"))
-        known = known if isinstance(known, dict) else {}
-        known[key] = [asdict(trial) for trial in trials]
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            written = Path(folder) / path.name
-            written.write_text(json.dumps(known, indent=1), encoding="utf-8")
-            written.replace(path)
-
-
-def _key(
+def speed_key(
     config: TrainConfig, precisions: tuple[Precision, ...], formats: tuple[MemoryFormat, ...], device: torch.device
 ) -> str:
     """Everything that the speed of a step depends on."""

@@ -59,6 +59,24 @@ class Pace:
         """Mean after the first WARM_UP_STEPS, which are slow; None until then."""
         return self._steady_seconds / self._steady_images if self._steady_images else None
 
+    @property
+    def steps(self) -> int:
+        """Steps since the run was started or resumed."""
+        return len(self._steps)
+
+    @property
+    def settled_seconds_per_image(self) -> float:
+        """The steady rate as seconds; of a few steps, their mean without the first third. Needs a step."""
+        if len(self._steps) >= WARM_UP_STEPS + WINDOW_STEPS:
+            return 1 / steady_rate(self._steps)
+        settled = self._steps[len(self._steps) // 3 :]
+        return sum(seconds for _, seconds in settled) / sum(images for images, _ in settled)
+
+    @property
+    def slowest_seconds_per_image(self) -> float:
+        """The mean of all steps, the slow first ones included. Needs a step."""
+        return sum(seconds for _, seconds in self._steps) / sum(images for images, _ in self._steps)
+
     def state_dict(self) -> dict[str, Any]:
         return {"images_per_second": self.images_per_second}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,22 +10,25 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cifar_cli.core.data.config import STORE_SUFFIX, DataConfig
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.build import build_model, build_untrained
 from cifar_cli.core.training.batches import Loaders, make_loaders
-from cifar_cli.core.training.checkpoint import read_checkpoint, trained_config
+from cifar_cli.core.training.checkpoint import REMEDY, config_in, newest_checkpoint, require_whole
+from cifar_cli.core.training.checkpoint_schema import SavedRun, validated
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+from cifar_cli.core.training.deadline import hours
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import fast_kernels, prepared_device
 from cifar_cli.core.training.numerics import choose_numerics, require_precision
 from cifar_cli.core.training.ranks import ALONE, Ranks
 from cifar_cli.core.training.recipe import Recipe
-from cifar_cli.core.training.results import Numerics
+from cifar_cli.core.training.results import Numerics, TrainResult
 from cifar_cli.core.training.run_dir import RunDir, open_run_dir
-from cifar_cli.errors import CheckpointError, CifarError, ConfigError
+from cifar_cli.errors import CheckpointError, ConfigError, DataError, shell_line
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -51,6 +55,7 @@ class Prepared:
         """The same with another batch size or budget. The model and the store are not made again."""
         config = replace(self.config, recipe=recipe)
         loaders = make_loaders(config, self.store, device=self.device, ranks=self.ranks)
+        require_batch_for(self.model, recipe.batch, images=len(loaders.train_indices))
         return replace(self, config=config, loaders=loaders)
 
     def with_seed(self, seed: int, *, began: float) -> Prepared:
@@ -72,7 +77,7 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
     Raises CifarError children for what the user can correct.
     """
     began = time.monotonic() if listeners.began is None else listeners.began
-    device = prepared_device(config.device)
+    device = prepared_device(config.device, deterministic=config.deterministic)
     require_precision(config.precision, device)
     if config.augment_file is not None:
         from cifar_cli.core.augment.per_image import load_policy  # albumentations takes seconds to import
@@ -86,6 +91,7 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
         config = fitted
         model = build_model(config.model, seed=config.seed)
     loaders = make_loaders(config, store, device=device, ranks=ranks)
+    require_batch_for(model, config.recipe.batch, images=len(loaders.train_indices))
     with fast_kernels(device):
         numerics = choose_numerics(config, model, classes=len(store.classes), device=device)
     listeners.on_numerics(numerics)
@@ -104,18 +110,24 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
 
 def prepare_resumed(
     asked: ResumeConfig, listeners: Listeners = SILENT, *, ranks: Ranks = ALONE
-) -> tuple[Prepared, RunDir]:
-    """Read a run's last checkpoint and open its dataset.
+) -> tuple[Prepared | TrainResult, RunDir]:
+    """Read a run's last checkpoint and open its dataset, or return the result of a run that has nothing left to do.
 
     Raises CheckpointError when the directory holds nothing that can be continued, ConfigError for fewer epochs than
     are done.
     """
     began = time.monotonic() if listeners.began is None else listeners.began
     run = open_run_dir(asked.run_dir)
-    content = read_checkpoint(run.last)
+    content, remark = newest_checkpoint(run)
+    if remark is not None:
+        listeners.on_note(remark)
     config, classes = _continued(run, content)
     config = _changed(config, asked, content["loop"])
-    device = prepared_device(config.device)
+    result = _finished(run, config, content)
+    if result is not None:
+        listeners.on_note(_finished_sentence(result, config))
+        return result, run
+    device = prepared_device(config.device, deterministic=config.deterministic)
     store = open_dataset(config.data, on_progress=listeners.on_progress)
     if store.classes != classes:
         raise CheckpointError(
@@ -140,7 +152,7 @@ def prepare_resumed(
 
 def prepare_ordered(config: TrainConfig, ranks: Ranks) -> Prepared:
     """Get ready to train a config that rank 0 has prepared. The weights come from rank 0 later."""
-    device = prepared_device(config.device)
+    device = prepared_device(config.device, deterministic=config.deterministic)
     store = open_dataset(config.data)
     assert config.precision != "auto"
     assert config.memory_format != "auto"
@@ -156,10 +168,29 @@ def prepare_ordered(config: TrainConfig, ranks: Ranks) -> Prepared:
     )
 
 
+def require_batch_for(model: nn.Module, batch: int, *, images: int) -> None:
+    """Raise ConfigError for batches of one image and a model with batch normalisation.
+
+    One image has no variance over the batch: torch refuses it where a layer's output is one pixel, and elsewhere
+    trains on what no test image looks like. A last batch of one image joins the one before (`BatchLoader`).
+    """
+    if min(batch, images) > 1 or not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        return
+    if images == 1:
+        raise DataError(
+            "there is one training image, and the model's batch normalisation needs two in a batch",
+            remedy="import more images, or train a model without batch normalisation, such as null",
+        )
+    raise ConfigError(
+        "--batch 1 can't train this model: its batch normalisation needs two images in a batch",
+        remedy="pass --batch 2 or more, or train a model without batch normalisation, such as null",
+    )
+
+
 def run_config(run_dir: Path) -> TrainConfig:
     """The config of a run that can be continued. Raises CheckpointError where there is none."""
     run = open_run_dir(run_dir)
-    return _continued(run, read_checkpoint(run.last))[0]
+    return _continued(run, newest_checkpoint(run)[0])[0]
 
 
 def fitted_to(config: TrainConfig, store: Store) -> TrainConfig:
@@ -170,22 +201,18 @@ def fitted_to(config: TrainConfig, store: Store) -> TrainConfig:
 
 def _continued(run: RunDir, content: dict[str, Any]) -> tuple[TrainConfig, tuple[str, ...]]:
     """The config and the classes of a run's last checkpoint. Raises CheckpointError for another program's file."""
-    try:
-        description = content["cifar"]
-        config = replace(trained_config(description["config"]), run_dir=run.path)
-        classes = tuple(description["classes"])
-    except CheckpointError:
-        raise
-    except (KeyError, TypeError, CifarError) as error:
-        raise CheckpointError(f"{run.last} was not written by `cifar train`", remedy="start a new run") from error
-    if "loop" not in content or "auto" in (config.precision, config.memory_format):
+    if "cifar" in content and "loop" not in content:
         raise CheckpointError(
             f"{run.last} was written by an earlier version, whose runs can't be continued",
             remedy="start a new run; `cifar evaluate` still reads its best weights",
         )
-    if int(content["loop"]["epoch"]) > 0 and not run.best.is_file():
-        raise CheckpointError(f"the best weights {run.best} are missing", remedy="start a new run")
-    return config, classes
+    saved = validated(SavedRun, content, origin=run.last)
+    config = replace(config_in(saved.cifar, origin=run.last), run_dir=run.path)
+    if "auto" in (config.precision, config.memory_format):
+        raise CheckpointError(f"{run.last} was written before precision and memory format were chosen", remedy=REMEDY)
+    if saved.loop.epoch > 0:
+        require_whole(run.best, run)
+    return config, tuple(saved.cifar.classes)
 
 
 def _changed(config: TrainConfig, asked: ResumeConfig, loop: dict[str, Any]) -> TrainConfig:
@@ -213,6 +240,32 @@ def _changed(config: TrainConfig, asked: ResumeConfig, loop: dict[str, Any]) -> 
         recipe = replace(recipe, max_seconds=asked.max_seconds)
     return replace(
         config, recipe=recipe, data=config.data if asked.data_dir is None else _moved(config.data, asked.data_dir)
+    )
+
+
+def _finished(run: RunDir, config: TrainConfig, content: dict[str, Any]) -> TrainResult | None:
+    """The result of a run that is over and tested; None where something is left to do.
+
+    config: with what was asked for now. content: of the last checkpoint.
+    """
+    loop, began_with = content["loop"], content["cifar"]["config"]["recipe"]
+    epochs_done, more_time = int(loop["epoch"]), config.recipe.max_seconds > began_with["max_seconds"]
+    all_epochs = epochs_done >= (1 if config.fast_dev_run else config.recipe.max_epochs)
+    if not all_epochs and (loop["stopped_by"] != "time" or more_time):
+        return None
+    result = run.read_result(config)
+    # The summary is older where a run was extended, and killed before it was tested again.
+    return result if result is not None and result.epochs == epochs_done else None
+
+
+def _finished_sentence(result: TrainResult, config: TrainConfig) -> str:
+    recipe, resume = config.recipe, shell_line("cifar train --resume", result.run_dir)
+    longer = f"{resume} --max-epochs {recipe.max_epochs + math.ceil(recipe.max_epochs / 2)}"
+    if result.stopped_by == "time":
+        longer = f"{resume} --max-time {hours(2 * recipe.max_seconds)}"
+    return (
+        f"{result.run_dir} is already finished ({result.epochs} epochs, stopped by --max-{result.stopped_by}); nothing "
+        f"was changed. `{longer}` trains it longer"
     )
 
 

@@ -27,10 +27,11 @@ class Agreement:
     signal: int = 0
     """Number of a signal that asked any of them to stop; 0 for none."""
     time_is_up: bool = False
-    """By the clock of rank 0, like the two below."""
+    """By the clock of rank 0, like those below."""
     progress_is_due: bool = False
-    time_share: float = 0.0
-    """Share of the time for steps that is used up. The learning rate may follow it."""
+    checkpoint_is_due: bool = False
+    planned_steps: int = 0
+    """Steps of the whole run, once they are decided; 0 before."""
 
 
 class Ranks:

@@ -138,9 +138,18 @@ class TrainResult(NotebookView):
     """Ctrl-C came when only validation or test were left, which were finished."""
     config: TrainConfig
     """What was trained, with nothing left to choose; `to_dict` leaves it to config.yaml."""
+    already_finished: bool = False
+    """Nothing was trained now: this is the recorded result of a finished run."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, run_dir: Path, config: TrainConfig) -> TrainResult:
+        """A recorded result, of a run that may have moved to `run_dir`. Raises TypeError or KeyError otherwise."""
+        here = {"run_dir": run_dir, "checkpoint": run_dir / Path(values["checkpoint"]).relative_to(values["run_dir"])}
+        time = TimeSpent(**values["time"])
+        return cls(**values | here | {"time": time}, config=config, asked_to_stop=False, already_finished=True)
 
     def to_dict(self) -> dict[str, Any]:
         """The documented keys of `--json`."""
         values: dict[str, Any] = plain(asdict(self))
-        del values["config"], values["asked_to_stop"]
+        del values["config"], values["asked_to_stop"], values["already_finished"]
         return values

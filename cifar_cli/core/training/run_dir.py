@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,9 +13,11 @@ from typing import Any
 
 import yaml
 
-from cifar_cli.core.training.config import runs_dir
-from cifar_cli.core.training.results import EpochResult
-from cifar_cli.errors import CheckpointError, ResourceError
+from cifar_cli.core.training.config import TrainConfig, runs_dir
+from cifar_cli.core.training.results import EpochResult, TrainResult
+from cifar_cli.core.training.run_lock import LOCK, locked
+from cifar_cli.core.write import write_whole
+from cifar_cli.errors import CheckpointError, ResourceError, shell_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +50,36 @@ class RunDir:
     def last(self) -> Path:
         return self.checkpoints / "last.ckpt"
 
+    @property
+    def previous(self) -> Path:
+        """The one before `last`, in case that is damaged."""
+        return self.checkpoints / "previous.ckpt"
+
+    @property
+    def best_weights(self) -> Path:
+        """The weights of `best`, for other programs."""
+        return self.checkpoints / "model.safetensors"
+
+    @property
+    def saved(self) -> tuple[Path, ...]:
+        """The checkpoints from which the run can be continued, the newest first."""
+        return tuple(path for path in (self.last, self.previous, self.best) if path.is_file())
+
     def write_config(self, config: dict[str, Any]) -> None:
         """Write config.yaml; keys of an existing one that `config` lacks stay."""
         with suppress(OSError, yaml.YAMLError, TypeError):
             config = yaml.safe_load(self.config.read_text(encoding="utf-8")) | config
-        self.config.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        write_whole(self.config, yaml.safe_dump(config, sort_keys=False).encode())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        self.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_whole(self.summary, (json.dumps(summary, indent=2) + "\n").encode())
+
+    def read_result(self, config: TrainConfig) -> TrainResult | None:
+        """The result that summary.json holds; None where there is none. config: the run's."""
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            values = json.loads(self.summary.read_text(encoding="utf-8"))
+            return TrainResult.from_dict(values, run_dir=self.path, config=config)
+        return None
 
     def append_metrics(self, epoch: EpochResult) -> None:
         """Add a row to metrics.csv, with a header if it is the first."""
@@ -69,19 +94,23 @@ class RunDir:
     def keep_metrics(self, epochs: int) -> None:
         """Keep the rows of the first epochs only: later ones, of which there is no checkpoint, are trained again."""
         if self.metrics.exists():
-            self.metrics.write_bytes(b"".join(self.metrics.read_bytes().splitlines(keepends=True)[: 1 + epochs]))
+            write_whole(self.metrics, b"".join(self.metrics.read_bytes().splitlines(keepends=True)[: 1 + epochs]))
 
 
 def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None) -> RunDir:
     """Create a run directory: `path`, or runs/<date-time>-<model>/ with a number appended where that exists.
 
-    Raises CheckpointError when `path` isn't empty, ResourceError when it can't be created.
+    A run at `path` of which nothing was saved is removed. Raises CheckpointError when `path` holds anything else,
+    ResourceError when it can't be created.
     """
     try:
         if path is not None:
             path.mkdir(parents=True, exist_ok=True)
             require_free(path)
-            return _with_checkpoints(path)
+            with locked(path):
+                require_free(path)  # once more: another process may have begun in the meantime
+                _remove_start(RunDir(path))
+                return _with_checkpoints(path)
         stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
         root = runs_dir()
         root.mkdir(parents=True, exist_ok=True)
@@ -101,21 +130,50 @@ def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None
 
 
 def require_free(path: Path) -> None:
-    """Raise CheckpointError when a run directory is not empty."""
-    if path.is_dir() and any(path.iterdir()):
+    """Raise CheckpointError unless a new run may begin in `path`: it is absent, empty, or nothing was saved there."""
+    run = RunDir(path)
+    if (path / LOCK).is_file():
+        with locked(path):
+            pass
+    if run.saved:
         raise CheckpointError(
-            f"{path} is not empty", remedy=f"pass another --run-dir, or continue it with --resume {path}"
-        )
+            f"{path} holds a run already", remedy=f"continue it with {shell_line('cifar train --resume', path)}, or "
+            "pass another --run-dir",
+        )  # fmt: skip
+    if path.is_dir() and any(name not in _STARTED and not name.startswith(_EVENTS) for name in _names(run)):
+        raise CheckpointError(f"{path} is not empty, and holds no run", remedy="pass another --run-dir")
 
 
 def open_run_dir(path: Path) -> RunDir:
     """Open a run that is to be continued. Raises CheckpointError where there is nothing to continue."""
     run = RunDir(path)
-    if not run.last.is_file():
+    if run.saved:
+        return run
+    if run.checkpoints.is_dir():
         raise CheckpointError(
-            f"{path} contains no run to resume", remedy="pass a run directory with checkpoints/last.ckpt"
+            f"nothing was saved of the run in {path}", remedy=f"start it again, with {shell_line('--run-dir', path)}"
         )
-    return run
+    raise CheckpointError(f"{path} contains no run to resume", remedy="pass a run directory with checkpoints/last.ckpt")
+
+
+# What a run writes before its first checkpoint.
+_STARTED = {"config.yaml", "metrics.csv", "profile", "checkpoints", LOCK}
+_EVENTS = "events.out.tfevents."
+
+
+def _names(run: RunDir) -> list[str]:
+    """The names in a run directory and in its checkpoints, but for files that were being written."""
+    paths = [*run.path.iterdir(), *(run.checkpoints.iterdir() if run.checkpoints.is_dir() else ())]
+    return [path.name for path in paths if path.suffix != ".part"]
+
+
+def _remove_start(run: RunDir) -> None:
+    """Remove what a run wrote of which nothing was saved."""
+    for path in run.path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def _with_checkpoints(path: Path) -> RunDir:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from cifar_cli.core.data.loader import BatchLoader
 from cifar_cli.core.training.checkpoint import restore_step, save_checkpoint
+from cifar_cli.core.training.checkpoint_schema import SavedRun, validated
 from cifar_cli.core.training.deadline import Deadline
 from cifar_cli.core.training.failures import first_line
 from cifar_cli.core.training.pace import Pace
 from cifar_cli.core.training.record import Record
+from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.errors import CheckpointError
 
@@ -32,26 +36,45 @@ class Position:
     """"time" once the time cap has ended the run."""
 
 
-@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
 class RunState:
-    """The parts of a run that change while it trains."""
+    """The parts of a run that change while it trains, and when they are saved.
 
-    step: TrainingStep
-    loader: BatchLoader
-    """Of the training images."""
-    deadline: Deadline
-    pace: Pace
-    record: Record
+    loader: of the training images. every_seconds: time between checkpoints within an epoch, by `clock`; None for none.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        *,
+        step: TrainingStep,
+        loader: BatchLoader,
+        deadline: Deadline,
+        pace: Pace,
+        record: Record,
+        every_seconds: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.run, self.step, self.loader, self.deadline, self.pace, self.record = (
+            run, step, loader, deadline, pace, record,
+        )  # fmt: skip
+        self._every_seconds, self._clock, self._saved_at = every_seconds, clock, clock()
+
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is older than `every_seconds`."""
+        return self._every_seconds is not None and self._clock() - self._saved_at >= self._every_seconds
 
     def save(self, path: Path, description: dict[str, Any], at: Position, *, next_epoch: int, write: bool) -> None:
         """Write a checkpoint that continues with the next step of `next_epoch`, counted from 0.
 
+        The one before last.ckpt stays as previous.ckpt, and best.ckpt's weights are written as model.safetensors too.
         description: what `describe` returns. write: as in `save_checkpoint`. Raises OSError or RuntimeError.
         """
         save_checkpoint(
             path,
             self.step,
             description,
+            keep=self.run.previous if path == self.run.last else None,
+            weights=self.run.best_weights if path == self.run.best else None,
             write=write,
             epoch=at.epoch,
             global_step=at.global_step,
@@ -64,6 +87,7 @@ class RunState:
                 "record": self.record.state_dict(),
             },
         )
+        self._saved_at = self._clock()
 
     def restore(self, content: dict[str, Any], *, origin: Path) -> Position:
         """Continue where the checkpoint with this content was written.
@@ -71,6 +95,7 @@ class RunState:
         origin: its file, for the error message. Raises CheckpointError where it doesn't fit.
         """
         epoch_step = 0
+        validated(SavedRun, content, origin=origin)
         try:
             restore_step(self.step, content)
             state = content["loop"]
@@ -82,7 +107,7 @@ class RunState:
             self.pace.load_state_dict(state["pace"])
             self.record.load_state_dict(state["record"])
             had_seconds = content["cifar"]["config"]["recipe"]["max_seconds"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"{origin} doesn't fit this run ({first_line(error)})", remedy="start a new run"
             ) from error

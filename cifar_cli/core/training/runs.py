@@ -17,10 +17,10 @@ from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 from cifar_cli.core.suggest import nearest
 from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.core.training.run_lock import LOCK
 from cifar_cli.errors import CheckpointError, ResourceError
 
 RunState = Literal["finished", "running", "unfinished"]
-LOCK = "run.lock"
 DEPTH = 2  # runs/NAME, and runs/NAME/seed-0 of a run with several seeds
 
 
@@ -38,10 +38,6 @@ class RunSummary:
     test_accuracy: float | None
     """A fraction; None for a run that is not finished, as is the time."""
     train_seconds: float | None
-
-    @property
-    def can_be_resumed(self) -> bool:
-        return self.state == "unfinished" and RunDir(self.path).last.is_file()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

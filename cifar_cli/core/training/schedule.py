@@ -1,4 +1,4 @@
-"""The learning rate over a run."""
+"""The learning rate over a run: a function of the step alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from cifar_cli.core.choices import ScheduleName
 from cifar_cli.core.training.recipe import Recipe
 
 FIRST_SHARE = 0.04  # of the highest rate, where a rising schedule begins
-SLACK = 0.02  # of the run, by which elapsed time may be ahead of the steps before it sets the rate
 
 
 def rate_share(schedule: ScheduleName, progress: float, *, warmup: float) -> float:
@@ -33,30 +32,35 @@ def rate_share(schedule: ScheduleName, progress: float, *, warmup: float) -> flo
 class LearningRate:
     """Sets the rate of every parameter group before each step.
 
-    The schedule follows the steps, or the elapsed time where the time cap would cut it short: a slower machine also
-    ends at a low rate. steps: of the whole run.
+    steps: of the whole run. It may be changed before the first step that counts, or when a run is extended.
     """
 
     def __init__(self, optimizer: Optimizer, recipe: Recipe, *, steps: int) -> None:
-        self._optimizer, self._recipe, self._steps = optimizer, recipe, steps
+        self.steps = steps
+        self._optimizer, self._recipe = optimizer, recipe
         # A restored optimizer has the rate of its last step; the highest rate is stored beside it.
         for group in optimizer.param_groups:
             group.setdefault("highest_lr", group["lr"])
 
     @property
-    def follows_time(self) -> bool:
-        return self._recipe.schedule != "constant"
+    def is_constant(self) -> bool:
+        return self._recipe.schedule == "constant"
+
+    @property
+    def highest(self) -> float:
+        return float(self._optimizer.param_groups[0]["highest_lr"])
 
     @property
     def current(self) -> float:
+        """Of the first parameter group, as set last."""
         return float(self._optimizer.param_groups[0]["lr"])
 
-    def set_for(self, step: int, *, time_share: float) -> None:
-        """Set the rates for a step, counted from 0. time_share: share of the time for steps that is used up."""
-        progress = step / self._steps
-        # Elapsed time varies between runs, so it is used only if it leads by SLACK.
-        if time_share > progress + SLACK:
-            progress = time_share
-        share = rate_share(self._recipe.schedule, progress, warmup=self._recipe.warmup)
+    def share_at(self, step: int) -> float:
+        """Share of the highest rate at a step, counted from 0."""
+        return rate_share(self._recipe.schedule, step / self.steps, warmup=self._recipe.warmup)
+
+    def set_for(self, step: int) -> None:
+        """Set the rates for a step."""
+        share = self.share_at(step)
         for group in self._optimizer.param_groups:
             group["lr"] = group["highest_lr"] * share

@@ -103,8 +103,8 @@ class Scores(nn.Module):
 
     @property
     def accuracy(self) -> float:
-        matrix = self.matrix_KK
-        return float(matrix.diagonal().sum() / matrix.sum().clamp(min=1))
+        matrix = self.matrix_KK  # divided as whole numbers: torch would divide them in float32
+        return int(matrix.diagonal().sum()) / max(int(matrix.sum()), 1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)

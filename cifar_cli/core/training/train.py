@@ -13,6 +13,7 @@ from cifar_cli.core.training.prepare import prepare, prepare_ordered, prepare_re
 from cifar_cli.core.training.ranks import Ranks
 from cifar_cli.core.training.results import TrainResult
 from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.core.training.run_lock import locked
 
 
 def train(config: TrainConfig, listeners: Listeners = SILENT, *, seams: Seams = REAL) -> TrainResult:
@@ -31,14 +32,21 @@ def train(config: TrainConfig, listeners: Listeners = SILENT, *, seams: Seams = 
 def resume(run: Path | ResumeConfig, listeners: Listeners = SILENT, *, seams: Seams = REAL) -> TrainResult:
     """Continue a run from its last checkpoint, with the batch that was next.
 
+    A run that is finished, and gets neither more epochs nor more time, is left as it is; its recorded result is
+    returned.
+
     Raises what `prepare_resumed` and `fit` raise.
     """
     asked = run if isinstance(run, ResumeConfig) else ResumeConfig(run_dir=run)
     with ranks_of(asked) as ranks:
         if not ranks.is_first:
             return serve(ranks, seams=seams)[-1]
-        prepared, directory = prepare_resumed(asked, listeners, ranks=ranks)
-        return fit(prepared, listeners, run=directory, seams=seams)
+        with locked(asked.run_dir):
+            prepared, directory = prepare_resumed(asked, listeners, ranks=ranks)
+            if isinstance(prepared, TrainResult):
+                ranks.order(prepared)
+                return prepared
+            return fit(prepared, listeners, run=directory, seams=seams)
 
 
 def ranks_of(asked: TrainConfig | ResumeConfig) -> AbstractContextManager[Ranks]:
@@ -55,7 +63,10 @@ def ranks_of(asked: TrainConfig | ResumeConfig) -> AbstractContextManager[Ranks]
 
 def serve(ranks: Ranks, *, seams: Seams = REAL) -> list[TrainResult]:
     """Train whatever rank 0 orders, until it has no more orders. Returns the results that rank 0 also has."""
-    results = []
-    while (config := ranks.next_order()) is not None:
-        results.append(fit(prepare_ordered(config, ranks), run=RunDir(config.run_dir), seams=seams))
+    results: list[TrainResult] = []
+    while (order := ranks.next_order()) is not None:
+        if isinstance(order, TrainResult):  # of a run that is finished
+            results.append(order)
+        else:
+            results.append(fit(prepare_ordered(order, ranks), run=RunDir(order.run_dir), seams=seams))
     return results

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from cifar_cli.core.notebook import NotebookView
-from cifar_cli.core.training.results import TrainResult
+from cifar_cli.core.plain import plain
+from cifar_cli.core.training.results import TimeSpent, TrainResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +23,12 @@ class Utilization:
     @property
     def share(self) -> float:
         return self.achieved_flops_per_second / self.matmul_flops_per_second
+
+
+MEANS = (
+    "val_accuracy", "test_accuracy", "test_accuracy_flip_averaged", "test_loss", "train_seconds", "images_per_second",
+)  # fmt: skip
+"""The figures of a run that are given as means over the seeds, with their standard deviations."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +48,14 @@ class TrainReport(NotebookView):
         values = [getattr(result, name) for result in self.results]
         return statistics.stdev(values) if len(values) > 1 else 0.0
 
+    @property
+    def time(self) -> TimeSpent:
+        """Mean seconds by part over the seeds."""
+        spent = [asdict(result.time) for result in self.results]
+        return TimeSpent(**{part: statistics.fmean(each[part] for each in spent) for part in spent[0]})
+
     def to_dict(self) -> dict[str, Any]:
-        """The documented keys of `--json`; with several seeds the last run's, with means in place of accuracies."""
+        """The documented keys of `--json`; with several seeds the figures are means, and the rest is the last run's."""
         last = self.results[-1].to_dict()
         used = self.utilization
         document = last | {
@@ -50,8 +63,8 @@ class TrainReport(NotebookView):
             "matmul_flops_per_second": used and used.matmul_flops_per_second,
         }
         if len(self.results) > 1:
-            accuracies = [name for name in last if "accuracy" in name]
-            document |= {name: self.mean(name) for name in accuracies}
-            document |= {f"{name}_standard_deviation": self.deviation(name) for name in accuracies}
+            document |= plain({name: self.mean(name) for name in MEANS})
+            document |= plain({f"{name}_standard_deviation": self.deviation(name) for name in MEANS})
+            document["time"] = asdict(self.time)
             document["runs"] = [result.to_dict() for result in self.results]
         return document

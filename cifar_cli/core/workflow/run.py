@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
 from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.results import ModelSummary
-from cifar_cli.core.counting.summary import summarize
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.loop import REAL, Seams, fit
@@ -53,23 +53,24 @@ def _train_all(
     for seed, run_dir in run_dirs.items():
         left = list(run_dirs)[len(results) :]
         if results and results[-1].asked_to_stop:
-            raise _interrupted(results, left, None)
-        if seed != first:
-            prepared = prepared.with_seed(seed, began=time.monotonic())
-        prepared = replace(prepared, config=replace(prepared.config, run_dir=run_dir))
+            raise _ended_at(None, Interrupted("interrupted"), results, left)
         try:
+            if seed != first:
+                prepared = prepared.with_seed(seed, began=time.monotonic())
+            prepared = replace(prepared, config=replace(prepared.config, run_dir=run_dir))
             results.append(fit(prepared, listeners, seams=seams))
-        except Interrupted as error:
+        except CifarError as error:
             if len(run_dirs) == 1:
                 raise
-            raise _interrupted(results, left[1:], error) from error
+            raise _ended_at(seed, error, results, left[1:]) from error
     return results
 
 
 def resume_and_report(asked: ResumeConfig, listeners: Listeners = SILENT, *, seams: Seams = REAL) -> TrainReport:
     """Continue a run. Raises what `resume` raises."""
     result = resume(asked, listeners, seams=seams)
-    return TrainReport(results=(result,), utilization=utilization_of(result))
+    # The speed of a finished run was measured at another time than the matrix product would be now.
+    return TrainReport(results=(result,), utilization=None if result.already_finished else utilization_of(result))
 
 
 def _run_dirs(config: TrainConfig, seeds: tuple[int, ...]) -> dict[int, Path | None]:
@@ -83,18 +84,26 @@ def _run_dirs(config: TrainConfig, seeds: tuple[int, ...]) -> dict[int, Path | N
     return dict(run_dirs)
 
 
-def _interrupted(results: list[TrainResult], left: list[int], error: Interrupted | None) -> Interrupted:
-    """Which seeds are done and which are left."""
-    parts = ["interrupted" if error is None else error.what]
+def _ended_at(seed: int | None, error: CifarError, results: list[TrainResult], left: list[int]) -> CifarError:
+    """The error that ended a seed, with which seeds are done and which are left. seed: None between two of them."""
+    summed_up = copy(error)
+    parts = [error.what if seed is None or isinstance(error, Interrupted) else f"seed {seed}: {error.what}"]
     parts += [f"seed {result.seed} is done in {result.run_dir}: {result.test_accuracy:.2%} test" for result in results]
-    remedies = [] if error is None or error.remedy is None else [error.remedy]
+    remedies = [] if error.remedy is None else [error.remedy]
     if left:
         remedies.append(f"train the others with --seeds {','.join(map(str, left))}")
-    return Interrupted("; ".join(parts), remedy=", then ".join(remedies) or None)
+    summed_up.what, summed_up.remedy = "; ".join(parts), ", then ".join(remedies) or None
+    return summed_up
+
+
+def _summarize(config: SummaryConfig) -> ModelSummary:
+    from cifar_cli.core.counting.summary import summarize  # training itself needs no torchinfo
+
+    return summarize(config)
 
 
 def utilization_of(
-    result: TrainResult, *, count: Callable[[SummaryConfig], ModelSummary] = summarize
+    result: TrainResult, *, count: Callable[[SummaryConfig], ModelSummary] = _summarize
 ) -> Utilization | None:
     """The rate of the training steps and of a matrix product; None where either can't be had.
 
@@ -103,7 +112,7 @@ def utilization_of(
     if result.processes > 1:
         return None
     batch = result.config.recipe.batch
-    with suppress(CifarError, RuntimeError):
+    with suppress(CifarError, RuntimeError, ImportError):
         counted = count(SummaryConfig(model=result.config.model, batch=batch))
         device = prepared_device(result.config.device)
         with fast_kernels(device):

@@ -59,6 +59,39 @@ def test_the_last_batch_is_short_or_dropped():
     assert len(loader(drop_last=True)) == 6
 
 
+@pytest.mark.parametrize("kind", [BatchLoader, WorkerLoader])
+def test_a_last_batch_of_one_image_joins_the_batch_before(kind):
+    options = {"batch": 7, "workers": 0} if kind is WorkerLoader else {"batch": 7}
+    batches = loader(kind, **options)
+    seen = [labels.tolist() for _, labels in batches]
+    assert [len(labels) for labels in seen] == [7] * 6 + [8]
+    assert [batches.images_of(index) for index in range(len(batches))] == [7] * 6 + [8]
+    assert sorted(label for labels in seen for label in labels) == list(range(50))
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(1, [1] * 50), (49, [50]), (48, [48, 2]), (50, [50]), (60, [50])])
+def test_every_image_is_in_one_batch_whatever_its_size(batch, sizes):
+    batches = loader(batch=batch)
+    assert [len(labels) for _, labels in batches] == sizes
+    assert len(batches) == len(sizes)
+
+
+def test_a_single_image_is_a_batch():
+    assert [len(labels) for _, labels in loader(indices=LABELS[:1])] == [1]
+
+
+def test_a_last_batch_of_one_image_is_dropped_where_short_batches_are():
+    assert [len(labels) for _, labels in loader(batch=7, drop_last=True)] == [7] * 7
+
+
+@both_pipelines
+def test_the_slices_of_a_joined_last_batch_add_up(transform):
+    ranks = [list(loader(batch=7, transform=transform, rank=rank, world_size=3))[-1] for rank in range(3)]
+    images, labels = list(loader(batch=7, transform=transform))[-1]
+    assert torch.equal(torch.cat([part for part, _ in ranks]), images)
+    assert torch.equal(torch.cat([part for _, part in ranks]), labels)
+
+
 @both_pipelines
 def test_the_slices_of_three_devices_add_up_to_the_batch_of_one(transform):
     options = {"transform": transform, "drop_last": True}
@@ -112,8 +145,8 @@ class Recording(BatchedPipeline):
 
 
 def many(images_per_call, transform=None, **options):
-    images = IMAGES[torch.arange(501) % 50]
-    rows = torch.arange(501)
+    images = IMAGES[torch.arange(502) % 50]
+    rows = torch.arange(502)
     settings = {"batch": 50, "seed": 7, "shuffle": True} | options
     return BatchLoader(images, rows, rows, transform=transform or Recording(images_per_call), **settings)
 

@@ -27,7 +27,7 @@ class Uncached(MetaOperators):
     "config",
     [
         MemoryConfig(model=HYBRID),
-        MemoryConfig(model=HYBRID, step=StepConfig(precision="bf16", optimizer="muon"), backend="cpu"),
+        MemoryConfig(model=HYBRID, step=StepConfig(precision="bf16", optimizer="muon")),
         MemoryConfig(model=HYBRID, step=StepConfig(precision="16", optimizer="adamw", ema_decay=0.9)),
     ],
 )

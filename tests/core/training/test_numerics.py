@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +15,9 @@ from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.onednn import computes
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.numerics import (
-    cached_trials,
     choose_numerics,
     offered_precisions,
     require_precision,
-    store_trials,
     trials_path,
 )
 from cifar_cli.core.training.recipe import RECIPES, Recipe
@@ -141,6 +140,47 @@ def test_a_cache_that_can_t_be_read_is_replaced(content: str) -> None:
     assert steps.choose().remembered_in is not None
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda trials: None,
+        lambda trials: 3,
+        lambda trials: [],
+        lambda trials: trials[1:],
+        lambda trials: [trial | {"precision": "64"} for trial in trials],
+        lambda trials: [trial | {"images_per_second": "fast"} for trial in trials],
+        lambda trials: [trial | {"colour": 3} for trial in trials],
+    ],
+)
+def test_remembered_trials_that_make_no_sense_are_replaced(spoil: Callable[[Any], Any]) -> None:
+    steps = Scripted(**FOUR)
+    steps.choose()
+    ((key, trials),) = json.loads(trials_path().read_text()).items()
+    trials_path().write_text(json.dumps({key: spoil(trials)}))
+    assert steps.choose().remembered_in is None
+    assert steps.choose().remembered_in is not None
+
+
+def test_of_two_runs_that_measure_at_the_same_time_both_take_what_the_first_one_found() -> None:
+    first, second = Scripted(**FOUR), Scripted(**FOUR | {"p32_contiguous": (90, 2.0)})
+    making = second.make_step
+
+    def late(precision: str, memory_format: str) -> Callable[[int], float]:
+        if not second.names:
+            first.choose()
+        return making(precision, memory_format)
+
+    second.make_step = late  # type: ignore[method-assign]
+    chosen = second.choose()
+    assert (chosen.precision, chosen.memory_format) == ("bf16", "channels-last")
+
+
+def test_in_a_deterministic_run_nothing_that_is_timed_decides() -> None:
+    chosen = Scripted().choose(replace(CONFIG, deterministic=True))
+    assert (chosen.precision, chosen.memory_format, chosen.trials) == ("32", "channels-last", ())
+    assert Scripted().choose(replace(CONFIG, deterministic=True, precision="bf16")).precision == "bf16"
+
+
 def test_given_values_are_not_tried() -> None:
     steps = Scripted(**FOUR)
     chosen = steps.choose(replace(CONFIG, precision="bf16", memory_format="contiguous"))
@@ -181,22 +221,3 @@ def test_a_loss_that_is_nan_everywhere_keeps_the_first_combination_and_is_not_re
 def test_slow_steps_are_tried_with_smaller_batches(seconds_per_image: float, batch: int) -> None:
     chosen = Scripted(**dict.fromkeys(FOUR, (1 / seconds_per_image, 2.0))).choose()
     assert [trial.batch for trial in chosen.trials] == [pytest.approx(batch, abs=1)] * len(FOUR)
-
-
-def test_a_user_without_a_home_directory_can_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(Path, "home", homeless)
-    assert cached_trials("key") is None
-    store_trials("key", ())
-
-
-def test_a_cache_that_can_t_be_written_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: object, **options: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full)
-    store_trials("key", ())
-    assert list(trials_path().parent.iterdir()) == []

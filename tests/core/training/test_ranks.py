@@ -266,7 +266,7 @@ def test_rank_0_ends_after_the_others_have_read_its_last_order(crew: Crew) -> No
 
 
 def test_a_single_process_agrees_with_itself() -> None:
-    asked = Agreement(signal=15, time_share=0.25)
+    asked = Agreement(signal=15, planned_steps=7)
     assert ALONE.agree(asked) is asked
     assert ALONE.gather(3) == [3]
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import random
 import shutil
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -26,23 +30,10 @@ from cifar_cli.core.training.loop import Seams
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.training.train import resume, train
 from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupted
+from tests.core.training.fake_time import Machine
+from tests.core.training.stopping import stopping_at
 
 ConfigOf = Callable[..., TrainConfig]
-
-
-def stopping_at(step: int, *, by: int = signal.SIGINT) -> Seams:
-    """A training step after whose `step`-th call began, the process gets a signal, as from Ctrl-C."""
-    left = step
-
-    class Stopping(TrainingStep):
-        def __call__(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), by)
-            return super().__call__(images_BCHW, labels_B)
-
-    return Seams(make_step=Stopping)
 
 
 @pytest.mark.parametrize("step", [3, 6, 8])
@@ -93,6 +84,37 @@ def test_a_run_interrupted_in_its_first_epoch_has_told_tensorboard_what_it_is(
     assert events.Tags()["tensors"] == ["dataset/text_summary"]
 
 
+def test_draws_of_every_generator_are_repeated_after_an_interruption_whatever_validation_draws(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    class Drawing(TrainingStep):
+        """Draws as dropout, drop path and the like do, from each generator that a model may use."""
+
+        def loss(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            noise = random.random() + np.random.random() + torch.rand(len(images_BCHW), 1, 1, 1)
+            return super().loss(images_BCHW * noise, labels_B)
+
+    class Stopping(Drawing):
+        left = 8
+
+        def __call__(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            Stopping.left -= 1
+            if not Stopping.left:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().__call__(images_BCHW, labels_B)
+
+    def draw(result: object) -> None:
+        torch.rand(3), np.random.random(), random.random()
+
+    whole = train(config_of(tmp_path / "whole", epochs=3), Listeners(on_epoch=draw), seams=Seams(make_step=Drawing))
+    with pytest.raises(Interrupted):
+        train(config_of(tmp_path / "cut", epochs=3), seams=Seams(make_step=Stopping))
+    assert resume(tmp_path / "cut", seams=Seams(make_step=Drawing)).test_loss == whole.test_loss
+    theirs = read_checkpoint(tmp_path / "cut/checkpoints/last.ckpt")["state_dict"]
+    for name, value in read_checkpoint(tmp_path / "whole/checkpoints/last.ckpt")["state_dict"].items():
+        assert torch.equal(value, theirs[name]), name
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_a_schedule_and_averaged_weights_survive_an_interruption(
     config_of: ConfigOf, tmp_path: Path, optimizer: str
@@ -140,12 +162,52 @@ def test_a_run_of_an_earlier_version_is_refused_in_words(config_of: ConfigOf, tm
     assert "cifar evaluate" in str(caught.value)
 
 
-def test_resuming_a_run_that_is_done_keeps_its_result(config_of: ConfigOf, tmp_path: Path) -> None:
+def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """Every file but the lock, with its time and its bytes."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "run.lock"]
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+@pytest.mark.parametrize("more", [{}, {"max_epochs": 2}, {"max_seconds": 10_000.0}])
+def test_resuming_a_run_that_is_finished_says_so_and_changes_no_file(
+    config_of: ConfigOf, tmp_path: Path, more: dict[str, Any]
+) -> None:
     whole = train(config_of(tmp_path / "run"))
-    again = resume(whole.run_dir)
-    assert (again.test_accuracy, again.epochs) == (whole.test_accuracy, whole.epochs)
-    assert again.images_per_second == pytest.approx(whole.images_per_second, rel=0.5)
-    assert again.images_per_second > 0
+    before, notes = contents(tmp_path), list[str]()
+    again = resume(ResumeConfig(run_dir=whole.run_dir, **more), Listeners(on_note=notes.append))
+    assert contents(tmp_path) == before
+    assert again.already_finished
+    assert replace(again, already_finished=False, config=whole.config) == whole
+    (said,) = notes
+    assert "run is already finished (2 epochs, stopped by --max-epochs); nothing was changed" in said
+    assert f"cifar train --resume {whole.run_dir} --max-epochs 3" in said
+
+
+def test_a_finished_run_needs_no_dataset_and_may_have_moved(config_of: ConfigOf, tmp_path: Path) -> None:
+    config = config_of(tmp_path / "run", epochs=1)
+    whole = train(config)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    again = resume(tmp_path / "moved")
+    assert (again.run_dir, again.checkpoint) == (tmp_path / "moved", tmp_path / "moved/checkpoints/best.ckpt")
+    assert again.test_accuracy == whole.test_accuracy
+
+
+def test_a_run_that_was_killed_before_its_test_is_tested_by_a_resume(config_of: ConfigOf, tmp_path: Path) -> None:
+    whole = train(config_of(tmp_path / "run", epochs=1))
+    for content in ("", "{}", '{"epochs": 7}'):
+        (tmp_path / "run/summary.json").write_text(content)
+        again = resume(tmp_path / "run")
+        assert (again.test_loss, again.already_finished) == (whole.test_loss, False)
+        assert json.loads((tmp_path / "run/summary.json").read_text())["epochs"] == 1
+
+
+def test_a_run_that_is_extended_and_killed_before_its_test_is_tested_again(config_of: ConfigOf, tmp_path: Path) -> None:
+    train(config_of(tmp_path / "run", epochs=1))
+    old = (tmp_path / "run/summary.json").read_text()
+    longer = resume(ResumeConfig(run_dir=tmp_path / "run", max_epochs=2))
+    (tmp_path / "run/summary.json").write_text(old)
+    again = resume(tmp_path / "run")
+    assert (again.epochs, again.test_loss, again.already_finished) == (2, longer.test_loss, False)
 
 
 def test_the_best_weights_of_a_run_of_an_earlier_version_can_still_be_evaluated(
@@ -182,8 +244,8 @@ def test_fewer_epochs_than_are_done_are_refused(config_of: ConfigOf, tmp_path: P
 def test_a_run_that_ended_by_its_time_cap_grows_only_when_it_gets_more_time(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    capped = train(config_of(run, epochs=3), Listeners(began=time.monotonic() - 599.999))
+    run, slow = tmp_path / "run", Machine(60.0)
+    capped = train(config_of(run, epochs=3), slow.listeners, seams=slow.seams)
     assert (capped.epochs, capped.stopped_by) == (1, "time")
     again = resume(run)
     assert (again.epochs, again.stopped_by, again.test_loss) == (1, "time", capped.test_loss)
@@ -205,22 +267,9 @@ def test_a_dataset_that_moved_is_found_where_the_user_says(config_of: ConfigOf, 
     assert again.epochs == 2
 
 
-def test_ctrl_c_twice_before_anything_is_saved_does_not_promise_a_way_to_continue(
-    config_of: ConfigOf, tmp_path: Path
-) -> None:
-    class Impatient(TrainingStep):
-        def __call__(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-            return super().__call__(images_BCHW, labels_B)
-
-    with pytest.raises(Interrupted, match="interrupted before anything was saved in") as caught:
-        train(config_of(tmp_path / "run"), seams=Seams(make_step=Impatient))
-    assert caught.value.remedy == "start the run again"
-
-
 def test_more_epochs_alone_are_refused_for_a_run_that_its_time_cap_ended(config_of: ConfigOf, tmp_path: Path) -> None:
-    train(config_of(tmp_path / "run", epochs=3), Listeners(began=time.monotonic() - 599.999))
+    slow = Machine(60.0)
+    train(config_of(tmp_path / "run", epochs=3), slow.listeners, seams=slow.seams)
     with pytest.raises(ConfigError, match="has used up its --max-time of 600 s") as caught:
         resume(ResumeConfig(run_dir=tmp_path / "run", max_epochs=9))
     assert "pass a longer --max-time too" in str(caught.value)
@@ -249,7 +298,7 @@ def test_a_refused_checkpoint_leaves_the_run_unchanged(config_of: ConfigOf, tmp_
     del content["optimizer"]
     torch.save(content, run / "checkpoints/last.ckpt")
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
-    with pytest.raises(CheckpointError, match="doesn't fit this run"):
+    with pytest.raises(CheckpointError, match=r"was not written by `cifar train`: optimizer: field required"):
         resume(ResumeConfig(run_dir=run, max_epochs=2))
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
 

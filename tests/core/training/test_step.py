@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import random
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +24,7 @@ from cifar_cli.core.training.step import (
     clip_gradients,
     make_optimizer,
     parameter_groups,
+    seed_draws,
 )
 from cifar_cli.errors import ConfigError
 
@@ -99,6 +102,18 @@ def test_clipping_scales_long_gradients_together_and_leaves_short_ones(norm: flo
     after = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert after.norm().item() == pytest.approx(expected or before.norm().item(), rel=1e-3)
     torch.testing.assert_close(after / after.norm(), before / before.norm())
+
+
+def test_what_a_model_draws_is_a_function_of_seed_step_and_rank() -> None:
+    def drawn(seed: int, step: int, rank: int) -> tuple[float, float, float]:
+        seed_draws(seed, step, rank, device=torch.device("cpu"))
+        return random.random(), float(np.random.random()), float(torch.rand(()))
+
+    first = drawn(1, 2, 3)
+    torch.rand(7)
+    assert drawn(1, 2, 3) == first
+    others = [first, drawn(2, 2, 3), drawn(1, 3, 3), drawn(1, 2, 4), drawn(2, 1, 3), drawn(1, 3, 2)]
+    assert all(len(set(column)) == 6 for column in zip(*others, strict=True))
 
 
 def test_frozen_parameters_are_not_optimized() -> None:

@@ -25,14 +25,19 @@ def clock() -> Clock:
     return Clock()
 
 
-def deadline_of(clock: Clock, max_seconds: float, *, val_images: int = 5000, test_images: int = 40_000) -> Deadline:
-    return Deadline(
+def deadline_of(
+    clock: Clock, max_seconds: float, *, train_images: int = 45_000, val_images: int = 5000, test_images: int = 40_000
+) -> Deadline:
+    deadline = Deadline(
         max_seconds,
         began=clock.now,
         clock=clock,
+        train_images=train_images,
         val_images=val_images,
         test_per_validation=test_images / val_images,
     )
+    deadline.start()
+    return deadline
 
 
 def test_a_slow_first_step_does_not_end_a_run(clock: Clock) -> None:
@@ -44,32 +49,65 @@ def test_a_slow_first_step_does_not_end_a_run(clock: Clock) -> None:
 
 
 def test_the_end_leaves_time_for_validation_and_test_as_long_as_the_last_validation_took(clock: Clock) -> None:
-    deadline, pace = deadline_of(clock, 100, val_images=100, test_images=200), Pace()
+    deadline, pace = deadline_of(clock, 110, val_images=100, test_images=200), Pace()
     deadline.validation_seconds = 4.0  # for 100 images: 12 s for validation and test, 15 s with the margin
     clock.now += 4.0
     while not deadline.is_reached(pace.seconds_per_image):
         clock.now += 1.0
         pace.add(100, 1.0)
-    assert 84 <= deadline.elapsed_seconds <= 86
+    assert 84 <= deadline.elapsed_seconds <= 86, "ten seconds are kept for the start-up"
 
 
-def test_before_the_first_validation_its_time_is_guessed_from_the_steps(clock: Clock) -> None:
-    deadline = deadline_of(clock, 100, val_images=100, test_images=100)
-    assert deadline.share_used(None) == 0
-    clock.now += 40
-    assert deadline.share_used(None) == pytest.approx(0.4)
-    # 100 images of validation and as many of test, at a third of 0.3 s each, and a quarter more to be safe
-    assert deadline.share_used(0.3) == pytest.approx(40 / (100 - 1.25 * 20))
+def test_start_up_is_elapsed_time_and_decides_nothing(clock: Clock) -> None:
+    answers = []
+    for start_up in (0.0, 5.0, 3000.0):
+        deadline = Deadline(
+            600, began=clock.now, clock=clock, train_images=1000, val_images=100, test_per_validation=1.0
+        )
+        clock.now += start_up
+        assert deadline.start() == start_up
+        clock.now += 550
+        assert deadline.elapsed_seconds == start_up + 550
+        fitting = deadline.steps_that_fit(epochs=100, steps_per_epoch=10, seconds_per_image=0.001, used_seconds=0.0)
+        answers.append((deadline.is_reached(0.001), fitting))
+    assert answers == [(False, answers[0][1])] * 3
 
 
-def test_a_resumed_run_goes_on_counting(clock: Clock) -> None:
+def test_a_resumed_run_goes_on_counting_what_it_used_and_not_its_start_ups(clock: Clock) -> None:
     deadline, pace = deadline_of(clock, 60), Pace()
-    deadline.load_state_dict({"elapsed_seconds": 59.5})
+    deadline.load_state_dict({"elapsed_seconds": 70.0, "used_seconds": 53.5})
     pace.load_state_dict({"images_per_second": 70.0})
     assert pace.images_per_second == 70
     clock.now += 1
-    assert deadline.elapsed_seconds == 60.5
-    assert deadline.is_reached(None)
+    assert (deadline.elapsed_seconds, deadline.used_seconds) == (71.0, 54.5)
+    assert deadline.is_reached(None), "of 60 s a tenth is kept for the start-up"
+
+
+@pytest.mark.parametrize(
+    ("seconds_an_epoch", "epochs"),
+    [(3, 200), (5.5, 200), (6, 188), (10, 113), (90, 12), (130, 8), (150, 7.5), (300, 3.75), (1100, 1), (2000, 0.5)],
+)
+def test_as_many_whole_epochs_as_fit_are_planned_and_eighths_where_they_are_few(
+    clock: Clock, seconds_an_epoch: float, epochs: float
+) -> None:
+    """A cap of 20 minutes, of which 10 s are for the start-up, and a twentieth of the rest is left free: 1130 s."""
+    deadline = deadline_of(clock, 1200, test_images=0)
+    deadline.validation_seconds, deadline.logging_seconds = 0.2, 0.8
+    per_image = (seconds_an_epoch - 1) / 45_000
+    assert (
+        deadline.steps_that_fit(epochs=200, steps_per_epoch=352, seconds_per_image=per_image, used_seconds=0.0)
+        == 352 * epochs
+    )
+
+
+def test_where_not_an_eighth_of_an_epoch_fits_as_many_steps_as_fit_are_planned(clock: Clock) -> None:
+    deadline = deadline_of(clock, 100, test_images=0)
+    deadline.validation_seconds, deadline.logging_seconds = 1.0, 1.0
+    per_image = 10.0 / 128
+    assert deadline.steps_that_fit(epochs=3, steps_per_epoch=352, seconds_per_image=per_image, used_seconds=0.0) == 8
+    assert (
+        deadline.steps_that_fit(epochs=3, steps_per_epoch=352, seconds_per_image=100 * per_image, used_seconds=0.0) == 1
+    )
 
 
 def test_the_rate_is_the_median_over_windows_after_the_first_ten_steps() -> None:

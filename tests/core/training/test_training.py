@@ -98,7 +98,8 @@ def test_a_run_directory_holds_everything_about_the_run(trained_run: Path) -> No
     assert summary["epochs"] == 2
     assert summary["synthetic"] is True
     assert summary["val_accuracy"] == max(float(row["val_accuracy"]) for row in rows)
-    assert {path.name for path in (trained_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    kept = {path.name for path in (trained_run / "checkpoints").iterdir()}
+    assert kept == {"best.ckpt", "model.safetensors", "last.ckpt", "previous.ckpt"}
 
 
 def test_a_run_leaves_its_files_and_no_others(
@@ -109,7 +110,7 @@ def test_a_run_leaves_its_files_and_no_others(
     names = sorted(path.name for path in result.run_dir.iterdir())
     assert names[:2] == ["checkpoints", "config.yaml"]
     assert names[2].startswith("events.out.tfevents.")
-    assert names[3:] == ["metrics.csv", "summary.json"]
+    assert names[3:] == ["metrics.csv", "run.lock", "summary.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

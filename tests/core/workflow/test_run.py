@@ -14,7 +14,7 @@ import torch
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.memory.results import BatchChoice
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.loop import Seams
 from cifar_cli.core.training.prepare import Prepared, prepare
@@ -23,8 +23,8 @@ from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.training.train import train
 from cifar_cli.core.workflow.batch_size import with_batch_found
 from cifar_cli.core.workflow.config import TrainRequest
-from cifar_cli.core.workflow.run import train_and_report, utilization_of
-from cifar_cli.errors import CheckpointError, ConfigError, Interrupted, ModelError
+from cifar_cli.core.workflow.run import resume_and_report, train_and_report, utilization_of
+from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupted, ModelError
 
 
 @pytest.fixture
@@ -92,6 +92,34 @@ def test_ctrl_c_in_the_last_step_of_a_seed_starts_no_other(config: TrainConfig) 
         train_and_report(TrainRequest(config=config, seeds=(0, 1)), seams=seams)
     assert caught.value.remedy == "train the others with --seeds 1"
     assert calls == [6]
+
+
+def test_a_seed_that_fails_names_those_that_are_done_and_those_that_are_left(config: TrainConfig) -> None:
+    class Diverging(TrainingStep):
+        seed = 0
+
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+            Diverging.seed += 1
+            self.fails = Diverging.seed == 2
+
+        def loss(self, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            loss, logits_BK = super().loss(images_BCHW, labels_B)
+            return loss * (float("nan") if self.fails else 1.0), logits_BK
+
+    with pytest.raises(CifarError, match=r"^seed 1: the training diverged: .* seed 0 is done in .*seed-0: ") as caught:
+        train_and_report(TrainRequest(config=config, seeds=(0, 1, 2)), seams=Seams(make_step=Diverging))
+    assert str(caught.value.remedy).endswith(", then train the others with --seeds 2")
+    assert "lower --lr" in str(caught.value.remedy)
+    assert caught.value.exit_code == 1
+
+
+def test_a_run_that_is_finished_is_not_measured_against_this_moment_s_machine(config: TrainConfig) -> None:
+    report = train_and_report(TrainRequest(config=replace(config, fast_dev_run=True)))
+    assert report.utilization is not None
+    again = resume_and_report(ResumeConfig(run_dir=report.results[0].run_dir))
+    assert again.utilization is None
+    assert again.to_dict()["test_accuracy"] == report.to_dict()["test_accuracy"]
 
 
 def test_each_seed_gives_the_run_that_it_gives_alone(config: TrainConfig, tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""Weights files of other programs: their forms, their heads, and files that are none."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from cifar_cli.core.models.build import build_model, build_untrained
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.models.weights import load_state, read_state, save_state
+from cifar_cli.errors import CheckpointError, CifarError
+from tests.core.models import torch_files
+
+State = dict[str, Tensor]
+
+FORMS: dict[str, Callable[[State], Any]] = {
+    "plain": lambda state: state,
+    "data parallel": lambda state: {f"module.{key}": value for key, value in state.items()},
+    "compiled": lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+    "compiled and data parallel": lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
+    "state_dict": lambda state: {"state_dict": state, "epoch": 3},
+    "model": lambda state: {"model": state, "optimizer": {"state": {}}},
+    "model_state_dict": lambda state: {"model_state_dict": state, "loss": 0.5},
+    "Lightning": lambda state: {"state_dict": {"loss.weight": torch.ones(10)} | _of_model(state)},
+    "with the program's options": lambda state: {"model": state, "args": argparse.Namespace(lr=0.1, name="x")},
+}
+
+
+def _of_model(state: State) -> State:
+    return {f"model.{key}": value for key, value in state.items()}
+
+
+@pytest.fixture(scope="module")
+def donor() -> nn.Module:
+    return build_model(ModelConfig(name="null"), seed=7)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_are_read_in_the_forms_that_programs_save(donor: nn.Module, tmp_path: Path, form: str) -> None:
+    torch.save(FORMS[form](donor.state_dict()), tmp_path / "weights.pt")
+    model = build_model(ModelConfig(name="null", weights=str(tmp_path / "weights.pt")))
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in donor.state_dict().items())
+
+
+def test_a_safetensors_file_of_a_lightning_module_is_read(donor: nn.Module, tmp_path: Path) -> None:
+    save_file(_of_model(donor.state_dict()), tmp_path / "weights.safetensors")
+    assert read_state(tmp_path / "weights.safetensors").keys() == donor.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnetv2_50", "dla34", "deit_tiny_distilled_patch16_224", "levit_128s", "volo_d1_224", "efficientformer_l1",
+        "crossvit_9_240", "resnet18", "vit_tiny_patch16_224", "convnext_atto", "mobilenetv3_small_050", "densenet121",
+        "swin_tiny_patch4_window7_224", "vgg11", "regnetx_002", "mixer_s32_224",
+    ],
+)  # fmt: skip
+def test_weights_of_1000_classes_start_a_model_of_ten(name: str) -> None:
+    """All tensors but those of the head fit. Shapes alone decide, so no memory is needed."""
+    with torch.device("meta"):
+        donor = timm.create_model(name)
+        model = build_untrained(ModelConfig(name=f"timm:{name}", img_size=donor.pretrained_cfg["input_size"][-1]))
+        load_state(model, donor.state_dict(), origin=name, keep_head=True)
+
+
+@pytest.mark.parametrize("name", torch_files.odd_tensors())
+def test_tensors_that_are_no_weights_are_refused(tmp_path: Path, name: str) -> None:
+    torch.save({"a": torch_files.odd_tensors()[name]}, tmp_path / "odd.pt")
+    with pytest.raises(CheckpointError, match=r"odd\.pt holds"):
+        read_state(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize("content", [(1, 2), [torch.ones(2)], {1: torch.ones(2)}, {"a": 1}, torch.ones(2), None, {}])
+def test_a_file_of_anything_else_is_refused(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        read_state(tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", "-legacy.pt"])
+def test_damaged_weights_give_an_error_in_words_or_the_right_weights(
+    donor: nn.Module, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_state(donor.state_dict(), path, metadata={"model": "null"})
+    else:
+        torch.save(donor.state_dict(), path, _use_new_zipfile_serialization="legacy" not in suffix)
+    right = read_state(path)
+    for content in torch_files.damaged(path.read_bytes(), mutations=200):
+        path.write_bytes(content)
+        with suppress(CifarError):
+            state = read_state(path)
+            # Files of torch before 1.6 have no checksum: their values can change, but nothing else.
+            same = all(torch.equal(value, state[name]) for name, value in right.items() if name in state)
+            assert same or "legacy" in suffix
+    gc.collect()
+
+
+def test_restructured_weights_give_an_error_in_words_or_a_model(donor: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    for content in torch_files.restructured({"model": dict(donor.state_dict()), "epoch": 1}, mutations=200):
+        torch.save(content, path)
+        with suppress(CifarError):
+            build_model(ModelConfig(name="null", weights=str(path)))
