@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from cifar_cli.printable import printable
+
 
 def shell_line(line: str, *words: str | Path) -> str:
     """A command to copy, for a remedy: `line`, and words that are quoted for the shell."""
@@ -17,10 +19,11 @@ class CifarError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, remedy: str | None = None) -> None:
-        super().__init__(what)
-        self.what = what
+        # Names and values in a message may come from files and servers.
+        self.what = printable(what)
         """One sentence that names what failed, with its value or path."""
-        self.remedy = remedy
+        super().__init__(self.what)
+        self.remedy = remedy if remedy is None else printable(remedy)
         """What the user can do next, if possible a command to copy."""
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from cifar_cli.errors import ResourceError
+from cifar_cli.printable import printable
 
 MAX_LABELLED_CLASSES = 20  # names and counts of more classes are too small to read
 MAX_NAME = 20  # characters of a class name
@@ -88,6 +89,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _shortened(name: str) -> str:
+    name = printable(name)
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 

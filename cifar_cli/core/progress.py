@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cifar_cli.printable import printable
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
@@ -19,6 +21,10 @@ class Progress:
     unit: str = ""
     detail: str = ""
     """Text that may change between reports, such as a mirror's name; shown after the bar."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", printable(self.task))
+        object.__setattr__(self, "detail", printable(self.detail))
 
 
 OnProgress = Callable[[Progress], None]

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from cifar_cli.printable import printable
+
+
+class SafeConsole(Console):
+    """A console that prints every control character as an escape, whatever table or text it comes in.
+
+    A line break is kept, because tables consist of lines.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text = segment.text
+            if segment.control or text.isprintable():
+                yield segment
+            else:
+                yield Segment("\n".join(map(printable, text.split("\n"))), segment.style)
 
 
 def console_on(file: IO[str], **options: Any) -> Console:
     """A console that shows every text as it is: brackets and colons in names are no markup and no emoji codes."""
-    return Console(file=file, highlight=False, markup=False, emoji=False, **options)
+    return SafeConsole(file=file, highlight=False, markup=False, emoji=False, **options)
 
 
 def stdout() -> Console:
@@ -34,12 +52,12 @@ def show(*renderables: RenderableType) -> None:
 
 def note(message: str, console: Console | None = None) -> None:
     """Print a remark, which is not part of the result, on stderr or another console."""
-    (console or stderr()).print(message, style="dim", soft_wrap=True)
+    (console or stderr()).print(printable(message), style="dim", soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """Print a warning on stderr."""
-    stderr().print(f"note: {message}", style="yellow", soft_wrap=True)
+    stderr().print(printable(f"note: {message}"), style="yellow", soft_wrap=True)
 
 
 def print_json(document: Mapping[str, Any]) -> None:

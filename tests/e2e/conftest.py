@@ -44,7 +44,19 @@ class Route:
     ranges: bool = True
     length: bool = True
     """Whether Content-Length is sent."""
+    chunked: bool = False
+    """Whether the body is sent in chunks, whose last one tells the end."""
     etag: str | None = None
+    modified: str | None = None
+    """The header Last-Modified."""
+    reason: str | None = None
+    """The words after the status."""
+    rest: bytes | None = None
+    """The body of which ranges are sent, if it is another one."""
+    shift: int = 0
+    """Bytes by which a range is off."""
+    endless: bool = False
+    """The body is sent again and again."""
     redirect: str | None = None
     starts: list[int] = field(default_factory=list)
     """First byte of each request so far."""
@@ -78,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         route = self.server.routes[self.path]
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        current = self.headers.get("If-Range") in (None, route.etag)
+        current = self.headers.get("If-Range") in (None, route.etag, route.modified)
         start = int(asked[1]) if asked and route.ranges and current else 0
         number = len(route.starts)
         route.starts.append(start)
@@ -88,43 +100,53 @@ class _Handler(BaseHTTPRequestHandler):
             return
         status = route.statuses.pop(0) if route.statuses else route.always
         if status:
-            self._head(status, {"Content-Length": "0"})
+            self._head(status, {"Content-Length": "0"}, route.reason)
             return
         if start >= len(route.body) and start:
             self._head(416, {"Content-Length": "0"})
             return
         headers = {"Content-Type": route.content_type, "Connection": "close"}
-        if route.length:
+        if route.chunked:
+            headers["Transfer-Encoding"] = "chunked"
+        elif route.length:
             headers["Content-Length"] = str(len(route.body) - start)
         if route.etag:
             headers["ETag"] = route.etag
+        if route.modified:
+            headers["Last-Modified"] = route.modified
         if start:
-            headers["Content-Range"] = f"bytes {start}-{len(route.body) - 1}/{len(route.body)}"
+            headers["Content-Range"] = f"bytes {start + route.shift}-{len(route.body) - 1}/{len(route.body)}"
         self._head(206 if start else 200, headers)
         cut = route.cuts.pop(0) if route.cuts else None
         self._send(route, start, number, None if cut is None else start + cut)
 
-    def _head(self, status: int, headers: dict[str, str]) -> None:
-        self.send_response(status)
+    def _head(self, status: int, headers: dict[str, str], reason: str | None = None) -> None:
+        self.send_response(status, reason)
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
 
     def _send(self, route: Route, start: int, number: int, cut: int | None) -> None:
         position = start
+        body = route.rest if start and route.rest is not None else route.body
+        while route.endless:
+            self.wfile.write(route.body)
+            route.sent_bytes[number] += len(route.body)
         while position < len(route.body):
             if route.stall_after is not None and position >= route.stall_after:
                 time.sleep(30)
                 return
             stops = [len(route.body), position + SLICE_BYTES, cut, route.stall_after]
-            piece = route.body[position : min(stop for stop in stops if stop is not None)]
+            piece = body[position : min(stop for stop in stops if stop is not None)]
             if not piece:
                 return  # cut
-            self.wfile.write(piece)
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if route.chunked else piece)
             position += len(piece)
             route.sent_bytes[number] += len(piece)
             if route.bytes_per_second and position > route.slow_after:
                 time.sleep(len(piece) / route.bytes_per_second)
+        if route.chunked:
+            self.wfile.write(b"0\r\n\r\n")
 
 
 @pytest.fixture
@@ -151,6 +173,7 @@ QUICK = Transport(
     slow_bytes_per_second=50_000,
     slow_seconds=0.4,
     backoff_seconds=0.02,
+    backoff_limit_seconds=0.1,
 )
 
 

@@ -7,7 +7,7 @@ reseeded for it, so they depend on the seed and the image's position in the batc
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from cifar_cli.core.augment.batched import EvalTransform
 from cifar_cli.core.augment.offline import A
 from cifar_cli.core.augment.policy import CoarseDropout, ColorJitter, HorizontalFlip, PadCrop, Policy, Step
-from cifar_cli.core.augment.policy_file import load_policy
+from cifar_cli.core.augment.policy_file import guarded, leaves_of, load_policy
 from cifar_cli.core.transform import BatchSlice
 from cifar_cli.errors import ConfigError
 
@@ -75,7 +75,8 @@ class PerImagePipeline:
         self.compose.set_random_state(self._numpy, self._python)
         if not isinstance(policy, Policy):
             trial = torch.full((_TRIAL_IMAGES, img_size, img_size, 3), 128, dtype=torch.uint8)
-            self(trial, [BatchSlice.complete(seed=0, count=_TRIAL_IMAGES)])
+            with guarded(self.compose):
+                self(trial, [BatchSlice.complete(seed=0, count=_TRIAL_IMAGES)])
 
     def __call__(self, images_BHWC: Tensor, slices: Sequence[BatchSlice]) -> Tensor:
         resized = self.normalise.resize(images_BHWC).numpy()
@@ -97,11 +98,11 @@ class PerImagePipeline:
             self._reseed(seed, position)
             self._python.random()  # Compose draws one number for its own probability, which is 1
             for number, step in enumerate(steps):
-                for leaf in _leaves(step):
+                for leaf in leaves_of(step):
                     leaf.params = {}
                 image = step(image=image)["image"]
                 shown[number].append(_for_display(image, self.normalise.img_size))
-                fired[number, position] = any(leaf.params for leaf in _leaves(step))
+                fired[number, position] = any(leaf.params for leaf in leaves_of(step))
             self._checked(image)
         return [(torch.from_numpy(np.stack(after)), fired[number]) for number, after in enumerate(shown)]
 
@@ -147,12 +148,3 @@ def _for_display(image: NDArray[Any], size: int) -> Pixels:
     if image.shape[:2] != (size, size):
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(np.broadcast_to(image.reshape(size, size, -1), (size, size, 3)))
-
-
-def _leaves(transform: A.BasicTransform | A.BaseCompose) -> Iterator[A.BasicTransform]:
-    """The single transforms in a step. Each keeps the parameters of its last call, if that changed the image."""
-    if isinstance(transform, A.BaseCompose):
-        for inner in transform.transforms:
-            yield from _leaves(inner)
-    else:
-        yield transform

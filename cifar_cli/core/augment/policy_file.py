@@ -8,18 +8,41 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
+import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cifar_cli.core.augment.offline import TRANSFORMS, A
+from cifar_cli.core.limits import (
+    MAX_POLICY_BYTES,
+    MAX_POLICY_COUNT,
+    MAX_POLICY_DEPTH,
+    MAX_POLICY_NUMBER,
+    MAX_POLICY_PIXELS,
+    MAX_POLICY_SCALE,
+    MAX_POLICY_VALUES,
+    MAX_TRIAL_SECONDS,
+    MIN_POLICY_STEP,
+)
+from cifar_cli.core.plain_yaml import parse_yaml
+from cifar_cli.core.regular import read_regular
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
 
 _CLASS = "__class_fullname__"
 _REMEDY = "write one with albumentations: A.save(A.Compose([...]), 'policy.yaml', data_format='yaml')"
+_PLAIN = (dict, list, str, int, float, type(None))
+_LARGEST = {
+    **dict.fromkeys(("scale", "scale_limit", "scale_range", "percent", "max_factor"), MAX_POLICY_SCALE),
+    **dict.fromkeys(("grid", "num_grid_xy", "grid_yx", "tile_grid_size"), MAX_POLICY_COUNT),
+    **dict.fromkeys(("num_control_points", "num_steps", "iterations"), MAX_POLICY_COUNT),
+}
+"""The largest values of arguments with a smaller limit than MAX_POLICY_NUMBER."""
 _REDUNDANT = ("Normalize", "ToTensorV2", "ToFloat")  # every policy is followed by these steps anyway
 
 
@@ -30,6 +53,7 @@ def load_policy(path: Path) -> Any:
     Raises ConfigError when the file is missing or is not a valid policy.
     """
     document = _parse(path)
+    _require_small(document, path)
     tree = document.get("transform") if isinstance(document, dict) else None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} is not an augmentation policy", remedy=_REMEDY)
@@ -38,7 +62,7 @@ def load_policy(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # albumentations warns when it replaces an invalid value
             built = A.from_dict({"transform": checked})
-    except (TypeError, ValueError, KeyError, AttributeError, UserWarning) as error:
+    except Exception as error:  # each constructor raises what it likes for an odd value
         raise ConfigError(f"{path} can't be built into a policy ({_brief(error)})", remedy=_REMEDY) from error
     if type(built) is not A.Compose or built.p != 1:
         return A.Compose([built], is_check_shapes=False)
@@ -50,18 +74,78 @@ def load_policy(path: Path) -> Any:
 
 def _parse(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, MAX_POLICY_BYTES).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise ConfigError(f"the augmentation policy {path} can't be read ({reason})", remedy=_REMEDY) from error
+    for parse in (json.loads, parse_yaml):
+        with suppress(ValueError, RecursionError):
+            return parse(text)
+    raise ConfigError(f"{path} is neither JSON nor YAML", remedy=_REMEDY)
+
+
+def _require_small(document: Any, path: Path) -> None:
+    """Raise ConfigError for a document that takes much time or memory to build or to apply.
+
+    A part to which others refer counts as often as they do, so that references can't multiply, nor form a circle.
+    """
+    waiting, values = [(document, "", 0)], 0
+    while waiting:
+        value, name, depth = waiting.pop()
+        inner = [(key, each) for key, each in value.items()] if isinstance(value, dict) else []
+        inner = [(name, each) for each in value] if isinstance(value, list) else inner
+        values += 1 + len(inner)
+        if values > MAX_POLICY_VALUES or depth > MAX_POLICY_DEPTH:
+            raise ConfigError(
+                f"{path} is too large for a policy: it nests deeper than {MAX_POLICY_DEPTH} levels, refers to itself, "
+                f"or has more than {MAX_POLICY_VALUES:,} values",
+                remedy=_REMEDY,
+            )
+        if not all(isinstance(key, str) for key, _ in inner) or not isinstance(value, _PLAIN):
+            raise ConfigError(f"{path} contains {type(value).__name__} values, which no policy has", remedy=_REMEDY)
+        if isinstance(value, int | float) and not _is_usual(name, value):
+            raise ConfigError(
+                f"{path} sets {name} to {value}, which would take too much time or memory", remedy="pass another value"
+            )
+        waiting += [(each, key, depth + 1) for key, each in inner]
+
+
+def _is_usual(name: str, value: float) -> bool:
+    return abs(value) <= _LARGEST.get(name, MAX_POLICY_NUMBER) and not (
+        name == "step_factor" and value < MIN_POLICY_STEP
+    )
+
+
+@contextmanager
+def guarded(policy: Any, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+    """Within the block, a transform of the policy raises ValueError where its image is too large, or time is up."""
+    leaves, end = list(leaves_of(policy)), clock() + MAX_TRIAL_SECONDS
+
+    def apply(leaf: Any, *args: Any, **inputs: Any) -> Any:
+        made = type(leaf).apply_with_params(leaf, *args, **inputs)
+        pixels = math.prod(made["image"].shape[:2])
+        if pixels > MAX_POLICY_PIXELS:
+            raise ValueError(f"{type(leaf).__name__} makes {pixels:,} pixels, more than {MAX_POLICY_PIXELS:,}")
+        if clock() > end:
+            raise ValueError(f"{type(leaf).__name__} is slow: a few images took more than {MAX_TRIAL_SECONDS} s")
+        return made
+
+    for leaf in leaves:
+        leaf.apply_with_params = partial(apply, leaf)
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        pass
-    try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path} is neither JSON nor YAML", remedy=_REMEDY) from error
+        yield
+    finally:
+        for leaf in leaves:
+            del leaf.apply_with_params
+
+
+def leaves_of(transform: Any) -> Iterator[Any]:
+    """The single transforms in a policy or in a step of one."""
+    if isinstance(transform, A.BaseCompose):
+        for inner in transform.transforms:
+            yield from leaves_of(inner)
+    else:
+        yield transform
 
 
 def _checked(tree: Any, path: Path) -> dict[str, Any]:

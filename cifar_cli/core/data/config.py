@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cifar_cli.core.choices import require_at_least
+from cifar_cli.core.limits import MAX_SIDE
 from cifar_cli.errors import ConfigError
+from cifar_cli.printable import has_control
 
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -74,6 +77,10 @@ class ImportConfig:
     def __post_init__(self) -> None:
         if self.img_size is not None:
             require_at_least("--img-size", self.img_size, 1, example=32)
+            if self.img_size > MAX_SIDE:
+                raise ConfigError(f"--img-size {self.img_size} is more than {MAX_SIDE}", remedy="pass --img-size 224")
+        for url in self.urls:
+            _require_url(url)
         if len(self.paths) > 1 or (self.paths and self.urls):
             raise ConfigError(
                 "--from takes one path, or several URLs of the same archive, but not both",
@@ -87,6 +94,17 @@ class ImportConfig:
     @property
     def paths(self) -> tuple[Path, ...]:
         return tuple(Path(source) for source in self.sources if not _is_url(source))
+
+
+def _require_url(url: str) -> None:
+    """Raise ConfigError for a URL whose host or port can't be."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.hostname is not None and (parts.port is None or parts.port > 0) and not has_control(url)
+    except ValueError:  # unbalanced brackets, a port that is no number or above 65,535
+        valid = False
+    if not valid:
+        raise ConfigError(f"--from {url} is not a valid URL", remedy="check its host and port")
 
 
 def _is_url(source: str) -> bool:

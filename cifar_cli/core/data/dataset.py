@@ -11,7 +11,15 @@ from cifar_cli.core.data.config import SPLITS, DataConfig, ImportConfig
 from cifar_cli.core.data.results import ClassCount, DatasetCheck, DownloadResult
 from cifar_cli.core.data.sources.mirrors import ARCHIVES, Archive
 from cifar_cli.core.data.sources.obtain import obtain, require_source, unknown
-from cifar_cli.core.data.store import Store, checksum_of_content, open_store, read_header, read_labels, write_store
+from cifar_cli.core.data.store import (
+    Store,
+    checksum_of_content,
+    content_problems,
+    open_store,
+    read_header,
+    read_labels,
+    write_store,
+)  # fmt: skip
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import DataError, ResourceError
 
@@ -77,16 +85,14 @@ def check_dataset(
 
     header = read_header(config.store_path)
     summary = header.summary
-    problems = []
+    problems = content_problems(header)
     actual = checksum_of_content(header, on_progress)
     if actual != summary.content:
-        problems.append(f"images and labels hash to {actual}, expected {summary.content}")
+        problems.insert(0, f"images and labels hash to {actual}, expected {summary.content}")
     last = len(summary.classes) - 1
     counts = {}
     for split in SPLITS:
         labels = read_labels(header, split)
-        if len(labels) and not 0 <= labels.min() <= labels.max() <= last:
-            problems.append(f"a {split} label lies outside 0..{last}")
         counts[split] = np.bincount(labels.clip(0, last), minlength=last + 1).tolist()
     archive = None
     official = archives.get(summary.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from cifar_cli import __version__
 from cifar_cli.core.data.config import BUILT_IN
 from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
+from cifar_cli.printable import printable
 
 ENTRY_POINT = "entry point "  # begins the source of a dataset of an installed package
 
@@ -37,7 +39,9 @@ class Provenance:
     def now(cls, *, source: str, checksum: str, **counts: Any) -> Provenance:
         """The provenance of an import that happens now; `counts` are the fields with defaults."""
         imported_at = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(source=source, checksum=checksum, imported_at=imported_at, tool_version=__version__, **counts)
+        return cls(
+            source=printable(source), checksum=checksum, imported_at=imported_at, tool_version=__version__, **counts
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +66,8 @@ class DatasetSummary(NotebookView):
     def command_again(self) -> str:
         """The command that downloads, draws or imports the dataset again."""
         known = self.name in BUILT_IN or self.provenance.source.startswith(ENTRY_POINT)
-        source = "" if known else f" --from {self.provenance.source}"
-        return f"cifar download --dataset {self.name}{source} --force"
+        source = () if known else ("--from", self.provenance.source)
+        return shlex.join(("cifar", "download", "--dataset", self.name, *source, "--force"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values with the keys of `cifar download --json`."""

@@ -2,7 +2,7 @@
 
 The format is safetensors: eight bytes with the length of a JSON header, the header, then raw tensors. Opening a
 store executes no code. Writing one and reading its header need neither torch nor safetensors, so that
-`cifar download` answers within milliseconds when the dataset exists.
+`cifar download` answers at once when the dataset exists.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_cli.core.data.config import SPLITS
 from cifar_cli.core.data.results import DatasetSummary, Provenance
 from cifar_cli.core.data.sources.images import TENSORS
+from cifar_cli.core.limits import MAX_STORE_HEADER_BYTES
 from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.errors import DataError, ResourceError
 
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cifar_cli.core.data.sources.images import SourceImages
+    from cifar_cli.core.data.store_schema import StoreContent
 
 FORMAT = "cifar-store-1"
 ALIGNMENT = 8
-MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 FORCE_REMEDY = "download or import it again with `cifar download --force`"
 MISSING_REMEDY = "download it with `cifar download`, or import images with `cifar download --from PATH`"
 
@@ -94,9 +95,12 @@ def write_store(path: Path, *, name: str, images: SourceImages) -> DatasetSummar
 
     Raises ResourceError when it can't be written (no space, no permission); an earlier file stays unchanged.
     """
+    from cifar_cli.core.data.store_schema import parse_header
+
     header = _header_of(name, images)
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % ALIGNMENT)  # tensors start at a multiple of eight bytes
+    content = parse_header(text)  # before writing, so that no store is written that can't be opened
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,25 +119,25 @@ def write_store(path: Path, *, name: str, images: SourceImages) -> DatasetSummar
     finally:
         with contextlib.suppress(OSError):  # the folder is missing or not writable, as the ResourceError says
             temporary.unlink(missing_ok=True)
-    return _summary(path, header)
+    return _summary(path, content)
 
 
 def open_store(path: Path) -> Store:
     """Map a store into memory; pixels are read from disk when they are first used.
 
-    Raises DataError when there is no file at `path`, or it is not a store, or it is truncated.
+    Raises DataError when there is no file at `path`, or it is not a store, or it is damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    summary = read_header(path).summary
-    try:
-        with safe_open(path, framework="pt") as file:
-            train, test = (
-                Part(images_NHWC=file.get_tensor(f"{split}_images"), labels_N=file.get_tensor(f"{split}_labels"))
-                for split in SPLITS
-            )
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} is damaged ({error})", remedy=FORCE_REMEDY) from error
+    header = read_header(path)
+    summary = header.summary
+    for problem in content_problems(header):
+        raise DataError(f"{path} is damaged: {problem}", remedy=FORCE_REMEDY)
+    with safe_open(path, framework="pt") as file:
+        train, test = (
+            Part(images_NHWC=file.get_tensor(f"{split}_images"), labels_N=file.get_tensor(f"{split}_labels"))
+            for split in SPLITS
+        )
     return Store(
         name=summary.name, classes=summary.classes, train=train, test=test, provenance=summary.provenance, path=path
     )
@@ -144,29 +148,31 @@ def read_header(path: Path) -> StoreHeader:
 
     Raises DataError when there is no file at `path`, or it is not a store, or it is truncated.
     """
+    from cifar_cli.core.data.store_schema import parse_header
+
     if not path.is_file():
         raise DataError(f"there is no dataset at {path}", remedy=MISSING_REMEDY)
     size = path.stat().st_size
-    foreign = DataError(f"{path} is not a dataset that `cifar download` wrote", remedy=MISSING_REMEDY)
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
-                raise foreign
-            header: dict[str, Any] = json.loads(file.read(length))
-        if header["__metadata__"]["format"] != FORMAT:
-            raise foreign
-        summary = _summary(path, header)
-        spans = {key: header[key]["data_offsets"] for key in TENSORS}
-        offsets = {key: (8 + length + start, 8 + length + end) for key, (start, end) in spans.items()}
+            if not 2 <= length <= min(size - 8, MAX_STORE_HEADER_BYTES):
+                raise ValueError("it has no header")
+            content = parse_header(file.read(length))
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror})", remedy=FORCE_REMEDY) from error
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise foreign from error
-    expected = max(end for _, end in offsets.values())
+    except ValueError as error:
+        raise DataError(
+            f"{path} is not a dataset that `cifar download` wrote: {error}", remedy=MISSING_REMEDY
+        ) from error
+    expected = 8 + length + content.data_bytes
     if size != expected:
         raise DataError(f"{path} is damaged: it has {size:,} bytes instead of {expected:,}", remedy=FORCE_REMEDY)
-    return StoreHeader(summary=summary, offsets=offsets)
+    offsets = {}
+    for key in TENSORS:
+        start, end = getattr(content, key).data_offsets
+        offsets[key] = 8 + length + start, 8 + length + end
+    return StoreHeader(summary=_summary(path, content), offsets=offsets)
 
 
 def checksum_of_content(header: StoreHeader, on_progress: OnProgress = silent) -> str:
@@ -183,6 +189,20 @@ def read_labels(header: StoreHeader, split: str) -> NDArray[np.int64]:
 
     start, end = header.offsets[f"{split}_labels"]
     return np.fromfile(header.summary.path, dtype="<i8", count=(end - start) // 8, offset=start)
+
+
+def content_problems(header: StoreHeader) -> list[str]:
+    """What makes a store unusable although its header is right, a sentence each. Reads the labels, but no pixels."""
+    from safetensors import SafetensorError, safe_open
+
+    last = len(header.summary.classes) - 1
+    try:
+        with safe_open(header.summary.path, framework="np") as file:
+            labels = {split: file.get_tensor(f"{split}_labels") for split in SPLITS}
+    except (SafetensorError, OSError) as error:
+        return [f"safetensors can't read it ({error})"]
+    wrong = [split for split in SPLITS if not 0 <= labels[split].min() <= labels[split].max() <= last]
+    return [f"a {split} label lies outside 0..{last}" for split in wrong]
 
 
 def _header_of(name: str, images: SourceImages) -> dict[str, Any]:
@@ -207,16 +227,16 @@ def _header_of(name: str, images: SourceImages) -> dict[str, Any]:
     return {"__metadata__": metadata, **header}
 
 
-def _summary(path: Path, header: dict[str, Any]) -> DatasetSummary:
-    metadata = header["__metadata__"]
+def _summary(path: Path, content: StoreContent) -> DatasetSummary:
+    metadata = content.metadata
     return DatasetSummary(
-        name=metadata["name"],
+        name=metadata.name,
         path=path,
         size_bytes=path.stat().st_size,
-        classes=tuple(json.loads(metadata["classes"])),
-        img_size=header["train_images"]["shape"][1],
-        train_images=header["train_images"]["shape"][0],
-        test_images=header["test_images"]["shape"][0],
-        provenance=Provenance(**json.loads(metadata["provenance"])),
-        content=metadata["content"],
+        classes=tuple(metadata.classes),
+        img_size=content.img_size,
+        train_images=content.train_images.shape[0],
+        test_images=content.test_images.shape[0],
+        provenance=metadata.provenance,
+        content=metadata.content,
     )

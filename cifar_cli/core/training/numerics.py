@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import platform
 import statistics
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from cifar_cli.core.choices import MemoryFormat, OptimizerName, Precision
@@ -34,6 +36,8 @@ LONGEST_STEP_SECONDS = 0.15  # slower steps are timed with smaller batches
 STEP_VERSION = "pooled before ReLU, clipped one by one"  # part of the key: trials of another step must not be reused
 CACHE = "numerics"
 TOO_SLOW_FACTOR = 1.5  # a combination this many times slower than the fastest is not repeated
+
+_TRIALS = TypeAdapter(tuple[NumericsTrial, ...])
 
 TimedStep = Callable[[int], float]
 """Runs a training step of that many images, waits for the device and returns the loss."""
@@ -197,14 +201,9 @@ def trials_path() -> Path:
 
 def _as_trials(value: Any, tried: tuple[tuple[Precision, MemoryFormat], ...]) -> tuple[NumericsTrial, ...] | None:
     """Remembered trials of these combinations; None for anything else, which is measured anew."""
-    with suppress(TypeError, KeyError):
-        trials = tuple(NumericsTrial(**trial) for trial in value)
-        sound = all(
-            all(type(number) in (int, float) for number in (trial.batch, trial.images_per_second, trial.loss))
-            and trial.agrees in (True, False)
-            for trial in trials
-        )
-        if sound and tuple((trial.precision, trial.memory_format) for trial in trials) == tried:
+    with suppress(ValidationError):
+        trials = _TRIALS.validate_json(json.dumps(value), strict=True)
+        if tuple((trial.precision, trial.memory_format) for trial in trials) == tried:
             return trials
     return None
 

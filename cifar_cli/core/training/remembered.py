@@ -14,6 +14,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from cifar_cli.core.limits import MAX_CACHE_BYTES
+from cifar_cli.core.regular import read_regular
+
 LOCK_SECONDS = 5.0
 
 
@@ -54,7 +57,7 @@ def remember(name: str, key: str, value: Any, *, replace: bool = False) -> Any:
 def _read(path: Path) -> dict[str, Any]:
     """The content of a file; nothing where it isn't a JSON object."""
     with suppress(OSError, ValueError, RecursionError):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, MAX_CACHE_BYTES))
         if isinstance(content, dict):
             return content
     return {}

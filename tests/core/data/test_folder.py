@@ -249,7 +249,7 @@ def test_images_without_any_folder_are_an_error(tmp_path):
 
 @pytest.mark.parametrize("name", ["train/c\x1b[31mat/1.png", "train/c\udcffat/1.png", "train/cat/a\nb.png"])
 def test_a_name_with_control_characters_is_rejected_with_a_printable_message(name):
-    with pytest.raises(DataError, match="holds a name with unprintable characters") as caught:
+    with pytest.raises(DataError, match="holds a name with control characters") as caught:
         lay_out("pets", [name])
     assert caught.value.what.isprintable()
 

@@ -158,7 +158,8 @@ def test_an_opened_store_is_mapped_and_not_read_into_memory(tmp_path):
     """Memory grows by the pages that are touched, not by the size of the file, 200 MB here."""
     path = tmp_path / "large.safetensors"
     large = np.zeros((200_000, 18, 18, 3), dtype=np.uint8)
-    images = replace(pets(), train_images=large, train_labels=np.zeros(200_000, dtype=np.int64))
+    small, labels = np.zeros((3, 18, 18, 3), dtype=np.uint8), np.zeros(200_000, dtype=np.int64)
+    images = replace(pets(), train_images=large, train_labels=labels, test_images=small)
     write_store(path, name="large", images=images)
     script = (
         "import torch; from pathlib import Path; from cifar_cli.core.data.store import open_store\n"

@@ -149,7 +149,6 @@ def test_a_cache_that_can_t_be_read_is_replaced(content: str) -> None:
         lambda trials: trials[1:],
         lambda trials: [trial | {"precision": "64"} for trial in trials],
         lambda trials: [trial | {"images_per_second": "fast"} for trial in trials],
-        lambda trials: [trial | {"colour": 3} for trial in trials],
     ],
 )
 def test_remembered_trials_that_make_no_sense_are_replaced(spoil: Callable[[Any], Any]) -> None:

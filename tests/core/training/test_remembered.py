@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,12 @@ def test_a_file_that_can_t_be_read_is_replaced(content: bytes) -> None:
     assert remembered("plans", "key") is None
     assert remember("plans", "key", 3) == 3
     assert remembered("plans", "key") == 3
+
+
+def test_a_pipe_in_place_of_the_file_does_not_block() -> None:
+    cache_file("plans").parent.mkdir(parents=True)
+    os.mkfifo(cache_file("plans"))
+    assert remembered("plans", "key") is None
 
 
 def test_a_user_without_a_home_directory_can_train(monkeypatch: pytest.MonkeyPatch) -> None:

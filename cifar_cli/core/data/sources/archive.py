@@ -7,57 +7,48 @@ import gzip
 import hashlib
 import lzma
 import tarfile
+import unicodedata
 import zlib
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from tarfile import EOFHeaderError, HeaderError  # type: ignore[attr-defined]
 from typing import BinaryIO, Self
 
+from cifar_cli.core.data.sources.tar_header import CheckedMember, DamagedError, UnsafeError
+from cifar_cli.core.limits import FREE_UNPACKED_BYTES, MAX_MEMBER_BYTES, MAX_NAME_BYTES, MAX_RATIO
 from cifar_cli.core.progress import OnProgress, Progress, silent
+from cifar_cli.core.regular import open_regular
 from cifar_cli.errors import DataError
 
 CHUNK_BYTES = 4 << 20
-MAX_MEMBER_BYTES = 512 << 20
-
-
-class _DamagedError(Exception):
-    """A member's header or content is incomplete."""
-
-
-class _Member(tarfile.TarInfo):
-    """A header that must be valid. tarfile treats an invalid one, or the end of the file, as the archive's end."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(tarfile)
-        except EOFHeaderError:  # the block of zeros that ends an archive
-            raise
-        except HeaderError as error:
-            raise _DamagedError(str(error)) from error
-
 
 # The exceptions that the standard library raises for damaged archives, depending on where the damage is.
-_BROKEN = (_DamagedError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+_BROKEN = (
+    DamagedError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, MemoryError, RecursionError
+)  # fmt: skip
 
 
 def read_members(path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> Generator[tuple[str, bytes]]:
     """Yield name and content of every file in a tar archive (plain, .gz, .bz2 or .xz), in its order.
 
     The name of a folder ends in `/`, and its content is empty.
-    Raises DataError for a file that is not a tar archive, for a damaged or truncated one, and for members that
-    no archive of images needs: absolute paths, `..`, links, devices, files over `max_member_bytes`.
+    Raises DataError for a file that is not a tar archive, for a damaged or truncated one, for one that unpacks to far
+    more than its own size, and for members that no archive of images needs: absolute paths, `..`, links, devices,
+    sparse files, files over `max_member_bytes`.
     """
     try:
-        with _unpacked(path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as archive:
+        with (
+            _open(path) as packed,
+            _Unpacked(packed, path) as stream,
+            tarfile.open(fileobj=stream, mode="r|", tarinfo=CheckedMember) as archive,  # type: ignore[call-overload]
+        ):
             for member in archive:
-                archive.members = []  # type: ignore[attr-defined]  # tarfile would keep 60,000 headers
+                archive.members = []  # tarfile would keep 60,000 headers
                 _reject_unsafe(path, member)
                 if member.isdir():
-                    yield f"{member.name}/", b""
+                    yield clean_name(f"{member.name}/"), b""
                     continue
-                if member.size > max_member_bytes:
+                if not 0 <= member.size <= max_member_bytes:
                     raise DataError(
                         f"{path}: {member.name} has {member.size:,} bytes, more than any image or batch should",
                         remedy="leave that file out of the archive",
@@ -66,10 +57,12 @@ def read_members(path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> Gen
                 assert file is not None, member.name
                 content = file.read()
                 if len(content) != member.size:
-                    raise _DamagedError("unexpected end of data")
-                yield member.name, content
+                    raise DamagedError("unexpected end of data")
+                yield clean_name(member.name), content
             while stream.read(CHUNK_BYTES):  # to the end, where the compressed stream has its checksum
                 pass
+    except UnsafeError as error:
+        raise _unsafe(path, f"it contains {error}") from error
     except _BROKEN as error:
         raise DataError(
             f"{path} is damaged or truncated ({error})", remedy="download or pack the archive again"
@@ -90,7 +83,7 @@ def checksum_of(path: Path, algorithm: str, on_progress: OnProgress = silent, *,
     done = start
     try:
         total = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(start)
             while block := file.read(CHUNK_BYTES):
                 digest.update(block)
@@ -101,21 +94,65 @@ def checksum_of(path: Path, algorithm: str, on_progress: OnProgress = silent, *,
     return f"{algorithm}:{digest.hexdigest()}"
 
 
-def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile:
-    """Open the tar stream of an archive. gzip, bz2 and lzma verify checksums; tarfile's stream modes do not."""
+def clean_name(name: str) -> str:
+    """One spelling of a path: no `.`, no empty parts, and letters with their accents as one character (NFC).
+
+    `./pets//a.png` is `pets/a.png`. The name of a folder keeps its `/` at the end.
+    """
+    if name.isascii() and "//" not in name and "./" not in name and not name.endswith("/."):
+        return name
+    end = "/" if name.endswith("/") else ""
+    return f"{PurePosixPath(unicodedata.normalize('NFC', name))}{end}"
+
+
+def _open(path: Path) -> BinaryIO:
     try:
-        with path.open("rb") as file:
-            start = file.read(512)
-        if start.startswith(b"\x1f\x8b"):
-            return gzip.open(path)
-        if start.startswith(b"BZh"):
-            return bz2.open(path)
-        if start.startswith(b"\xfd7zXZ\x00"):
-            return lzma.open(path)
-        if start[257:262] == b"ustar":
-            return path.open("rb")
+        return open_regular(path)
     except OSError as error:
         raise DataError(f"{path} can't be read ({error.strerror})", remedy="check its permissions") from error
+
+
+class _Unpacked:
+    """The tar stream of an archive, which may not become far larger than the archive itself.
+
+    gzip, bz2 and lzma verify checksums; tarfile's stream modes do not.
+    """
+
+    def __init__(self, packed: BinaryIO, path: Path) -> None:
+        self._packed, self._path = packed, path
+        self._stream = _decompressed(packed, path)
+        self._bytes, self._allowed_bytes = 0, FREE_UNPACKED_BYTES
+
+    def read(self, size: int) -> bytes:
+        content = self._stream.read(size)
+        self._bytes += len(content)
+        if self._bytes > self._allowed_bytes:
+            self._allowed_bytes = FREE_UNPACKED_BYTES + MAX_RATIO * self._packed.tell()
+            if self._bytes > self._allowed_bytes:
+                raise DataError(
+                    f"{self._path} unpacks to more than {MAX_RATIO} times its size, as no archive of images does",
+                    remedy="pack the images again, or pass a folder of them",
+                )
+        return content
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+
+def _decompressed(packed: BinaryIO, path: Path) -> BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile:
+    start = packed.read(512)
+    packed.seek(0)
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=packed, mode="rb")
+    if start.startswith(b"BZh"):
+        return bz2.open(packed)
+    if start.startswith(b"\xfd7zXZ\x00"):
+        return lzma.open(packed)
+    if start[257:262] == b"ustar":
+        return packed
     if start.startswith(b"PK\x03\x04"):
         raise DataError(f"{path} is a zip archive, which is not supported", remedy="extract it and pass the folder")
     raise DataError(
@@ -126,6 +163,8 @@ def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile | bz2.BZ2File | lzma.LZMAF
 
 def _reject_unsafe(path: Path, member: tarfile.TarInfo) -> None:
     parts = PurePosixPath(member.name).parts
+    if len(member.name) > MAX_NAME_BYTES:
+        raise DataError(f"{path} has a name of {len(member.name):,} characters", remedy="pack files with shorter names")
     if member.name.startswith("/") or ".." in parts:
         kind = "a path that leads outside the archive"
     elif member.issym() or member.islnk():
@@ -134,4 +173,8 @@ def _reject_unsafe(path: Path, member: tarfile.TarInfo) -> None:
         kind = "a device or another special file"
     else:
         return
-    raise DataError(f"{path} is not safe to read: {member.name} is {kind}", remedy="pack plain files only")
+    raise _unsafe(path, f"{member.name} is {kind}")
+
+
+def _unsafe(path: Path, why: str) -> DataError:
+    return DataError(f"{path} is not safe to read: {why}", remedy="pack plain files only")

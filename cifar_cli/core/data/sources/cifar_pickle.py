@@ -22,7 +22,9 @@ from cifar_cli.core.data.results import Provenance
 from cifar_cli.core.data.sources.archive import read_members
 from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.data.sources.mirrors import Archive
+from cifar_cli.core.limits import MAX_MEMBER_BYTES
 from cifar_cli.core.progress import OnProgress, Progress, silent
+from cifar_cli.core.regular import read_regular
 from cifar_cli.errors import DataError
 
 SIDE_PIXELS = 32
@@ -104,7 +106,7 @@ def _verified_files(folder: Path, archive: Archive) -> Iterator[tuple[str, bytes
     for name, expected in archive.batches.items():
         file = folder / name
         try:
-            content = file.read_bytes()
+            content = read_regular(file, MAX_MEMBER_BYTES)
         except OSError as error:
             raise DataError(f"{file} can't be read ({error.strerror})", remedy=remedy) from error
         actual = hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -19,14 +19,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cifar_cli.core.data.config import SPLITS
 from cifar_cli.core.data.results import Provenance
-from cifar_cli.core.data.sources.archive import checksum_of, read_members
+from cifar_cli.core.data.sources.archive import checksum_of, clean_name, read_members
 from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.data.sources.layout import Layout, is_image, lay_out
+from cifar_cli.core.limits import MAX_MEMBER_BYTES, MAX_NAMES_BYTES, MAX_PIXELS, MAX_SCANNED_PIXELS
 from cifar_cli.core.progress import OnProgress, Progress, silent
+from cifar_cli.core.regular import read_regular
 from cifar_cli.errors import DataError, ResourceError
 
 FORMATS = ("JPEG", "PNG")
-MAX_PIXELS = 100_000_000  # of one image, against decompression bombs
 MAX_KEPT_BYTES = 64 << 20  # of encoded images, kept in memory between the two passes
 REPORT_EVERY = 500  # images
 WHITE = (255, 255, 255, 255)
@@ -89,6 +90,7 @@ def decode(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> tuple[
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             if opened.width * opened.height > max_pixels:
                 raise ValueError(f"{opened.width}×{opened.height} pixels are more than {max_pixels:,}")
+            _require_few_scans(opened, content)
             image = _to_rgb(ImageOps.exif_transpose(opened) if "exif" in opened.info else opened)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
         reason = "not a JPEG or PNG" if isinstance(error, UnidentifiedImageError) else str(error)
@@ -97,6 +99,14 @@ def decode(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> tuple[
     if resized:
         image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
     return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(size, size, 3), resized
+
+
+def _require_few_scans(image: Image.Image, content: bytes) -> None:
+    """Raise ValueError for a JPEG that takes minutes to decode. Every scan may change all pixels."""
+    if image.format == "JPEG":
+        scans = content.count(b"\xff\xda")  # start of scan (ITU-T T.81, annex B)
+        if scans * image.width * image.height > MAX_SCANNED_PIXELS:
+            raise ValueError(f"{scans:,} scans of {image.width}×{image.height} pixels take too long to decode")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -121,13 +131,13 @@ def _folder_entries(top: Path) -> Iterator[tuple[str, bytes]]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         here = Path(folder)
         if here != top:
-            yield f"{here.relative_to(top).as_posix()}/", b""
+            yield clean_name(f"{here.relative_to(top).as_posix()}/"), b""
         for file in (here / name for name in sorted(files) if is_image(name)):
             try:
-                content = file.read_bytes()
+                content = read_regular(file, MAX_MEMBER_BYTES)
             except OSError as error:
                 raise DataError(f"{file} can't be read ({error.strerror})", remedy="check its permissions") from error
-            yield file.relative_to(top).as_posix(), content
+            yield clean_name(file.relative_to(top).as_posix()), content
 
 
 def _scan(
@@ -142,10 +152,13 @@ def _scan(
     sizes: Counter[tuple[int, int]] = Counter()
     kept: list[tuple[str, bytes]] | None = []
     seen: set[str] = set()
-    kept_bytes = 0
+    kept_bytes = names_bytes = 0
     task = f"scan {path.name}"
     for name, content in _entries(path):
         names.append(name)
+        names_bytes += len(name)
+        if names_bytes > MAX_NAMES_BYTES:
+            raise DataError(f"{path} has more names than fit into memory", remedy="import fewer or shorter names")
         if not is_image(name):
             continue
         if name in seen:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 import httpx
 
 from cifar_cli import __version__
+from cifar_cli.core.limits import MAX_DOWNLOAD_BYTES, MAX_HEADER_TEXT, MAX_INTERRUPTIONS, MAX_UNANNOUNCED_BYTES
 
 RETRIED_STATUSES = frozenset({408, 425, 429})  # and all of 500..599
 WEB_PAGE = "sends a web page (HTML) instead of the archive"
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,15})-[0-9]{1,15}/([0-9]{1,15}|\*)")
 HTML_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body")
 
 
@@ -36,8 +40,13 @@ class Transport:
     backoff_seconds: float = 1.0
     """Pause before the second round; doubled for each further one, up to `backoff_limit_seconds`."""
     backoff_limit_seconds: float = 30.0
-    interruptions: int = 500
-    """Broken connections in total before the download fails."""
+    interruptions: int = MAX_INTERRUPTIONS
+    """Broken connections in a row, each after fewer than `fair_bytes`, before the download fails."""
+    fair_bytes: int = 1 << 20
+    restarts: int = 5
+    """How often a file is begun anew because the server can't or won't continue it."""
+    unannounced_bytes: int = MAX_UNANNOUNCED_BYTES
+    """Largest file whose size the server does not announce."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -51,6 +60,8 @@ class Mirror:
     """It is not tried again."""
     slow: bool = False
     """It fell below the minimum speed."""
+    no_ranges: bool = False
+    """It answered the request for a range with another one, so it is asked for the complete file."""
 
     @property
     def host(self) -> str:
@@ -76,7 +87,7 @@ class RemoteFile:
     checksum: str | None = None
     """"md5:…" of the complete file, if it is known."""
     validator: str | None = None
-    """For a file without a checksum: the server's ETag or modification date of its version."""
+    """For a file without a checksum: the server's strong ETag or modification date of its version."""
 
     @property
     def byte_identical(self) -> bool:
@@ -113,19 +124,22 @@ async def stream(
     Sets remote.size_bytes and remote.validator if they are not known yet.
     """
     headers = {}
-    if offset:
+    if offset and not mirror.no_ranges:
         headers["Range"] = f"bytes={offset}-"
         if remote.validator:
             headers["If-Range"] = remote.validator
     try:
         async with http.stream("GET", mirror.url, headers=headers) as response:
-            position = _check_head(response, remote, offset)
+            position = _check_head(response, mirror, remote, offset)
             async for chunk in response.aiter_raw():
                 if position == 0 and chunk[:512].lstrip().lower().startswith(HTML_STARTS):
                     raise MirrorFault(WEB_PAGE, final=True)
                 start, position = position, position + len(chunk)
                 if remote.size_bytes is not None and position > remote.size_bytes:
-                    raise MirrorFault(f"sends more than the expected {remote.size_bytes:,} bytes", final=True)
+                    raise _other_size(f"sends more than the expected {remote.size_bytes:,} bytes", remote, offset)
+                if position > transport.unannounced_bytes and remote.size_bytes is None:
+                    limit = f"{transport.unannounced_bytes:,} bytes"
+                    raise MirrorFault(f"sends more than {limit} without announcing a size", final=True, changed=True)
                 if position > offset:  # a server without ranges starts at zero: skip the bytes that are on disk
                     yield chunk[max(0, offset - start) :]
             if remote.size_bytes is None:
@@ -136,45 +150,64 @@ async def stream(
         raise _fault_of(error, transport) from error
 
 
-def _check_head(response: httpx.Response, remote: RemoteFile, offset: int) -> int:
+def _check_head(response: httpx.Response, mirror: Mirror, remote: RemoteFile, offset: int) -> int:
     """Check status and headers; return the position in the file of the first byte of the body."""
     status = response.status_code
     if status == 416:
         same = remote.byte_identical
         raise MirrorFault(f"has a file shorter than {offset:,} bytes", final=same, changed=not same)
     if status not in (200, 206):
-        reason = f"answers {status} {response.reason_phrase}".rstrip()
+        reason = f"answers {status} {response.reason_phrase[:MAX_HEADER_TEXT]}".rstrip()
         raise MirrorFault(reason, final=status < 500 and status not in RETRIED_STATUSES)
     if response.headers.get("content-type", "").lower().startswith("text/html"):
         raise MirrorFault(WEB_PAGE, final=True)
     position, size = 0, _number(response.headers.get("content-length"))
     if status == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("content-range", ""))
+        found = CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
         if not found or int(found[1]) != offset:
-            raise MirrorFault("sends another range than requested", final=True)
+            fault = MirrorFault("sends another range than requested", final=mirror.no_ranges or not offset)
+            mirror.no_ranges = True
+            raise fault
         position, size = offset, _number(found[2])
+    if size is not None and size > MAX_DOWNLOAD_BYTES:
+        raise MirrorFault(f"has a file of {size:,} bytes, more than any archive of images", final=True)
     validator = _validator(response)
-    unconfirmed = remote.validator != validator or (status == 200 and validator is None)
-    if offset and not remote.byte_identical and unconfirmed:
+    if offset and not remote.byte_identical and (validator is None or remote.validator != validator):
         raise MirrorFault("has another version of the file now", changed=True)
     if remote.size_bytes is None:
         remote.size_bytes = size
     elif size is not None and size != remote.size_bytes:
-        raise MirrorFault(f"has a file of {size:,} bytes, expected {remote.size_bytes:,}", final=True)
+        raise _other_size(f"has a file of {size:,} bytes, expected {remote.size_bytes:,}", remote, offset)
     if not remote.byte_identical:
         remote.validator = validator
     return position
 
 
+def _other_size(reason: str, remote: RemoteFile, offset: int) -> MirrorFault:
+    """The fault of a size that isn't the expected one. That of a partial file may be of another version."""
+    stale = bool(offset) and not remote.byte_identical
+    return MirrorFault(reason, final=not stale, changed=stale)
+
+
 def _validator(response: httpx.Response) -> str | None:
-    """A strong ETag, or the modification date (RFC 9110, section 13.1.5), or None."""
-    etag: str | None = response.headers.get("etag")
-    modified: str | None = response.headers.get("last-modified")
-    return etag if etag and not etag.startswith("W/") else modified
+    """A strong validator, with which a partial file may be continued (RFC 9110, section 13.1.5), or None.
+
+    An ETag that isn't weak, or a modification date at least a minute before the response was made (section 8.8.2.2):
+    within the same second a file could have changed twice.
+    """
+    etag: str = response.headers.get("etag", "")
+    if len(etag) <= MAX_HEADER_TEXT and re.fullmatch(r'"[\x21\x23-\x7e]*"', etag):
+        return etag
+    modified: str = response.headers.get("last-modified", "")
+    try:
+        age = parsedate_to_datetime(response.headers.get("date", "")) - parsedate_to_datetime(modified)
+    except (ValueError, TypeError, OverflowError):  # a date is missing or invalid, or only one has a time zone
+        return None
+    return modified if age >= timedelta(minutes=1) and modified.isascii() and modified.isprintable() else None
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() else None
+    return int(text) if text is not None and re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
 def _fault_of(error: Exception, transport: Transport) -> MirrorFault:

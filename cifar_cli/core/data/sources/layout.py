@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from cifar_cli.core.data.config import SPLITS
+from cifar_cli.core.limits import MAX_CLASS_NAME
 from cifar_cli.errors import DataError
+from cifar_cli.printable import has_control
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 LAYOUT_REMEDY = "lay the images out as train/CLASS/*.png and test/CLASS/*.png (.jpg and .jpeg too)"
@@ -26,8 +28,8 @@ class Layout:
 
 
 def is_image(name: str) -> bool:
-    """Whether a path has the suffix of an image. Hidden files (.DS_Store, ._photo.jpg) are skipped."""
-    return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith(".")
+    """Whether a path has the suffix of an image. Hidden files (.DS_Store, ._photo.jpg) and folders are skipped."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".") and "/." not in name
 
 
 def lay_out(origin: str, names: Iterable[str], *, expected_classes: tuple[str, ...] | None = None) -> Layout:
@@ -43,14 +45,19 @@ def lay_out(origin: str, names: Iterable[str], *, expected_classes: tuple[str, .
     if not images:
         raise DataError(f"{origin} holds no images ({', '.join(SUFFIXES)})", remedy=LAYOUT_REMEDY)
     for name in images:
-        if not name.isprintable():  # also names that are not valid UTF-8
-            raise DataError(f"{origin} holds a name with unprintable characters, {name!a}", remedy="rename it")
+        if has_control(name):  # also names that are not valid UTF-8
+            raise DataError(f"{origin} holds a name with control characters, {name}", remedy="rename it")
     top = _common_parent(images)
     parts = {name: PurePosixPath(name).parts[top:] for name in images}
     _require_splits(origin, list(parts.values()))
     for name, part in parts.items():
         if len(part) != 3 or part[0] not in SPLITS:
             raise DataError(f"{origin}: {name} is not in a train/CLASS or test/CLASS folder", remedy=LAYOUT_REMEDY)
+        if len(part[1]) > MAX_CLASS_NAME:
+            raise DataError(
+                f"{origin}: a class name has {len(part[1]):,} characters, at most {MAX_CLASS_NAME} are allowed",
+                remedy="shorten the name of the folder",
+            )
     found = {split: {part[1] for part in parts.values() if part[0] == split} for split in SPLITS}
     _reject_empty_classes(origin, (PurePosixPath(name).parts[top:] for name in names if name.endswith("/")), found)
     _require_same_classes(origin, found)

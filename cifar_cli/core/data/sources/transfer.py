@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import os
 import shutil
 from collections.abc import Coroutine
@@ -17,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cifar_cli.core.data.sources.archive import checksum_of
 from cifar_cli.core.data.sources.http_stream import Mirror, MirrorFault, RemoteFile, Transport, client
 from cifar_cli.core.data.sources.race import Racer, race
+from cifar_cli.core.limits import MAX_DOWNLOAD_BYTES, MAX_HEADER_TEXT, MAX_MARK_BYTES
 from cifar_cli.core.progress import OnProgress, Progress
+from cifar_cli.core.regular import read_regular
 from cifar_cli.errors import DataError, Interrupted, ResourceError
 
 
@@ -32,6 +34,16 @@ class Fetched:
     path: Path
     url: str
     """URL of the mirror that sent the last byte, or the path if the file was on disk."""
+
+
+class Mark(BaseModel):
+    """What a partial file without a checksum is a part of."""
+
+    model_config = ConfigDict(strict=True)
+
+    url: str
+    validator: str = Field(min_length=1, max_length=MAX_HEADER_TEXT, pattern=r"^[\x20-\x7e]+$")
+    size_bytes: int | None = Field(ge=0, le=MAX_DOWNLOAD_BYTES)
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -51,6 +63,8 @@ class Transfer:
     """One mirror must send the complete file."""
     accept_slow: bool = False
     """All mirrors are slow, so none is replaced for its speed."""
+    restarts: int = 0
+    """How often the file was begun anew for the server's sake."""
 
     @property
     def part(self) -> Path:
@@ -64,6 +78,8 @@ class Transfer:
     def run(self) -> Fetched:
         """Download, verify and rename. Raises DataError, ResourceError, or Interrupted on Ctrl-C."""
         try:
+            if not self.part.is_file():  # a pipe would block, and a device take everything
+                self.part.unlink(missing_ok=True)
             if not self.remote.byte_identical:
                 self.single_writer = True
                 self._restore_mark()
@@ -90,13 +106,22 @@ class Transfer:
     def _restore_mark(self) -> None:
         """Continue an earlier partial file if its URL and version are known; otherwise start over."""
         try:
-            mark = json.loads(self.mark.read_text())
-            known = next(mirror for mirror in self.mirrors if mirror.url == mark["url"])
-            self.remote.validator, self.remote.size_bytes = mark["validator"], mark["size_bytes"]
-        except (OSError, ValueError, KeyError, StopIteration):
+            mark = Mark.model_validate_json(read_regular(self.mark, MAX_MARK_BYTES))
+        except (OSError, ValidationError):
             self._start_over()
-        else:
-            self.writers = {known}
+            return
+        self.writers = {mirror for mirror in self.mirrors if mirror.url == mark.url}
+        self.remote.validator, self.remote.size_bytes = mark.validator, mark.size_bytes
+        most = MAX_DOWNLOAD_BYTES if mark.size_bytes is None else mark.size_bytes
+        if not self.writers or not 0 < self.offset() <= most:
+            self._start_over()
+
+    def _restart(self) -> None:
+        """Start over for a server that can't continue the file, or has another one. Raises DataError after a few."""
+        self.restarts += 1
+        self._start_over()
+        if self.restarts > self.transport.restarts:
+            raise self._failure()
 
     def _start_over(self) -> None:
         self.part.unlink(missing_ok=True)
@@ -123,26 +148,41 @@ class Transfer:
 
     async def _receive(self) -> Mirror | None:
         """Complete the part; return the mirror that sent the last byte. Raises DataError when no mirror can."""
-        rounds = interruptions = 0
+        rounds = interruptions = furthest = 0
         last: Mirror | None = None
         if self.offset() and not self.writers:
             self.writers = {None}
         async with client(self.transport) as http:
             while self.remote.size_bytes is None or self.offset() < self.remote.size_bytes:
-                before = self.offset()
+                furthest = max(furthest, self.offset())
                 last, finished = await self._receive_from_winner(http)
                 if finished:
                     break
-                if self.offset() > before:
-                    rounds, interruptions = 0, interruptions + 1
-                else:
-                    rounds = await self._pause(rounds + 1)
-                if interruptions > self.transport.interruptions:
-                    raise self._failure()
+                gained = self.offset() - furthest
+                rounds = 0 if gained > 0 else await self._pause(rounds + 1)
+                if gained >= self.transport.fair_bytes:
+                    interruptions = 0
+                elif gained > 0:
+                    interruptions = await self._pause_after(interruptions + 1)
         return last
+
+    async def _pause_after(self, interruptions: int) -> int:
+        """Wait after connections that broke one after the other and sent little. Raises DataError after too many."""
+        if interruptions > self.transport.interruptions:
+            raise self._failure()
+        if interruptions > 1:
+            seconds = self._backoff(interruptions - 1)
+            self._report(self.offset(), f"connections break early; retrying in {seconds:g} s")
+            await asyncio.sleep(seconds)
+        return interruptions
+
+    def _backoff(self, failures: int) -> float:
+        return min(self.transport.backoff_seconds * 2.0 ** (failures - 1), self.transport.backoff_limit_seconds)
 
     async def _receive_from_winner(self, http: httpx.AsyncClient) -> tuple[Mirror | None, bool]:
         """Race the mirrors and read the winner; return it, and whether the end of the file was reached."""
+        if self.offset() and not self.remote.byte_identical and not self.remote.validator:
+            self._restart()  # nothing tells whether the server still has the same version
         contenders = self._contenders()
         if not contenders and not all(mirror.failed for mirror in self.mirrors):
             self._start_over()  # the only mirror that may continue this part has failed: another one starts over
@@ -155,12 +195,14 @@ class Transfer:
         if racer is None:
             self.accept_slow = any(mirror.slow for mirror in self.mirrors)  # a slow mirror is better than none
             if any(mirror.fault and mirror.fault.changed for mirror in contenders):
-                self._start_over()
+                self._restart()
             return None, False
         try:
             await self._read(racer, offset)
         finally:
             await racer.stop()
+        if racer.fault and racer.fault.changed:
+            self._restart()
         return racer.mirror, racer.finished
 
     async def _read(self, racer: Racer, offset: int) -> None:
@@ -212,15 +254,15 @@ class Transfer:
                 mirror.failed = True
             return 0  # other mirrors may start over, if there are any
         if contenders:
-            seconds = min(self.transport.backoff_seconds * 2 ** (rounds - 1), self.transport.backoff_limit_seconds)
+            seconds = self._backoff(rounds)
             self._report(self.offset(), f"no mirror responds; retrying in {seconds:g} s")
             await asyncio.sleep(seconds)
         return rounds
 
     def _save_mark(self, mirror: Mirror) -> None:
         if not self.remote.byte_identical and self.remote.validator:
-            mark = {"url": mirror.url, "validator": self.remote.validator, "size_bytes": self.remote.size_bytes}
-            self.mark.write_text(json.dumps(mark))
+            mark = Mark(url=mirror.url, validator=self.remote.validator, size_bytes=self.remote.size_bytes)
+            self.mark.write_text(mark.model_dump_json(), encoding="utf-8")
 
     def _report(self, done: int, detail: str) -> None:
         total = self.remote.size_bytes
