@@ -17,7 +17,7 @@ from cifar_cli.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ALL_PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
+ALL_PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *PAGES]
 
 TyperError: Any = typer.BadParameter.__bases__[0]  # Typer exports only this child of it
 FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
