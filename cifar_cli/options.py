@@ -25,10 +25,15 @@ from cifar_cli.errors import UsageError
 DEFAULT_BATCH = 128
 
 
-def _show_traceback(ctx: typer.Context, value: bool) -> bool:
-    if value:
-        ctx.find_root().obj = {"debug": True}
-    return value
+def _for_all_commands(name: str, help_text: str, *spellings: str) -> Any:
+    """A flag that may stand before or after the name of the command. The root context remembers it in its `obj`."""
+
+    def remember(ctx: typer.Context, value: bool) -> bool:
+        flags = ctx.find_root().ensure_object(dict)
+        flags[name] = value or flags.get(name, False)
+        return bool(flags[name])
+
+    return Option(f"--{name}", *spellings, help=help_text, callback=remember, is_eager=True)
 
 
 # Options whose type or default differs between commands: DATASET() is the option, DATASET(show_default=…) the same one
@@ -70,9 +75,10 @@ BatchOpt = Annotated[int, BATCH(help="Use batches of this many images.")]
 SeedOpt = Annotated[
     int, Option(metavar="N", parser=parsers.seed, help="Seed the random number generators with this number.")
 ]
-DebugOpt = Annotated[
-    bool, Option("--debug", help="Show the traceback of an error.", callback=_show_traceback, is_eager=True)
-]
+DebugOpt = Annotated[bool, _for_all_commands("debug", "Show the traceback of an error.")]
+QuietOpt = Annotated[bool, _for_all_commands("quiet", "Print results, warnings and errors only.", "-q")]
+VERBOSE = partial(_for_all_commands, "verbose")
+VerboseOpt = Annotated[bool, VERBOSE("Show the cause of an error as well.", "-v")]
 ModelNames = Annotated[
     list[str],
     Option(
@@ -202,4 +208,6 @@ class OutputOptions:
 
     as_json: Annotated[bool, Option("--json")] = False
     """Print one JSON document on stdout, and everything else on stderr."""
+    quiet: QuietOpt = False
+    verbose: VerboseOpt = False
     debug: DebugOpt = False

@@ -21,6 +21,7 @@ from cifar_cli.errors import UsageError, shell_line
 from cifar_cli.options import (
     MEMORY_FORMAT,
     PRECISION,
+    VERBOSE,
     ArchitectureOptions,
     AugmentOpt,
     DataOptions,
@@ -46,6 +47,7 @@ TAKEN_BESIDE_RESUME = frozenset(
         "devices",
         "num_nodes",
         "as_json",
+        "quiet",
         "verbose",
         "debug",
         "requeue",
@@ -167,8 +169,9 @@ class RunOptions:
 class TrainOutput(OutputOptions):
     """Output on the terminal."""
 
-    verbose: Annotated[bool, Option("--verbose", "-v")] = False
-    """Show the measured speed of each precision and memory format."""
+    verbose: Annotated[
+        bool, VERBOSE("Show the measured speed of each precision and memory format, and the cause of an error.", "-v")
+    ] = False
 
 
 @command(
@@ -316,4 +319,9 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOption
         return
     console.show(*training_tables.training(report))
     last = report.results[-1].run_dir
-    console.note(f"next: {shell_line('cifar evaluate', last)}    {shell_line('tensorboard --logdir', last.parent)}")
+    for line in (
+        "next:",
+        "  " + shell_line("cifar evaluate", last),
+        "  " + shell_line("tensorboard --logdir", last.parent),
+    ):
+        console.note(line)
