@@ -1,101 +1,121 @@
 """Predicted largest batch against timm's published training benchmark on an RTX 3090.
 
-    python benchmarks/memory_3090.py PATH/TO/rtx3090_train_batch.csv [MODEL ...]
+    python benchmarks/memory_3090.py rtx3090_train_batch.csv ROWS.csv [MODEL ...]
 
-The table's columns: model, img_size, fits (a batch that ran), fails (the next size, out of memory). The step is that
-benchmark's: float16 autocast around forward and backward without a scaler, channels-last, SGD with Nesterov momentum,
-gradients zeroed in place and optimizer tensor by tensor (PyTorch 1.12), 1000 classes, no clipping.
+The table's columns: model, img_size, fits (a batch that ran), fails (the next size, out of memory). The prediction is
+that of `--precision 16 --optimizer sgd --memory-format channels-last --classes 1000 --gpu "RTX 3090"` at the default
+risk. That benchmark ran PyTorch 1.12 with CUDA 11.3 and another step (no clipping, gradients zeroed in place).
+
+For each row the smallest memory that the allocator needs at `fits` and at `fails` gives the range of the allowance
+(`NOT_DERIVED` in core/memory/gpus.py) that puts the prediction inside of the bracket. The allowance is then set
+from all other families, to the middle of the range that puts most of their rows inside, and each family is judged with
+it. Rows are appended as they come, and models that the file already has are left out.
 """
 
 from __future__ import annotations
 
 import csv
+import re
 import sys
-import time
+from collections import defaultdict
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
-from cifar_cli.core.choices import MemoryFormat
+from cifar_cli.core.memory.allocator import OutOfDeviceMemory
 from cifar_cli.core.memory.config import MIB, MemoryConfig
-from cifar_cli.core.memory.estimate import Tracer, find_max_batch
-from cifar_cli.core.memory.gpus import gpu_of
-from cifar_cli.core.memory.trace import TracedStep
+from cifar_cli.core.memory.estimate import Tracer, find_max_batch, replay
+from cifar_cli.core.memory.gpus import CONTEXT_BYTES, NOT_DERIVED, gpu_of
+from cifar_cli.core.memory.trace import Trace
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.models.training_form import LAYOUTS
 from cifar_cli.core.training.config import StepConfig
-from cifar_cli.errors import CifarError
 
-STEP = StepConfig(precision="16", optimizer="sgd", clip_norm=None, memory_format="channels-last")
-
-
-class BenchmarkStep(TracedStep):
-    """The step of timm's benchmark."""
-
-    @staticmethod
-    def form(model: nn.Module, memory_format: MemoryFormat) -> nn.Module:
-        """The model as it is."""
-        return model.to(memory_format=LAYOUTS[memory_format])
-
-    def optimizer_of(self, model: nn.Module, config: MemoryConfig) -> torch.optim.Optimizer:
-        return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, nesterov=True, foreach=False)
-
-    def __call__(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-        self.optimizer.zero_grad(set_to_none=False)
-        with self.autocast():
-            self.on_stage("forward")
-            logits_BK = self.model(images_BCHW)
-            loss = nn.functional.cross_entropy(logits_BK, labels_B)
-            self.on_stage("backward")
-            self.backward(loss)
-        self.on_stage("optimizer")
-        self.update()
-        return loss, logits_BK
+STEP = StepConfig(precision="16", optimizer="sgd", memory_format="channels-last")
+GPU = gpu_of("RTX 3090")
+SHARES = [thousandth / 1000 for thousandth in range(201)]
 
 
-# PyTorch 1.12 with CUDA 11.3 loads every kernel into the context at start (lazy loading came with CUDA 11.7). For all
-# rows its context is assumed to be 600 MiB larger than today's.
-EAGER_LOADING_BYTES = 600 * MIB
+def row_of(model: str, side: int, fits: int, fails: int) -> dict[str, object]:
+    """The prediction, and the shares of reserved memory at which the smaller and the larger batch just fit."""
+    config = ModelConfig(name=f"timm:{model}", classes=1000, img_size=side, weights="none")
+    tracer = Tracer(MemoryConfig(model=config, step=STEP))
+    safe, even = (
+        find_max_batch(tracer, gpu=GPU.name, memory_bytes=GPU.memory_bytes, risk=risk, even_batch=False).max_batch
+        for risk in ("safe", "even")
+    )
+    available = GPU.memory_bytes - CONTEXT_BYTES
+    above, most = (available / needed_bytes(tracer.scaled(batch) or tracer.at(batch)) - 1 for batch in (fails, fits))
+    return {"model": model, "fits": fits, "fails": fails, "safe": safe, "even": even, "above": above, "most": most}
 
 
-def main(path: Path, only: set[str]) -> None:
-    inside = total = 0
+def needed_bytes(trace: Trace) -> int:
+    """The smallest memory, to 4 MiB, with which the allocator serves a trace."""
+    low, high = 0, 64 * 1024
+    while high - low > 4:
+        middle = (low + high) // 2
+        try:
+            replay(trace, capacity_bytes=middle * MIB)
+            high = middle
+        except OutOfDeviceMemory:
+            low = middle
+    return high * MIB
+
+
+def family_of(model: str) -> str:
+    """A model's name up to the first digit or underscore."""
+    return re.split(r"[\d_]", model)[0]
+
+
+def inside(row: dict[str, str], share: float) -> bool:
+    return float(row["above"]) < share <= float(row["most"])
+
+
+def best_share(rows: list[dict[str, str]]) -> float:
+    """The middle of the shares that put the most rows inside."""
+    counts = [sum(inside(row, share) for row in rows) for share in SHARES]
+    best = [share for share, count in zip(SHARES, counts, strict=True) if count == max(counts)]
+    return best[len(best) // 2]
+
+
+def report(rows: list[dict[str, str]]) -> None:
+    print(f"{'model':28} {'fits':>5} {'safe':>5} {'even':>5} {'fails':>5} {'off':>7}")
     worst = 0.0
-    print(f"{'model':28} {'fits':>5} {'found':>6} {'fails':>5} {'off':>7} {'s':>6}")
-    with path.open() as file:
-        for row in csv.DictReader(file):
-            if only and row["model"] not in only:
-                continue
-            start = time.perf_counter()
-            fits, fails = int(row["fits"]), int(row["fails"])
-            total += 1
-            try:
-                config = MemoryConfig(
-                    model=ModelConfig(
-                        name=f"timm:{row['model']}", classes=1000, img_size=int(row["img_size"]), weights="none"
-                    ),
-                    step=STEP,
-                )
-                gpu = gpu_of("RTX 3090")
-                found = find_max_batch(
-                    Tracer(config, step_type=BenchmarkStep),
-                    gpu=gpu.name,
-                    memory_bytes=gpu.memory_bytes - EAGER_LOADING_BYTES,
-                ).max_batch
-            except CifarError as error:
-                print(f"{row['model']:28} {error}", flush=True)
-                continue
-            # Every batch from `fits` to below `fails` counts as right: the table has no figures between them.
-            off = (found - fits) / fits if found < fits else max(0.0, (found - fails) / fails)
-            inside += fits <= found < fails
-            worst = max(worst, abs(off))
-            seconds = time.perf_counter() - start
-            print(f"{row['model']:28} {fits:5} {found:6} {fails:5} {off:+7.1%} {seconds:6.1f}", flush=True)
-    print(f"inside [fits, fails): {inside} of {total}; worst distance from the bracket {worst:.1%}")
+    for row in rows:
+        fits, fails, found = int(row["fits"]), int(row["fails"]), int(row["safe"])
+        # Every batch from `fits` to below `fails` counts as right: the table has no figures between them.
+        off = (found - fits) / fits if found < fits else max(0.0, (found - fails + 1) / fails)
+        worst = max(worst, off)
+        print(f"{row['model']:28} {fits:5} {found:5} {row['even']:>5} {fails:5} {off:+7.1%}")
+    right = {
+        risk: sum(int(row["fits"]) <= int(row[risk]) < int(row["fails"]) for row in rows) for risk in ("safe", "even")
+    }
+    print(f"inside [fits, fails): {right['safe']} of {len(rows)}; worst over {worst:.1%}; middle {right['even']}")
+    families = defaultdict(list)
+    for row in rows:
+        families[family_of(row["model"])].append(row)
+    left_out = 0
+    shares = set()
+    for family, own in families.items():
+        share = best_share([row for row in rows if family_of(row["model"]) != family])
+        shares.add(share)
+        left_out += sum(inside(row, share) for row in own)
+    print(f"each family with the allowance of the others ({min(shares):.1%} to {max(shares):.1%}): {left_out} inside")
+    print(f"allowance in use: {NOT_DERIVED['safe']:.2%}; all rows suggest {best_share(rows):.1%}")
+
+
+def main(published: Path, path: Path, only: set[str]) -> None:
+    known = {row["model"] for row in csv.DictReader(path.open())} if path.exists() else set()
+    columns = ["model", "fits", "fails", "safe", "even", "above", "most"]
+    with published.open() as source, path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        if not known:
+            writer.writeheader()
+        for row in csv.DictReader(source):
+            if row["model"] not in known and (not only or row["model"] in only):
+                writer.writerow(row_of(row["model"], int(row["img_size"]), int(row["fits"]), int(row["fails"])))
+                file.flush()
+    report(list(csv.DictReader(path.open())))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 3:
         raise SystemExit(__doc__)
-    main(Path(sys.argv[1]), set(sys.argv[2:]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), set(sys.argv[3:]))

@@ -1,4 +1,4 @@
-"""Predicted against measured memory of real training steps on this machine's CUDA GPU; writes docs/memory-accuracy.md.
+"""Predicted against measured memory of real training steps on this machine's CUDA GPU; writes docs/memory-accuracy-gpu.md.
 
     python benchmarks/memory_gpu.py [--models null,cnn,hybrid] [--batches 16,64] [--page PATH] [--skip-largest]
 
@@ -35,7 +35,7 @@ MODELS = ("null", "cnn", "hybrid")
 PRECISIONS: tuple[Precision, ...] = ("32", "bf16", "16")
 OPTIMIZERS: tuple[OptimizerName, ...] = ("adam", "sgd")
 BATCHES = "16,64,128,256,512"
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "memory-accuracy.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "memory-accuracy-gpu.md"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

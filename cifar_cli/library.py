@@ -135,7 +135,7 @@ def profile_memory(
         configs=(config,),
         batches=(batch,),
         find_max_batch=find_max_batch,
-        gpu=gpu,
+        gpus=() if gpu is None else (gpu,),
         memory_bytes=memory_bytes,
         estimate=True,
     )

@@ -167,11 +167,17 @@ class CountedModels(ArchitectureOptions):
 
     def configs(self) -> tuple[ModelConfig, ...]:
         """One config for each model, in the order given, each model once. Raises ModelError for an unknown name."""
-        asked = [name.strip() for value in self.model for name in value.split(",") if name.strip()]
+        asked = [_as_registered(name.strip()) for value in self.model for name in value.split(",") if name.strip()]
         names = dict.fromkeys(known for name in asked for known in (MODELS if name == "all" else (name,)))
         return tuple(
             self.model_config(name, classes=self.classes, img_size=self.img_size, weights="none") for name in names
         )
+
+
+def _as_registered(name: str) -> str:
+    """`timm:NAME` for the names under which the hub holds timm's models: timm/NAME and hf-hub:timm/NAME."""
+    on_hub = name.removeprefix("timm:").removeprefix("hf-hub:").removeprefix("hf_hub:")
+    return f"timm:{on_hub.removeprefix('timm/')}" if on_hub.startswith("timm/") else name
 
 
 @option_group("Hardware")

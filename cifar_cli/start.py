@@ -9,7 +9,8 @@ from types import FrameType
 
 def main() -> None:
     """Run the command line."""
-    for number in (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])):
+    names = ["SIGINT", "SIGTERM", "SIGHUP"] + ["SIGUSR1"] * ("SLURM_JOB_ID" in os.environ)
+    for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` and background jobs of a shell want it
             signal.signal(number, _stop)
     from cifar_cli.streams import guard_streams

@@ -198,3 +198,12 @@ def test_a_walk_names_existing_files_and_none_twice(walk: str) -> None:
     assert len(files) >= 5
     assert len(set(files)) == len(files)
     assert [file for file in files if not (ROOT / file).is_file()] == []
+
+
+def test_every_test_that_the_fault_table_names_exists() -> None:
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    existing = set(re.findall(r"^def (test_\w+)", sources, re.MULTILINE))
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 30
+    assert not named - existing

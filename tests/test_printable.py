@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,7 @@ from rich.text import Text
 from cifar_cli.core.data.results import Provenance
 from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.data.store import write_store
+from cifar_cli.core.figures import confusion_figure
 from cifar_cli.core.progress import Progress
 from cifar_cli.errors import CifarError
 from cifar_cli.printable import MAX_PRINTED, has_control, printable
@@ -174,6 +176,13 @@ def test_a_console_prints_usual_text_as_rich_does() -> None:
         console.print(table, "a\tb", Text("c\nd"))
         outputs.append(shown.getvalue())
     assert outputs[0] == outputs[1]
+
+
+def test_a_picture_s_labels_are_printable() -> None:
+    figure = confusion_figure(torch.eye(2, dtype=torch.int64), [INVISIBLE, "dog"], title="null")
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels[0].startswith(r"cat\u202e")
+    assert all(map(str.isprintable, labels))
 
 
 def test_a_long_text_is_cut_in_the_middle() -> None:

@@ -8,10 +8,13 @@ from cifar_cli.commands.augment_preview import augment_preview
 from cifar_cli.commands.doctor import doctor
 from cifar_cli.commands.download import download
 from cifar_cli.commands.evaluate import evaluate
+from cifar_cli.commands.gpus import gpus
 from cifar_cli.commands.profile_memory import profile_memory
 from cifar_cli.commands.runs import runs
 from cifar_cli.commands.summarize import summarize
 from cifar_cli.commands.train import train
 
-_FUNCTIONS: tuple[Any, ...] = (download, augment_preview, summarize, train, evaluate, profile_memory, runs, doctor)
+_FUNCTIONS: tuple[Any, ...] = (
+    download, augment_preview, summarize, train, evaluate, profile_memory, gpus, runs, doctor,
+)  # fmt: skip
 COMMANDS = {function.__name__.replace("_", "-"): function for function in _FUNCTIONS}

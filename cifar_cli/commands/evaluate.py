@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from cifar_cli import completion
 from cifar_cli.command import command, option_group
+from cifar_cli.errors import ResourceError
 from cifar_cli.options import DATA_DIR, DATASET, BatchOpt, DeviceOptions, OutputOptions
 
 
@@ -54,3 +55,5 @@ def evaluate(asked: CheckpointOptions, device: DeviceOptions, output: EvaluateOu
         console.print_json(result.to_dict())
     else:
         console.show(tables.evaluation(result))
+    if output.out is not None and result.figure_problem is not None:
+        raise ResourceError(result.figure_problem, remedy="pass --out FILE.png in a folder you may write to")

@@ -11,6 +11,7 @@ from typer import Option
 from cifar_cli import completion, parsers
 from cifar_cli.command import command, option_group, refuse_both
 from cifar_cli.core.choices import MemoryFormat, OptimizerName, Precision
+from cifar_cli.core.memory.config import Risk
 from cifar_cli.errors import UsageError
 from cifar_cli.options import (
     BATCH,
@@ -66,10 +67,12 @@ class SearchOptions:
 
     find_max_batch: bool = False
     """Find the largest batch size that fits, with real steps if there is a GPU."""
-    gpu: Annotated[str | None, Option(metavar="NAME", autocompletion=completion.gpus)] = None
-    """Estimate for this card, such as RTX 3090."""
+    gpu: Annotated[list[str] | None, Option(metavar="NAME", autocompletion=completion.gpus)] = None
+    """Estimate for this card, such as RTX 3090; `cifar gpus` lists them. Repeat the option to compare several."""
     memory_bytes: Annotated[int | None, Option("--memory", metavar="SIZE", parser=parsers.byte_count)] = None
     """Estimate for this much memory, such as 24GiB or 8000MB. With --measure, use at most this much."""
+    risk: Risk = "safe"
+    """Predict so that the batch runs although some memory can't be derived; even allows for half as much."""
     margin: Annotated[float, Option(metavar="SHARE", parser=parsers.margin, show_default="0%")] = 0.0
     """Leave this share of the memory free, such as 5%."""
     multiple_of: int = 1
@@ -83,6 +86,7 @@ class SearchOptions:
 @command(
     examples=(
         ("Predict the peak memory of one training step of each model.", "cifar profile-memory"),
+        ("Ask whether a batch fits.", 'cifar profile-memory -m cnn -b 256 --gpu T4 --gpu "RTX 3090"'),
         ("Find the largest batch for a card.", 'cifar profile-memory -m cnn --find-max-batch --gpu "RTX 3090"'),
         (
             "Run the search on this machine's CPU.",
@@ -105,11 +109,13 @@ def profile_memory(
     from cifar_cli.core.training.config import StepConfig
 
     config = StepConfig(precision=step.precision, optimizer=step.optimizer, memory_format=step.chosen_format())
+    options = dict(vars(search))
     request = MemoryRequest(
         configs=tuple(MemoryConfig(model=model, step=config) for model in models.configs()),
         batches=tuple(step.batch),
         device=device.chosen_device(),
-        **vars(search),
+        gpus=tuple(options.pop("gpu") or ()),
+        **options,
     )
     from cifar_cli.core.memory.profile import profile
     from cifar_cli.render import console, memory_tables
@@ -120,7 +126,12 @@ def profile_memory(
     if output.as_json:
         console.print_json(report.to_dict())
         return
-    console.show(*memory_tables.report(report.peaks, report.largest))
+    console.show(*memory_tables.report(report.peaks, report.largest, report.fits))
     for found in report.largest:
         if found.help:
             console.warn(f"{found.model} on {found.gpu}: no batch size fits; {found.help}")
+    for check in report.fits:
+        if check.help:
+            console.warn(f"batch {check.batch} of {check.model} doesn't fit on {check.gpu}; {check.help}")
+    if report.fits and not any(check.fits for check in report.fits):
+        raise typer.Exit(1)

@@ -31,7 +31,7 @@ OVERRIDES = {
         "--max-time",
         metavar="HH:MM:SS",
         parser=parsers.duration,
-        help="Finish within this time, validation and test included.",
+        help="Finish training, validation and test within this time. If fewer epochs fit, these are planned.",
     ),
     "optimizer": Option(help="Update the weights with this optimizer."),
     "schedule": Option(help="Use this learning-rate schedule."),

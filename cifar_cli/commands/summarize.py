@@ -43,8 +43,10 @@ def summarize(models: CountedModels, count: CountOptions, output: OutputOptions)
     from cifar_cli.core.counting.results import SummaryReport
     from cifar_cli.core.counting.summary import summarize as run
     from cifar_cli.render import console, summary_tables
+    from cifar_cli.render.progress import progress_shown
 
-    summaries = [run(config) for config in configs]
+    with progress_shown() as on_progress:
+        summaries = [run(config, on_progress=on_progress) for config in configs]
     if output.as_json:
         console.print_json(SummaryReport(models=tuple(summaries)).to_dict())
         return

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cifar_cli.core.suggest import nearest
-from cifar_cli.errors import ConfigError
+from cifar_cli.errors import ConfigError, shell_line
 
 OptimizerName = Literal["adam", "adamw", "sgd", "muon"]
 ScheduleName = Literal["constant", "one-cycle", "triangular"]
@@ -45,6 +45,10 @@ def require_at_least(flag: str, value: int, minimum: int, *, example: int | str)
 def require_picture_path(out: Path) -> None:
     """Raise ConfigError when `out` can't become a PNG file."""
     if out.suffix.lower() != ".png":
-        raise ConfigError(f"--out {out} is not a PNG file's name", remedy=f"pass --out {out.with_suffix('.png')}")
+        raise ConfigError(
+            f"--out {out} is not a PNG file's name", remedy=f"pass {shell_line('--out', out.with_suffix('.png'))}"
+        )
     if not out.parent.is_dir():
-        raise ConfigError(f"the folder {out.parent} for --out does not exist", remedy=f"mkdir -p {out.parent}")
+        raise ConfigError(
+            f"the folder {out.parent} for --out does not exist", remedy=shell_line("mkdir -p", out.parent)
+        )

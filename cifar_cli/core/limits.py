@@ -36,6 +36,8 @@ MAX_CLASS_NAME = 255
 """Characters of a class name."""
 MAX_MARK_BYTES = 64 << 10
 """The file that describes a partial download."""
+MAX_CONFIG_BYTES = 128 << 10
+"""config.yaml of a run."""
 MAX_CACHE_BYTES = 4 << 20
 """The file of remembered trials."""
 
@@ -47,7 +49,7 @@ MAX_POLICY_DEPTH = 16
 """Transforms and lists inside each other."""
 MAX_POLICY_NUMBER = 1024
 """A number in a policy. Most are sizes or counts, and cost time and memory in proportion to their square."""
-MAX_POLICY_SCALE = 8
+MAX_POLICY_SCALE = 4
 """A factor of the image's size."""
 MAX_POLICY_COUNT = 64
 """A number of rows, columns, or repetitions inside one transform."""

@@ -17,10 +17,9 @@ def open_regular(path: Path) -> BinaryIO:
 def read_regular(path: Path, most_bytes: int) -> bytes:
     """A file's content. Raises OSError for a pipe, for a device, and for a file of more than `most_bytes`."""
     with open_regular(path) as file:
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise OSError(errno.EFBIG, f"it has more than {most_bytes:,} bytes")
-    return content
+        if os.fstat(file.fileno()).st_size > most_bytes:
+            raise OSError(errno.EFBIG, f"it has more than {most_bytes:,} bytes")
+        return file.read()
 
 
 def _without_waiting(path: str, flags: int) -> int:

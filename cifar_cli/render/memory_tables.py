@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from cifar_cli.core.memory.config import GIB, MIB
-from cifar_cli.core.memory.results import KNEE_SHARE, MaxBatch, MemoryTerms, PeakMemory
+from cifar_cli.core.memory.gpus import Gpu
+from cifar_cli.core.memory.results import KNEE_SHARE, FitCheck, MaxBatch, MemoryTerms, PeakMemory
 from cifar_cli.render.tables import table_of
 
 WIDTH = 80  # terms of more peaks than fit into it go to a further table
@@ -15,10 +19,32 @@ _TERM_WIDTH = len("allocator overhead")
 _CELL_PADDING = 3  # a blank on both sides and the line
 
 
-def report(peaks_found: Sequence[PeakMemory], largest: Sequence[MaxBatch]) -> list[Table]:
+_TERMS = {
+    "weights": "parameters and buffers",
+    "averaged weights": "a copy of them, for recipes that keep a moving average",
+    "gradients": "one for each trained parameter, in float32",
+    "optimizer": "momentum, second moments, step counts",
+    "activations": "tensors that the forward pass keeps for the backward pass",
+    "input": "one batch of images and labels",
+    "temporaries": "intermediate results of the backward pass and of the update",
+    "workspace": "scratch memory of cuBLAS and cuDNN, in part an assumption",
+    "allocator overhead": "blocks that PyTorch's allocator holds and no tensor uses",
+    "context": "the CUDA context with its kernels, an assumption",
+    "not derived": "an allowance for what varies by driver, card and algorithm (--risk)",
+}
+
+
+def report(
+    peaks_found: Sequence[PeakMemory], largest: Sequence[MaxBatch], checks: Sequence[FitCheck] = ()
+) -> list[RenderableType]:
     """Every table that has a row."""
-    tables = [peaks(peaks_found)] if peaks_found else []
-    tables.extend(terms(group) for group in _side_by_side([peak for peak in peaks_found if peak.terms is not None]))
+    tables: list[RenderableType] = [peaks(peaks_found)] if peaks_found else []
+    groups = _side_by_side([peak for peak in peaks_found if peak.terms is not None])
+    tables.extend(terms(group) for group in groups)
+    if groups:
+        tables.append(notes())
+    if checks:
+        tables.append(fits(checks))
     if largest:
         tables.append(largest_batches(largest))
     tables.extend(speeds(found) for found in largest if found.speeds)
@@ -30,7 +56,7 @@ def peaks(results: Iterable[PeakMemory]) -> Table:
     rows = list(results)
     columns = {
         "model": [peak.model for peak in rows],
-        "batch": [str(peak.batch) for peak in rows],
+        "batch": [f"{peak.batch:,}" for peak in rows],
         "method": [f"{peak.method}, host" if peak.host else peak.method for peak in rows],
         "allocated": [_mib(peak.peak_allocated_bytes) for peak in rows],
         "reserved": [_mib(peak.peak_reserved_bytes) for peak in rows],
@@ -51,7 +77,7 @@ def terms(results: Iterable[PeakMemory]) -> Table:
     table = Table(title="Memory at the peak, MiB")
     table.add_column("term", no_wrap=True)
     for peak, _ in shown:
-        table.add_column(f"{peak.model}\nbatch {peak.batch}", justify="right", overflow="fold")
+        table.add_column(f"{peak.model}\nbatch {peak.batch:,}", justify="right", overflow="fold")
     for name in MemoryTerms.__slots__:
         label = name.removesuffix("_bytes").replace("_", " ")
         table.add_row(label, *(_mib(getattr(parts, name)) for _, parts in shown))
@@ -59,6 +85,42 @@ def terms(results: Iterable[PeakMemory]) -> Table:
     table.add_row("total", *(_mib(parts.total_bytes) for _, parts in shown))
     table.add_row("largest module", *(_largest_module(peak) for peak, _ in shown))
     return table
+
+
+def notes() -> Table:
+    """What each term contains."""
+    table = Table.grid(padding=(0, 2))
+    for term, text in _TERMS.items():
+        table.add_row(Text(term, style="dim"), Text(text, style="dim"))
+    return table
+
+
+def fits(checks: Iterable[FitCheck]) -> Table:
+    """One row for each model, batch size and card: whether it fits, and what is left."""
+    rows = list(checks)
+    columns = {
+        "model": [check.model for check in rows],
+        "card": [check.gpu for check in rows],
+        "batch": [f"{check.batch:,}" for check in rows],
+        "fits": ["yes" if check.fits else "no" for check in rows],
+        "needs\nMiB": [f"{check.needed_bytes / MIB:,.0f}" for check in rows],
+        "left\nMiB": [f"{check.left_bytes / MIB:,.0f}" if check.fits else "-" for check in rows],
+    }
+    model = _shared(columns, "model")
+    title = "Does it fit" + (f": {model}" if model else "") + " (estimate)"
+    return table_of(columns, words=("model", "card", "fits"), title=title, min_width=len(title))
+
+
+def cards(gpus: Iterable[Gpu]) -> list[RenderableType]:
+    """The cards by the source of their figures."""
+    tables: list[RenderableType] = []
+    for source, known in groupby(gpus, key=lambda gpu: gpu.source):
+        tables.append(Text(source, style="bold"))
+        grid = Table.grid(padding=(0, 2))
+        for gpu in known:
+            grid.add_row(f"  {gpu.name}", Text(f"{_gib(gpu.memory_bytes)} GiB", justify="right"))
+        tables.extend((grid, Text()))
+    return tables
 
 
 def largest_batches(results: Iterable[MaxBatch]) -> Table:
@@ -69,10 +131,13 @@ def largest_batches(results: Iterable[MaxBatch]) -> Table:
         "device": [found.gpu for found in rows],
         "GiB": [_gib(found.memory_bytes) for found in rows],
         "method": [str(found.method) for found in rows],
-        "batch": [str(found.max_batch) if found.max_batch else "none" for found in rows],
-        "reserved\nMiB": [f"{found.peak.peak_reserved_bytes / MIB:,.0f}" for found in rows],
-        "free\nMiB": [f"{found.margin_left_bytes / MIB:,.0f}" for found in rows],
+        "batch": [f"{found.max_batch:,}" if found.max_batch else "none fits" for found in rows],
+        "middle": ["-" if found.even_batch is None else f"{found.even_batch:,}" for found in rows],
+        "reserved\nMiB": [_if_fits(found, found.peak.peak_reserved_bytes) for found in rows],
+        "free\nMiB": [_if_fits(found, found.margin_left_bytes) for found in rows],
     }
+    if all(found.even_batch in (None, found.max_batch) for found in rows):
+        del columns["middle"]
     title, method = "Largest batch", _shared(columns, "method")
     if len({(found.gpu, found.memory_bytes) for found in rows}) == 1:
         title += f" on {_shared(columns, 'device')}, {_shared(columns, 'GiB')} GiB"
@@ -89,7 +154,7 @@ def speeds(found: MaxBatch) -> Table:
     if found.knee_batch == found.max_batch:
         marks[found.max_batch] = "knee, largest"
     columns = {
-        "batch": [str(speed.batch) for speed in found.speeds],
+        "batch": [f"{speed.batch:,}" for speed in found.speeds],
         "images/s": [f"{speed.images_per_second:,.0f}" for speed in found.speeds],
         "remark": [marks.get(speed.batch, "") for speed in found.speeds],
     }
@@ -97,6 +162,10 @@ def speeds(found: MaxBatch) -> Table:
     table = table_of(columns, words=("remark",), title=f"{found.model}: throughput", caption=caption)
     table.columns[-1].min_width = len("knee, largest")
     return table
+
+
+def _if_fits(found: MaxBatch, size: int) -> str:
+    return f"{size / MIB:,.0f}" if found.max_batch else "-"
 
 
 def _shared(columns: dict[str, list[str]], heading: str) -> str | None:
@@ -109,7 +178,7 @@ def _side_by_side(results: Iterable[PeakMemory]) -> list[list[PeakMemory]]:
     groups: list[list[PeakMemory]] = []
     left = 0
     for peak in results:
-        header = f"batch {peak.batch}"
+        header = f"batch {peak.batch:,}"
         width = max(map(len, (peak.model, header, _largest_module(peak), "10,000.0"))) + _CELL_PADDING
         if not groups or width > left:
             groups.append([])

@@ -56,5 +56,5 @@ def evaluation(result: EvaluateResult) -> Group:
         Text(f"{result.model} on {name}: {result.accuracy:.2%} of {result.images:,} test images correct"),
         table,
         Text(f"mean loss: {result.loss:.4f}"),
-        Text(f"confusion matrix: {result.figure}", overflow="fold"),
+        Text(f"confusion matrix: {result.figure or result.figure_problem}", overflow="fold"),
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 DOCUMENTED = {
     "train": {
@@ -110,3 +112,25 @@ def test_without_a_search_there_is_no_largest_batch(document) -> None:  # type: 
     (model,) = found["models"]
     assert (model["batch"], model["max_batch"], model["memory_bytes"]) == (8, None, None)
     assert sum(model["terms"].values()) > 0
+
+
+def test_a_loss_that_is_nan_is_null(document, trained_run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    content = torch.load(trained_run / "checkpoints/best.ckpt", weights_only=True)
+    content["state_dict"]["model.head.1.bias"][:] = float("nan")
+    torch.save(content, tmp_path / "nan.ckpt")
+    found = document("evaluate", tmp_path / "nan.ckpt", "--out", tmp_path / "matrix.png")
+    assert found["loss"] is None
+    assert found["accuracy"] == 0.1
+
+
+def test_fractions_have_the_digits_of_their_counts(document, trained_run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """And not those of a 32-bit float, such as 0.32100000977516174."""
+    found = document("evaluate", trained_run, "--out", tmp_path / "matrix.png")
+    assert found["accuracy"] == round(found["accuracy"] * found["images"]) / found["images"]
+    summary = json.loads((trained_run / "summary.json").read_text())
+    for name in ("val_accuracy", "test_accuracy", "test_accuracy_flip_averaged"):
+        assert len(repr(summary[name])) <= 6, (name, summary[name])
+    rows = csv.DictReader((trained_run / "metrics.csv").open(newline=""))
+    for row in rows:
+        assert row["val_accuracy"] == repr(round(float(row["val_accuracy"]) * 40) / 40)
+        assert row["train_accuracy"] == repr(round(float(row["train_accuracy"]) * 360) / 360)

@@ -40,7 +40,7 @@ def test_verbose_prints_the_cause_of_an_error_and_quiet_keeps_the_error(
     assert "is not a YAML file" in plain.stderr
     assert "caused by" not in plain.stderr
     verbose = cifar(*(word.replace("evaluate", "train") for word in words), "--config", tmp_path / "config.yaml")
-    assert "note: caused by ParserError" in verbose.stderr
+    assert "note: caused by ValueError" in verbose.stderr
 
 
 @pytest.mark.parametrize("width", [60, 80])

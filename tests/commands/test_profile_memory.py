@@ -38,6 +38,39 @@ def test_json_is_one_document_with_the_documented_keys() -> None:
     assert model["batch"] == model["max_batch"] > 0
 
 
+@pytest.mark.parametrize("command", ["profile-memory", "summarize"])
+def test_an_unknown_tag_of_a_timm_model_is_named(command: str) -> None:
+    result = RUN.invoke(app, [command, "-m", "timm:resnet50.nonsense"])
+    assert result.exit_code == 1
+    assert "timm has no weights named nonsense for resnet50" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["timm/resnet18.a1_in1k", "hf-hub:timm/resnet18.a1_in1k", "timm:resnet18.a1_in1k"])
+def test_models_are_found_under_their_names_on_the_hub(name: str) -> None:
+    result = RUN.invoke(app, ["profile-memory", "-m", name, "-b", "2", "--json"])
+    assert json.loads(result.stdout)["models"][0]["model"] == "resnet18.a1_in1k"
+
+
+@pytest.mark.parametrize("measure", [[], ["--measure", "--device", "cpu"]])
+@pytest.mark.parametrize(("batch", "remedy"), [("1", "pass --batch 2 or more"), ("4", "pass another --img-size")])
+def test_a_model_that_cant_read_the_images_is_refused_with_a_remedy_that_works(
+    batch: str, remedy: str, measure: list[str]
+) -> None:
+    model = "timm:resnet18" if batch == "1" else "timm:eca_halonext26ts"  # 1x1 features; blocks
+    result = RUN.invoke(app, ["profile-memory", "-m", model, "--img-size", "32", "-b", batch, *measure])
+    assert result.exit_code == 1
+    assert measure or remedy in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(("batch", "status"), [("64", 0), ("4000000", 1)])
+def test_a_named_card_answers_whether_the_batch_fits(batch: str, status: int) -> None:
+    result = RUN.invoke(app, ["profile-memory", "-m", "null", "-b", batch, "--gpu", "T4"])
+    assert result.exit_code == status
+    assert "Does it fit" in result.stdout
+    assert ("doesn't fit on T4; try --precision bf16" in result.stderr) == bool(status)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_an_estimate_is_shown_as_tables(width: int, golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))

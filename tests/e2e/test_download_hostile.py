@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from email.utils import formatdate
@@ -69,7 +70,7 @@ WEAK = [
     {"etag": 'W/"v1"'},
     {"etag": "v1"},
     {"etag": '"vé"'},
-    {"modified": formatdate(usegmt=True)},
+    {"modified": formatdate(time.time() + 3600, usegmt=True)},  # not a minute before the reply
     {"modified": "long ago"},
 ]
 

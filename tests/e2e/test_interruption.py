@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -32,3 +33,24 @@ def test_ctrl_c_exits_130_and_the_run_can_be_resumed(data_dir: Path, tmp_path: P
     assert "Traceback" not in stderr
     done = subprocess.run([*cifar, "--resume", str(run_dir), "--json"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["stopped_by"] == "time"
+
+
+@pytest.mark.slow
+def test_a_killed_worker_process_is_one_sentence(data_dir: Path, tmp_path: Path) -> None:
+    words = ["--dataset", "shapes", "--data-dir", str(data_dir), "--run-dir", str(tmp_path / "run")]
+    words += ["--pipeline", "albumentations", "--workers", "1", "--max-epochs", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cifar_cli", "train", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch   2"):
+            break
+    while not (children := Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()):
+        assert process.poll() is None
+    os.kill(int(children[0]), signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (1, ""), stderr
+    assert stderr.count("error: a process that augments images ended, perhaps because memory ran out") == 1
+    assert f"continue with `cifar train --resume {tmp_path / 'run'}`" in stderr
+    assert "Traceback" not in stderr

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 from rich.table import Table
 
-from cifar_cli.core.memory.results import BatchSpeed, MaxBatch, MemoryTerms, ModuleMemory, PeakMemory
+from cifar_cli.core.memory.results import BatchSpeed, FitCheck, MaxBatch, MemoryTerms, ModuleMemory, PeakMemory
 from cifar_cli.render import memory_tables
 from tests.golden import Golden, rendered
 
@@ -13,7 +13,7 @@ MIB = 1 << 20
 
 
 def peak(model: str, batch: int, *, scale: int = 1, module: str = "features.0") -> PeakMemory:
-    """A predicted peak whose terms add up: 612 MiB of memory without tensors and 288 MiB times `scale` in tensors."""
+    """A predicted peak whose terms add up: 652 MiB of memory without tensors and 288 MiB times `scale` in tensors."""
     terms = MemoryTerms(
         weights_bytes=16 * MIB * scale,
         averaged_weights_bytes=16 * MIB * scale,
@@ -25,6 +25,7 @@ def peak(model: str, batch: int, *, scale: int = 1, module: str = "features.0") 
         workspace_bytes=80 * MIB,
         allocator_overhead_bytes=32 * MIB,
         context_bytes=500 * MIB,
+        not_derived_bytes=40 * MIB,
     )
     allocated = (288 * scale + 80) * MIB
     return PeakMemory(
@@ -33,7 +34,7 @@ def peak(model: str, batch: int, *, scale: int = 1, module: str = "features.0") 
         method="estimate",
         peak_allocated_bytes=allocated,
         peak_reserved_bytes=allocated + 32 * MIB,
-        device_bytes=allocated + 532 * MIB,
+        device_bytes=allocated + 572 * MIB,
         terms=terms,
         largest_modules=(ModuleMemory(name=module, held_bytes=9 * MIB),),
     )
@@ -58,12 +59,14 @@ LARGEST = MaxBatch(
     method="estimate",
     peak=peak(LONG, 178_720, scale=270),
     margin_left_bytes=6 * MIB,
+    even_batch=190_000,
     tested=(178_720, 178_721),
 )
 SPEEDS = tuple(BatchSpeed(batch=2**k, images_per_second=9000 * min(1.0, 2**k / 512)) for k in range(3, 13))
 MEASURED = replace(
     LARGEST,
     method="measure",
+    even_batch=None,
     gpu="NVIDIA GeForce RTX 4060 Ti",
     max_batch=4096,
     peak=measured(peak(LONG, 4096, scale=270)),
@@ -103,6 +106,15 @@ def test_the_largest_batch_on_the_host(golden: Golden) -> None:
     golden.tables("memory/largest-host", memory_tables.largest_batches([HOST]))
 
 
+def test_whether_a_batch_fits_on_several_cards(golden: Golden) -> None:
+    sizes = {"model": LONG, "batch": 4096, "needed_bytes": 20 << 30, "even_bytes": 19 << 30}
+    checks = [
+        FitCheck(gpu="T4", memory_bytes=15 << 30, help="try --precision bf16", **sizes),  # type: ignore[arg-type]
+        FitCheck(gpu="RTX 3090", memory_bytes=24 << 30, **sizes),  # type: ignore[arg-type]
+    ]
+    golden.tables("memory/fits", memory_tables.fits(checks))
+
+
 def test_throughput_by_batch_marks_the_knee_and_the_largest(golden: Golden) -> None:
     golden.tables("memory/speeds", memory_tables.speeds(MEASURED))
 
@@ -125,7 +137,7 @@ def test_the_terms_shown_add_up_to_the_total_and_that_is_the_peaks_total(found: 
 
 def test_terms_that_dont_fit_beside_each_other_are_in_two_tables(golden: Golden) -> None:
     tables = memory_tables.report(PEAKS, [])
-    assert [len(table.columns) for table in tables] == [5, 1 + 3, 1 + 1]
+    assert [len(table.columns) for table in tables] == [5, 1 + 3, 1 + 1, 2]
     golden.tables("memory/report", *tables)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import ModelError
 
 LARGEST_SIDE_TRIED = 512
@@ -42,7 +43,7 @@ def to_meta(model: nn.Module) -> nn.Module:
     return deepcopy(model, copies)
 
 
-def smallest_readable_side(config: ModelConfig) -> int | None:
+def smallest_readable_side(config: ModelConfig, *, on_progress: OnProgress = silent) -> int | None:
     """The smallest image side in pixels above config.img_size that works; None if none up to LARGEST_SIDE_TRIED does.
 
     Every side is tried in turn, because the sides that work need not be contiguous: patches need multiples.
@@ -52,6 +53,7 @@ def smallest_readable_side(config: ModelConfig) -> int | None:
     one_size = not config.is_from_timm or takes_one_size(timm_name(config))
     model = None if one_size else to_meta(build_for_counting(config))
     for side in range(config.img_size + 1, LARGEST_SIDE_TRIED + 1):
+        on_progress(Progress(task=f"finding an image size that {config.label} reads", detail=f"{side} pixels"))
         images_BCHW = torch.empty(1, 3, side, side, device="meta")
         try:
             with torch.no_grad():

@@ -7,6 +7,8 @@ little time, and no weights are needed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import takewhile
 
 import torch
 import torchinfo
@@ -18,12 +20,13 @@ from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.flops import FlopTally
 from cifar_cli.core.counting.image_size import SHAPE_ERRORS, build_for_counting, smallest_readable_side, to_meta
 from cifar_cli.core.counting.results import LargeLayer, LayerRow, ModelSummary, TrainingMemory, UnusedPart
+from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.errors import ModelError
 
 _TRAINABLE = {"True": "yes", "False": "no", "Partial": "part", "--": ""}
 
 
-def summarize(config: SummaryConfig) -> ModelSummary:
+def summarize(config: SummaryConfig, *, on_progress: OnProgress = silent) -> ModelSummary:
     """Build the model without weights and count it.
 
     Raises ModelError for an unknown model, and for images that it can't read, with the smallest size that it can.
@@ -36,7 +39,7 @@ def summarize(config: SummaryConfig) -> ModelSummary:
     try:
         return count_module(build_for_counting(model), config)
     except SHAPE_ERRORS as error:
-        smallest = smallest_readable_side(model)
+        smallest = smallest_readable_side(model, on_progress=on_progress)
         if smallest is None:
             raise
         raise ModelError(
@@ -80,11 +83,7 @@ def count_module(model: nn.Module, config: SummaryConfig) -> ModelSummary:
         forward_bytes_moved_per_batch=forward_bytes,
         memory=_memory(model, unused, statistics),
         largest_layers=_largest_layers(model, unused, total, config.top),
-        layers=tuple(
-            _layer_row(info, ends_here=info.depth == config.depth)
-            for info in statistics.summary_list
-            if info.depth <= config.depth
-        ),
+        layers=tuple(_layer_rows(statistics.summary_list, config.depth)),
         uncounted_operators=step.uncounted,
     )
 
@@ -162,21 +161,39 @@ def _memory(model: nn.Module, unused: set[int], statistics: torchinfo.ModelStati
     )
 
 
-def _layer_row(info: LayerInfo, *, ends_here: bool) -> LayerRow:
-    """One of torchinfo's rows. ends_here: the table has no rows below it, so that it counts the modules below."""
-    params = info.num_params if ends_here or info.is_leaf_layer else info.leftover_params()
-    below = sum(child.macs for child in info.children if child.is_leaf_layer) if ends_here else 0
-    return LayerRow(
-        name=info.var_name,
-        kind=info.class_name,
-        depth=info.depth,
-        input_shape=_shape(info.input_size),
-        output_shape=_shape(info.output_size),
-        params=None if info.is_recursive or params <= 0 else params,
-        trainable=_TRAINABLE[info.trainable],
-        macs=(info.macs if info.is_leaf_layer else below) or None,
-        recurs=info.is_recursive,
-    )
+def _layer_rows(infos: Sequence[LayerInfo], depth: int) -> Iterator[LayerRow]:
+    """torchinfo's rows down to a depth. Every parameter and every multiply-add is in exactly one of them.
+
+    A parameter counts in the first row whose module holds it, unless a row below that one holds it too. That includes
+    modules that no row shows, because only their parent calls their parameters. Multiply-adds of rows that are too
+    deep to be shown count in the row above them.
+    """
+    counted: set[int] = set()
+    for place, info in enumerate(infos):
+        if info.depth > depth:
+            continue
+        below = takewhile(partial(_is_below, info), infos[place + 1 :])
+        shown_below = [other for other in below if other.depth <= depth]
+        held_below = {id(p) for other in shown_below for p in other.module.parameters()}
+        own = [p for p in info.module.parameters() if id(p) not in counted and id(p) not in held_below]
+        counted.update(map(id, own))
+        hidden = takewhile(lambda other: other.depth > depth, infos[place + 1 :])
+        macs = sum(other.macs for other in (info, *hidden) if other.is_leaf_layer)
+        yield LayerRow(
+            name=info.var_name,
+            kind=info.class_name,
+            depth=info.depth,
+            input_shape=_shape(info.input_size),
+            output_shape=_shape(info.output_size),
+            params=_values(own) or None,
+            trainable=_TRAINABLE[info.trainable],
+            macs=macs or None,
+            recurs=info.is_recursive,
+        )
+
+
+def _is_below(container: LayerInfo, info: LayerInfo) -> bool:
+    return bool(info.depth > container.depth)
 
 
 def kind_of(module: nn.Module) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from cifar_cli import __version__
 from cifar_cli.core.data.config import BUILT_IN
 from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
+from cifar_cli.errors import shell_line
 from cifar_cli.printable import printable
 
 ENTRY_POINT = "entry point "  # begins the source of a dataset of an installed package
@@ -67,7 +67,7 @@ class DatasetSummary(NotebookView):
         """The command that downloads, draws or imports the dataset again."""
         known = self.name in BUILT_IN or self.provenance.source.startswith(ENTRY_POINT)
         source = () if known else ("--from", self.provenance.source)
-        return shlex.join(("cifar", "download", "--dataset", self.name, *source, "--force"))
+        return shell_line("cifar download --dataset", self.name, *source, "--force")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values with the keys of `cifar download --json`."""

@@ -16,14 +16,14 @@ from cifar_cli.core.training.batches import loader_of_test
 from cifar_cli.core.training.checkpoint import Checkpoint, load_checkpoint
 from cifar_cli.core.training.machine import device_of
 from cifar_cli.core.training.scores import score
-from cifar_cli.errors import CheckpointError
+from cifar_cli.errors import CheckpointError, ResourceError, shell_line
 
 
 def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> EvaluateResult:
     """Score a checkpoint on the test split and draw its confusion matrix.
 
     Raises CheckpointError if the checkpoint can't be read or was trained on other classes than the dataset has,
-    DataError if the dataset is missing, ResourceError if the device is missing or the picture can't be written.
+    DataError if the dataset is missing, ResourceError if the device is missing.
     """
     device = device_of(config.device)
     checkpoint = load_checkpoint(config.checkpoint)
@@ -37,7 +37,11 @@ def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> Eva
     matrix_KK = scores.matrix_KK
     path = config.out or _figure_path(checkpoint.path)
     kind = " (synthetic)" if store.synthetic else ""
-    save_figure(confusion_figure(matrix_KK, store.classes, title=f"{model.label} on {store.name}{kind}, test"), path)
+    title, problem = f"{model.label} on {store.name}{kind}, test", None
+    try:
+        save_figure(confusion_figure(matrix_KK, store.classes, title=title), path)
+    except ResourceError as error:  # a full disk or a read-only run must not cost the scores
+        problem = error.what
     return EvaluateResult(
         checkpoint=checkpoint.path,
         model=model.label,
@@ -48,7 +52,8 @@ def evaluate(config: EvaluateConfig, *, on_progress: OnProgress = silent) -> Eva
         loss=scores.loss,
         per_class=class_scores(matrix_KK, store.classes),
         confusion=tuple(tuple(row) for row in matrix_KK.tolist()),
-        figure=path,
+        figure=path if problem is None else None,
+        figure_problem=problem,
     )
 
 
@@ -57,7 +62,7 @@ def _require_same_classes(checkpoint: Checkpoint, store: Store) -> None:
         raise CheckpointError(
             f"{checkpoint.path} was trained on {len(checkpoint.classes)} classes ({checkpoint.classes[0]}, …), "
             f"but {store.name} has {len(store.classes)} ({store.classes[0]}, …)",
-            remedy=f"pass the --dataset that it was trained on: {checkpoint.config.data.dataset}",
+            remedy=f"pass the one that it was trained on: {shell_line('--dataset', checkpoint.config.data.dataset)}",
         )
 
 

@@ -41,8 +41,10 @@ class EvaluateResult(NotebookView):
     per_class: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
     """Image counts, true class by row, predicted class by column."""
-    figure: Path
-    """The PNG file that shows the confusion matrix."""
+    figure: Path | None
+    """The PNG file that shows the confusion matrix; None where it can't be written."""
+    figure_problem: str | None = None
+    """Why there is no picture."""
 
     @property
     def mean_precision(self) -> float:

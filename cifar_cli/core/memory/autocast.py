@@ -21,11 +21,20 @@ import torch
 from torch import Tensor
 
 DEVICE = "hpu"  # the stand-in: the dispatcher knows its autocast, which is above that of `cuda_operators`
-_KEY = torch._C.DispatchKey.AutocastHPU
+_KEY: Any = getattr(torch._C.DispatchKey, "AutocastHPU")  # noqa: B009 - torch's stubs lack it
 _MEANT = ("meta", "cuda", None)  # device types in a model's code that mean the stand-in during a trace
 _AFTER_HEADER = re.compile(r"#define AT_FORALL_(\w+)\(_\)((?:[^\n]*\\\n)+[^\n]*)")
 _NAME = re.compile(r"_\((\w+)(?:, (\w+))?\)")
-_casts = threading.local()
+
+
+class _Casts(threading.local):
+    """Weights that were cast in the current region, by their id."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[Tensor, Tensor]] = {}
+
+
+_casts = _Casts()
 
 
 def autocast_lists() -> dict[str, tuple[str, ...]]:
@@ -70,18 +79,28 @@ def cuda_autocast_on_meta() -> Iterator[None]:
 @lru_cache(maxsize=1)
 def _register() -> tuple[Any, ...]:
     """Register the casts once a process. They run only where `cuda_autocast_on_meta` includes their key."""
-    everything = torch.library.Library("_", "IMPL")
-    everything.fallback(torch.library.fallthrough_kernel, "AutocastHPU")
-    aten = torch.library.Library("aten", "IMPL")
+    libraries = kernels_for("AutocastHPU")
+    aten = libraries[-1]
     for policy, names in autocast_lists().items():
         for name in names:
             packet, overload = name.split(".")
             operator = getattr(getattr(torch.ops.aten, packet), overload)
             aten.impl(operator, partial(_POLICIES[policy], operator), "AutocastHPU")
-    norms = ((torch.ops.aten.norm.Scalar, "ScalarOpt_dtype"), (torch.ops.aten.norm.ScalarOpt_dim, "ScalarOpt_dim_dtype"))
+    norms = (
+        (torch.ops.aten.norm.Scalar, "ScalarOpt_dtype"),
+        (torch.ops.aten.norm.ScalarOpt_dim, "ScalarOpt_dim_dtype"),
+    )
     for operator, with_dtype in norms:
         aten.impl(operator, partial(_norm, operator, getattr(torch.ops.aten.norm, with_dtype)), "AutocastHPU")
-    return everything, aten  # torch forgets the kernels of a library that is collected
+    return libraries  # torch forgets the kernels of a library that is collected
+
+
+def kernels_for(key: str) -> tuple[Any, Any]:
+    """Libraries for kernels of an autocast key: one lets all operators pass, the other is for ATen's."""
+    library: Any = torch.library.Library
+    everything, aten = library("_", "IMPL"), library("aten", "IMPL")
+    everything.fallback(torch.library.fallthrough_kernel, key)
+    return everything, aten
 
 
 def _lower(operator: Any, *args: Any, **kwargs: Any) -> Any:
@@ -147,7 +166,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     cached = dtype is _dtype() and value.dtype is torch.float32 and value.requires_grad and value.is_leaf
     if not cached or value._is_view() or not torch.is_autocast_cache_enabled():
         return _converted(value, dtype)
-    known = _casts.__dict__
+    known = _casts.known
     if id(value) not in known:
         known[id(value)] = (value, _converted(value, dtype))
     return known[id(value)][1]
@@ -160,7 +179,7 @@ def _converted(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _forget(clear: Callable[[], None]) -> Callable[[], None]:
     def both() -> None:
-        _casts.__dict__.clear()
+        _casts.known.clear()
         clear()
 
     return both

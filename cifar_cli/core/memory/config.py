@@ -18,6 +18,8 @@ from cifar_cli.core.training.config import StepConfig
 from cifar_cli.errors import ConfigError
 
 Backend = Literal["cuda", "cpu"]
+Risk = Literal["even", "safe"]
+"""How a prediction allows for memory that is not derived: by half of the range seen, or by all of it."""
 MOST_MARGIN = 0.9
 
 MIB = 1024**2
@@ -53,8 +55,8 @@ class MemoryRequest:
     batches: tuple[int, ...] = (128,)
     """Images per step, one peak each. Not used with `find_max_batch`."""
     find_max_batch: bool = False
-    gpu: str | None = None
-    """Name of a card to estimate for."""
+    gpus: tuple[str, ...] = ()
+    """Names of cards to estimate for."""
     memory_bytes: int | None = None
     """Memory of the card to estimate for; with `measure`, the upper limit. None for all memory of the device."""
     estimate: bool = False
@@ -63,6 +65,7 @@ class MemoryRequest:
     """Run real steps. Raises where the device is missing."""
     device: DeviceChoice = "auto"
     """Where real steps run: "auto" is the CUDA GPU, and estimates where there is none."""
+    risk: Risk = "safe"
     margin: float = 0.0
     """Share of the memory that stays free, 0 to 0.9."""
     multiple_of: int = 1
@@ -70,16 +73,17 @@ class MemoryRequest:
 
     def __post_init__(self) -> None:
         require_choice("--device", self.device, DeviceChoice)
+        require_choice("--risk", self.risk, Risk)
         for batch in self.batches:
             require_at_least("--batch", batch, 1, example=128)
         if self.device == "mps":
             raise ConfigError("the memory of an MPS device can't be measured", remedy="pass --device cpu, cuda or auto")
-        if self.gpu is not None and self.memory_bytes is not None:
+        if self.gpus and self.memory_bytes is not None:
             raise ConfigError("--gpu and --memory both set the memory size", remedy="pass one of them")
         if self.estimate and self.measure:
             raise ConfigError("--estimate and --measure contradict each other", remedy="pass one of them")
         require_at_least("--multiple-of", self.multiple_of, 1, example=8)
-        if self.measure and self.find_max_batch and self.gpu is not None:
+        if self.measure and self.gpus:
             raise ConfigError(
                 "--gpu names a card to estimate for, and --measure runs on this machine", remedy="leave one of them out"
             )

@@ -17,8 +17,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from cifar_cli.core.memory.autocast import kernels_for
+
 DEVICE = "ipu"
-_KEY = torch._C.DispatchKey.AutocastIPU
+_KEY: Any = getattr(torch._C.DispatchKey, "AutocastIPU")  # noqa: B009 - torch's stubs lack it
 _ATEN = torch.ops.aten
 _HALF = (torch.float16, torch.bfloat16)
 FLASH_HEAD = 256  # the largest head of the flash kernel
@@ -42,14 +44,13 @@ def cuda_operators_on_meta() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _register() -> tuple[Any, ...]:
-    everything = torch.library.Library("_", "IMPL")
-    everything.fallback(torch.library.fallthrough_kernel, "AutocastIPU")
-    aten = torch.library.Library("aten", "IMPL")
-    aten.impl("scaled_dot_product_attention", _attention, "AutocastIPU")
+    libraries = kernels_for("AutocastIPU")
+    aten = libraries[-1]
+    aten.impl("scaled_dot_product_attention", attention, "AutocastIPU")
     aten.impl("dropout", _dropout, "AutocastIPU")
     aten.impl("lstm.input", _lstm, "AutocastIPU")
     aten.impl("rms_norm", _rms_norm, "AutocastIPU")
-    return everything, aten
+    return libraries
 
 
 def attention_kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, grouped: bool = False) -> str:
@@ -70,12 +71,17 @@ def attention_kernel(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
         return "flash"
     alignment = 8 if query.dtype in _HALF else 4
     mask_fits = mask is None or mask.stride(-1) == 1 or mask.shape[-1] == 1
-    if query.dtype in (*_HALF, torch.float32) and not head % alignment and not value.shape[-1] % alignment and mask_fits:
+    if (
+        query.dtype in (*_HALF, torch.float32)
+        and not head % alignment
+        and not value.shape[-1] % alignment
+        and mask_fits
+    ):
         return "efficient"
     return "math"
 
 
-def _attention(
+def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -133,7 +139,7 @@ class _RMSNorm(torch.autograd.Function):
         return torch.empty_like(input, memory_format=torch.contiguous_format)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor | None]:
         input, weight, _ = ctx.saved_tensors
         return torch.empty_like(input), None, None if weight is None else torch.empty_like(weight)
@@ -143,14 +149,16 @@ def _rms_norm(
     input: Tensor, normalized_shape: list[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
     with _below():
-        return _RMSNorm.apply(input, normalized_shape, weight)  # type: ignore[no-any-return, no-untyped-call]
+        return _RMSNorm.apply(input, normalized_shape, weight)  # type: ignore[no-any-return]
 
 
 class _LSTM(torch.autograd.Function):
     """cuDNN's LSTM: it saves input, output, weights and its reserve."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, hidden: Tensor, layers: int, both: bool, batch_first: bool, *weights: Tensor) -> Tensor:  # noqa: E501 - one signature
+    def forward(
+        ctx: Any, input: Tensor, hidden: Tensor, layers: int, both: bool, batch_first: bool, *weights: Tensor
+    ) -> Tensor:
         directions = 1 + both
         output = input.new_empty(*input.shape[:2], hidden.shape[-1] * directions)
         reserve = input.new_empty(LSTM_KEPT * layers * prod(output.shape))
@@ -159,7 +167,7 @@ class _LSTM(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         input, _, _, _, *weights = ctx.saved_tensors
         return torch.empty_like(input), None, None, None, None, *(torch.empty_like(weight) for weight in weights)
@@ -180,7 +188,7 @@ def _lstm(
     if torch.is_autocast_enabled("cuda") and input.is_floating_point():
         input = input.to(torch.get_autocast_dtype("cuda"))
     with _below():
-        output = _LSTM.apply(input, hx[0], num_layers, bidirectional, batch_first, *params)  # type: ignore[no-untyped-call]
+        output = _LSTM.apply(input, hx[0], num_layers, bidirectional, batch_first, *params)
         return output, torch.empty_like(hx[0]), torch.empty_like(hx[1])
 
 

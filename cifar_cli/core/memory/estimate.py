@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from cifar_cli.core.memory.allocator import Block, CachingAllocator, OutOfDeviceMemory
-from cifar_cli.core.memory.config import MIB, MemoryConfig
-from cifar_cli.core.memory.gpus import CONTEXT_BYTES
+from cifar_cli.core.memory.config import MIB, MemoryConfig, Risk
+from cifar_cli.core.memory.gpus import CONTEXT_BYTES, NOT_DERIVED
 from cifar_cli.core.memory.real_steps import built
-from cifar_cli.core.memory.results import MaxBatch, MemoryTerms, ModuleMemory, PeakMemory
+from cifar_cli.core.memory.results import FitCheck, MaxBatch, MemoryTerms, ModuleMemory, PeakMemory
 from cifar_cli.core.memory.search import largest_that
 from cifar_cli.core.memory.trace import Category, Trace, TracedStep, trace_steps
 from cifar_cli.core.progress import OnProgress, Progress, silent
@@ -57,9 +57,9 @@ class Tracer:
         low, high = (self.at(size) for size in FIRST_SIZES)
         return scaled_trace(low, high, batch)
 
-    def peak(self, batch: int, *, capacity_bytes: int | None = None) -> PeakMemory:
+    def peak(self, batch: int, *, capacity_bytes: int | None = None, risk: Risk = "even") -> PeakMemory:
         """The peak of a batch size; see `peak_of`."""
-        return peak_of(self.at(batch), model=self.config.model.label, capacity_bytes=capacity_bytes)
+        return peak_of(self.at(batch), model=self.config.model.label, capacity_bytes=capacity_bytes, risk=risk)
 
     def line(self) -> tuple[float, float]:
         """Bytes at batch 0 and bytes per image, through two small traces."""
@@ -75,32 +75,65 @@ def estimate(config: MemoryConfig, batch: int) -> PeakMemory:
 
 
 def find_max_batch(
-    tracer: Tracer, *, gpu: str, memory_bytes: int, margin: float = 0.0, multiple_of: int = 1
+    tracer: Tracer,
+    *,
+    gpu: str,
+    memory_bytes: int,
+    margin: float = 0.0,
+    multiple_of: int = 1,
+    risk: Risk = "even",
+    even_batch: bool = True,
 ) -> MaxBatch:
     """The largest batch whose two traced steps run in (1 - margin) of the memory, and whose next one doesn't.
 
-    memory_bytes: the device's total, context included.
+    memory_bytes: the device's total, context included. even_batch: also find it with half of the allowance.
     """
     assert multiple_of >= 1, multiple_of
     usable = int(memory_bytes * (1 - margin))
+    capacity = capacity_bytes(usable, risk)
     tested: list[int] = []
 
     def runs(multiples: int) -> bool:
         batch = multiples * multiple_of
         tested.append(batch)
-        return fits(tracer.at(batch), usable)
+        return fits(tracer.at(batch), usable, risk)
 
     def should_run(multiples: int) -> bool:
         scaled = tracer.scaled(multiples * multiple_of)
-        return runs(multiples) if scaled is None else fits(scaled, usable)
+        return runs(multiples) if scaled is None else fits(scaled, usable, risk)
 
     fixed, slope = tracer.line()
     most = MOST // multiple_of
-    guess = int((usable - CONTEXT_BYTES - WORKSPACE_BYTES - fixed) / max(slope, 1.0)) // multiple_of
+    guess = int((capacity - WORKSPACE_BYTES - fixed) / max(slope, 1.0)) // multiple_of
     predicted = largest_that(should_run, guess=guess, most=most)
     best = largest_that(runs, guess=predicted, most=most) * multiple_of
-    peak = tracer.peak(best, capacity_bytes=usable - CONTEXT_BYTES) if best else tracer.peak(FIRST_SIZES[0])
-    return largest(tracer, best, peak, tested, gpu=gpu, memory_bytes=memory_bytes, method="estimate")
+    peak = tracer.peak(best, capacity_bytes=capacity, risk=risk) if best else tracer.peak(FIRST_SIZES[0], risk=risk)
+    even = best
+    if even_batch and risk != "even":
+        options = {"gpu": gpu, "memory_bytes": memory_bytes, "margin": margin, "multiple_of": multiple_of}
+        even = find_max_batch(tracer, **options, even_batch=False).max_batch  # type: ignore[arg-type]
+    found = {"gpu": gpu, "even_batch": even, "method": "estimate"}
+    return largest(tracer, best, peak, tested, memory_bytes=memory_bytes, **found)
+
+
+def check_fit(
+    tracer: Tracer, batch: int, *, gpu: str, memory_bytes: int, margin: float = 0.0, risk: Risk = "safe"
+) -> FitCheck:
+    """Whether the steps of one batch size run in (1 - margin) of a card's memory."""
+    usable, trace = int(memory_bytes * (1 - margin)), tracer.at(batch)
+    runs = fits(trace, usable, risk)
+    # A full card makes the allocator release cached blocks, so that less is reserved than with unlimited memory.
+    needed = tracer.peak(batch, capacity_bytes=capacity_bytes(usable, risk) if runs else None, risk=risk)
+    assert needed.terms is not None
+    return FitCheck(
+        model=tracer.config.model.label,
+        batch=batch,
+        gpu=gpu,
+        memory_bytes=usable,
+        needed_bytes=needed.device_bytes,
+        even_bytes=CONTEXT_BYTES + int(needed.peak_reserved_bytes * (1 + NOT_DERIVED["even"])),
+        help=None if runs else memory_remedy(tracer.config),
+    )
 
 
 def largest(
@@ -155,10 +188,15 @@ def scaled_trace(low: Trace, high: Trace, batch: int) -> Trace | None:
     return Trace(batch=batch, events=low.events, sizes_bytes=sizes, categories=low.categories, modules=low.modules)
 
 
-def fits(trace: Trace, memory_bytes: int) -> bool:
+def capacity_bytes(memory_bytes: int, risk: Risk) -> int:
+    """What a device leaves to the allocator."""
+    return int(max(0, memory_bytes - CONTEXT_BYTES) / (1 + NOT_DERIVED[risk]))
+
+
+def fits(trace: Trace, memory_bytes: int, risk: Risk = "even") -> bool:
     """Whether the traced steps run in `memory_bytes` of a device."""
     try:
-        replay(trace, capacity_bytes=max(0, memory_bytes - CONTEXT_BYTES))
+        replay(trace, capacity_bytes=capacity_bytes(memory_bytes, risk))
     except OutOfDeviceMemory:
         return False
     return True
@@ -177,7 +215,7 @@ def replay(trace: Trace, *, capacity_bytes: int | None = None) -> CachingAllocat
     return allocator
 
 
-def peak_of(trace: Trace, *, model: str, capacity_bytes: int | None = None) -> PeakMemory:
+def peak_of(trace: Trace, *, model: str, capacity_bytes: int | None = None, risk: Risk = "even") -> PeakMemory:
     """Peak and terms of a trace. Raises OutOfDeviceMemory past `capacity_bytes` of reserved memory."""
     allocator = replay(trace, capacity_bytes=capacity_bytes)
     by_category = Counter[Category]()
@@ -187,18 +225,20 @@ def peak_of(trace: Trace, *, model: str, capacity_bytes: int | None = None) -> P
         if trace.categories[tensor] is Category.ACTIVATIONS:
             by_module[trace.modules[tensor]] += trace.sizes_bytes[tensor]
     reserved = allocator.peak_reserved_bytes
+    not_derived = int(reserved * NOT_DERIVED[risk])
     return PeakMemory(
         model=model,
         batch=trace.batch,
         method="estimate",
         peak_allocated_bytes=allocator.peak_allocated_bytes,
         peak_reserved_bytes=reserved,
-        device_bytes=reserved + CONTEXT_BYTES,
+        device_bytes=reserved + CONTEXT_BYTES + not_derived,
         terms=MemoryTerms(
             **{f"{category.replace(' ', '_')}_bytes": by_category[category] for category in Category},
             workspace_bytes=WORKSPACE_BYTES,
             allocator_overhead_bytes=reserved - WORKSPACE_BYTES - sum(by_category.values()),
             context_bytes=CONTEXT_BYTES,
+            not_derived_bytes=not_derived,
         ),
         largest_modules=tuple(
             ModuleMemory(name=name or "(input, loss)", held_bytes=held)

@@ -60,7 +60,10 @@ def with_workspace(operator: Any, args: tuple[Any, ...], results: Any) -> Any:
 
 @lru_cache(maxsize=256)
 def _workspace_bytes(call: Call) -> int:
-    with _disable_current_modes(), torch.enable_grad():  # the kernel keeps a workspace only while gradients are recorded
+    with (
+        _disable_current_modes(),
+        torch.enable_grad(),
+    ):  # the kernel keeps a workspace only while gradients are recorded
         return int(call.operator(*_made(call.args))[-1].nbytes)
 
 

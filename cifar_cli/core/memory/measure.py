@@ -29,7 +29,6 @@ from cifar_cli.errors import ModelError, ResourceError
 
 HOST = "this host"
 HOST_SHARE = 0.9  # of the available memory; the rest is left to other processes
-FAR_BEYOND = 1.25  # a batch size with a prediction of this many times the limit is not tried on the host
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,13 +117,11 @@ def max_batch_on_host(
 
 
 def host_trials(tracer: Tracer, usable_bytes: int, machine: Machine) -> closing[Trials]:
-    """Trials on the CPU within `usable_bytes`; sizes whose predicted peak is far beyond them are refused."""
-    config, predicted = tracer.config, host_peaks(tracer)
-    ceiling = max(usable_bytes, min(FAR_BEYOND * usable_bytes, machine.spare_host_bytes()))
+    """Trials on the CPU within `usable_bytes`. Every size is run: those beyond the host's memory fail there."""
+    config = tracer.config
     trials = Trials(
         lambda: machine.start(partial(run_on_host, config, usable_bytes)),
         label=config.model.label,
-        refuses=lambda batch: predicted(batch) > ceiling,
         on_progress=tracer.on_progress,
     )
     return closing(trials)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cifar_cli.core.memory.config import GIB, MIB, MemoryRequest
-from cifar_cli.core.memory.estimate import Tracer, find_max_batch, require_weights_fit
+from cifar_cli.core.memory.estimate import Tracer, check_fit, find_max_batch, require_weights_fit
 from cifar_cli.core.memory.gpus import GPUS, TABLE_GPUS, Gpu, gpu_of
 from cifar_cli.core.memory.measure import Machine, host_memory, max_batch_on_gpu, max_batch_on_host, this_machine
 from cifar_cli.core.memory.real_steps import measure
-from cifar_cli.core.memory.results import MaxBatch, MemoryReport, PeakMemory
+from cifar_cli.core.memory.results import FitCheck, MaxBatch, MemoryReport, PeakMemory
 from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.errors import ResourceError
 
@@ -31,17 +31,32 @@ def profile(
         )
     peaks: list[PeakMemory] = []
     largest: list[MaxBatch] = []
+    checks: list[FitCheck] = []
     for config in request.configs:
         if request.measure and request.device == "cpu":
             config = replace(config, backend="cpu")
         tracer = Tracer(config, on_progress=on_progress)
-        if request.gpu or request.memory_bytes:
-            require_weights_fit(tracer, cards_of(request, machine)[0].memory_bytes)
+        named = cards_of(request, machine) if request.gpus or request.memory_bytes else []
+        if named:
+            require_weights_fit(tracer, max(card.memory_bytes for card in named))
         if request.find_max_batch:
             largest.extend(_largest(request, tracer, machine))
         else:
             peaks.extend(_peaks(request, tracer, machine))
-    return MemoryReport(peaks=tuple(peaks), largest=tuple(largest))
+            checks.extend(
+                check_fit(
+                    tracer,
+                    batch,
+                    gpu=card.name,
+                    memory_bytes=card.memory_bytes,
+                    margin=request.margin,
+                    risk=request.risk,
+                )
+                for card in named
+                for batch in request.batches
+                if tracer.config.backend == "cuda"
+            )
+    return MemoryReport(peaks=tuple(peaks), largest=tuple(largest), fits=tuple(checks))
 
 
 def cards_of(request: MemoryRequest, machine: Machine) -> list[Gpu]:
@@ -50,8 +65,8 @@ def cards_of(request: MemoryRequest, machine: Machine) -> list[Gpu]:
         size = request.memory_bytes
         name = f"{size / GIB:g} GiB" if size >= GIB else f"{size / MIB:g} MiB"
         return [Gpu(name=name, memory_bytes=size, source="asked for")]
-    if request.gpu is not None:
-        return [gpu_of(request.gpu)]
+    if request.gpus:
+        return [gpu_of(name) for name in request.gpus]
     return [machine.gpu] if machine.gpu is not None else [GPUS[name] for name in TABLE_GPUS]
 
 
@@ -60,7 +75,7 @@ def gpu_to_run_on(request: MemoryRequest, machine: Machine) -> Gpu | None:
 
     Steps run on a GPU with --measure, and without it if no other memory size is requested.
     """
-    other_memory = request.gpu is not None or request.memory_bytes is not None
+    other_memory = bool(request.gpus) or request.memory_bytes is not None
     if machine.gpu is None or request.estimate or request.device == "cpu" or (other_memory and not request.measure):
         return None
     total = machine.gpu.memory_bytes
@@ -75,7 +90,14 @@ def _largest(request: MemoryRequest, tracer: Tracer, machine: Machine) -> Sequen
     if gpu := gpu_to_run_on(request, machine):
         return max_batch_on_gpu(tracer, gpu, margin=margin, multiple_of=multiple_of, start=machine.start)
     return [
-        find_max_batch(tracer, gpu=card.name, memory_bytes=card.memory_bytes, margin=margin, multiple_of=multiple_of)
+        find_max_batch(
+            tracer,
+            gpu=card.name,
+            memory_bytes=card.memory_bytes,
+            margin=margin,
+            multiple_of=multiple_of,
+            risk=request.risk,
+        )
         for card in cards_of(request, machine)
     ]
 
@@ -85,7 +107,7 @@ def _peaks(request: MemoryRequest, tracer: Tracer, machine: Machine) -> list[Pea
     found: list[PeakMemory] = []
     for batch in request.batches:
         if not on_host:
-            found.append(tracer.peak(batch))
+            found.append(tracer.peak(batch, risk=request.risk))
         if on_host or gpu_to_run_on(request, machine):
             found.append(measure(tracer.config, batch, start=machine.start))
     return [replace(peak, bytes_per_image=_slope([p for p in found if p.method == peak.method])) for peak in found]

@@ -15,13 +15,13 @@ from cifar_cli.core.choices import require_at_least
 from cifar_cli.core.memory.config import MemoryConfig
 from cifar_cli.core.memory.host import limit_this_process, watched_allocations
 from cifar_cli.core.memory.results import BatchTrial, PeakMemory
-from cifar_cli.core.memory.worker import TRIAL_SECONDS, StartProcess, Worker, in_child
+from cifar_cli.core.memory.worker import TRIAL_SECONDS, StartProcess, Worker, in_child, outcome_of
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.machine import fast_kernels, wait_for
 from cifar_cli.core.training.step import TrainingStep
-from cifar_cli.errors import ResourceError
+from cifar_cli.errors import CifarError, ModelError, ResourceError
 
 TRIAL_STEPS = 2  # the second one runs with the optimizer's state in place
 PROOF_STEPS = 5
@@ -103,11 +103,20 @@ def built(config: ModelConfig) -> nn.Module:
 def measure(config: MemoryConfig, batch: int, *, start: StartProcess = Worker) -> PeakMemory:
     """Run real steps on the config's backend and report their peak. start: begins the process that runs them on a GPU.
 
-    Raises ConfigError for a batch below 1, ResourceError when the steps don't fit.
+    Raises ConfigError for a batch below 1, ResourceError when the steps don't fit, ModelError when they fail.
     """
     require_at_least("--batch", batch, 1, example=128)
     if config.backend == "cpu":
-        return peak_of_trial(config, run_on_host(config, None, batch))
+        try:
+            return peak_of_trial(config, run_on_host(config, None, batch))
+        except CifarError:
+            raise
+        except Exception as error:  # a model may raise anything on images or batches that it can't read
+            outcome = outcome_of(error)
+            raise ModelError(
+                f"{batch} images of {config.model.label} don't run on the CPU: {outcome.value}",
+                remedy="pass another --img-size (`cifar summarize` names the smallest that the model reads) or --batch",
+            ) from error
     outcome = in_child(partial(run_on_gpu, config, None), batch, False, timeout_seconds=TRIAL_SECONDS, start=start)
     if outcome.kind != "done":
         raise ResourceError(

@@ -10,7 +10,7 @@ from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 
 Method = Literal["estimate", "measure"]
-TrialKind = Literal["ran", "out of memory", "refused", "died", "timed out", "failed"]
+TrialKind = Literal["ran", "out of memory", "died", "timed out", "failed"]
 KNEE_SHARE = 0.95  # batches from this share of the best throughput on count as equally fast
 
 
@@ -37,6 +37,8 @@ class MemoryTerms:
     """Memory that the allocator holds and that no tensor uses."""
     context_bytes: int
     """The CUDA context with the loaded kernels."""
+    not_derived_bytes: int
+    """Allowance for larger workspaces, fragmentation and larger contexts: half of the range seen, or all of it."""
 
     @property
     def total_bytes(self) -> int:
@@ -64,7 +66,7 @@ class PeakMemory(NotebookView):
     peak_reserved_bytes: int
     """Memory that the allocator took from the device."""
     device_bytes: int
-    """Reserved memory and the CUDA context: the figure that must not exceed the device's memory."""
+    """Reserved memory, the CUDA context and the allowance: the figure that must not exceed the device's memory."""
     terms: MemoryTerms | None = None
     """None for a measurement."""
     largest_modules: tuple[ModuleMemory, ...] = ()
@@ -85,7 +87,7 @@ class BatchTrial:
 
     batch: int
     kind: TrialKind
-    """"ran", or why it didn't; "refused" was not started."""
+    """"ran", or why it didn't."""
     peak_allocated_bytes: int = 0
     peak_reserved_bytes: int = 0
     device_bytes: int = 0
@@ -136,6 +138,8 @@ class MaxBatch(NotebookView):
     """Batch sizes that were traced or run, in that order."""
     help: str | None = None
     """The remedy if no batch size fits."""
+    even_batch: int | None = None
+    """The middle of a predicted range: the largest batch with half of the allowance; None for a measurement."""
     proved: bool = False
     """A fresh process ran 5 steps, a partial batch and a validation pass at `max_batch`."""
     stopped_by: str | None = None
@@ -157,16 +161,48 @@ class MaxBatch(NotebookView):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FitCheck(NotebookView):
+    """Whether one batch size fits into one card, predicted."""
+
+    model: str
+    batch: int
+    gpu: str
+    memory_bytes: int
+    """Memory of the card, less the share that must stay free."""
+    needed_bytes: int
+    """With the allowance of the risk."""
+    even_bytes: int
+    """With half of the allowance."""
+    help: str | None = None
+    """What would help; None if it fits."""
+
+    @property
+    def fits(self) -> bool:
+        return self.help is None
+
+    @property
+    def left_bytes(self) -> int:
+        """What is left of the card; negative where the batch doesn't fit."""
+        return self.memory_bytes - self.needed_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        return cast(dict[str, Any], plain(asdict(self))) | {"fits": self.fits, "left_bytes": self.left_bytes}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryReport(NotebookView):
     """Result of `cifar profile-memory`: peaks by model and batch size, or largest batches by model and device."""
 
     peaks: tuple[PeakMemory, ...] = ()
     largest: tuple[MaxBatch, ...] = ()
+    fits: tuple[FitCheck, ...] = ()
+    """For every peak and every card that was named."""
 
     def to_dict(self) -> dict[str, Any]:
         """The documented keys of `--json`."""
         peaks = [peak.to_dict() | {"max_batch": None, "memory_bytes": None} for peak in self.peaks]
-        return {"models": [*peaks, *(found.to_dict() for found in self.largest)]}
+        models = [*peaks, *(found.to_dict() for found in self.largest)]
+        return {"models": models, "fits": [check.to_dict() for check in self.fits]}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -261,7 +261,7 @@ def trace_steps(
     recorder = Recorder(batch, operators or (TorchOperators() if on_host else MetaOperators()), on_host=on_host)
     device = "cpu" if on_host else "meta"
     try:
-        with warnings.catch_warnings(), _tensors_of(config.backend) as fake:
+        with warnings.catch_warnings(), tensors_of(config.backend) as fake:
             warnings.simplefilter("ignore")
             traced = traced if fake is None else copy_without_data(traced, fake)
             with fake or contextlib.nullcontext(), recorder:
@@ -281,7 +281,7 @@ def trace_steps(
 
 
 _UNTRACEABLE = (
-    ArithmeticError, AssertionError, AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError
+    ArithmeticError, AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError
 )  # fmt: skip
 
 
@@ -302,7 +302,7 @@ def _untraceable(
 
 
 @contextlib.contextmanager
-def _tensors_of(backend: Backend) -> Iterator[FakeTensorMode | None]:
+def tensors_of(backend: Backend) -> Iterator[FakeTensorMode | None]:
     """Make tensors without data behave as the backend's; for the CPU, yields the mode in which tensors are fake."""
     if backend == "cpu":
         yield FakeTensorMode(allow_non_fake_inputs=True)

@@ -93,8 +93,6 @@ class Trials:
     """Begins a process."""
     label: str
     """The model's name in progress reports."""
-    refuses: Callable[[int], bool] = lambda batch: False
-    """Whether a batch size is rejected without a trial."""
     on_progress: OnProgress = silent
     _worker: Process | None = field(default=None, init=False)
     _done: int = field(default=0, init=False)
@@ -102,8 +100,6 @@ class Trials:
     def trial(self, batch: int) -> BatchTrial:
         """Try a batch size."""
         self._report(f"batch {batch}")
-        if self.refuses(batch):
-            return BatchTrial(batch=batch, kind="refused", why="the estimate is far above the available memory")
         used_before = self._worker is not None
         trial = self._ask(batch)
         if used_before and self._worker is None and trial.kind != "timed out":
@@ -151,8 +147,13 @@ def _answer(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Outcome
     try:
         return Outcome(kind="done", value=function(*arguments))
     except Exception as error:  # any exception must reach the other process
-        lines = str(error).strip().splitlines()
-        sentence = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
-        short = isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
-        short = short or type(error).__name__ == "OutOfMemoryError"
-        return Outcome(kind="out of memory" if short else "failed", value=sentence)
+        return outcome_of(error)
+
+
+def outcome_of(error: Exception) -> Outcome:
+    """The outcome of a call that raised, with a sentence about it."""
+    lines = str(error).strip().splitlines()
+    sentence = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    short = isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
+    short = short or type(error).__name__ == "OutOfMemoryError"
+    return Outcome(kind="out of memory" if short else "failed", value=sentence)

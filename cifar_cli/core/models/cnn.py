@@ -14,11 +14,17 @@ from cifar_cli.errors import ModelError
 
 
 def timm_name(config: ModelConfig) -> str:
-    """The name of the timm model, perhaps with a `.tag`. Raises ModelError if timm lacks it."""
+    """The name of the timm model, perhaps with a `.tag`. Raises ModelError if timm lacks the model or the tag."""
     name = config.name.removeprefix(TIMM_PREFIX) if config.name.startswith(TIMM_PREFIX) else config.backbone
     if not timm.is_model(name):
         flag = f"--model timm:{name}" if config.name.startswith(TIMM_PREFIX) else f"--backbone {name}"
         raise ModelError(f"timm has no model for {flag}", remedy=nearest(name, timm.list_models()))
+    architecture, _, tag = name.partition(".")
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True) if tag else []
+    if tag and name not in tagged:
+        raise ModelError(
+            f"timm has no weights named {tag} for {architecture}", remedy=nearest(name, [architecture, *tagged])
+        )
     return name
 
 

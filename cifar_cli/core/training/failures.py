@@ -37,6 +37,11 @@ def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
     go_on = f"continue with `{shell_line('cifar train --resume', run.path)}`" if run.saved else "start again"
     if isinstance(error, LostProcessError):
         return LostProcessError(error.what, remedy=go_on)
+    if "DataLoader worker" in str(error):
+        return ResourceError(
+            f"a process that augments images ended, perhaps because memory ran out ({first_line(error)})",
+            remedy=f"pass fewer --workers for a new run, or {go_on}",
+        )
     denied = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
     if denied or any(words in str(error) for words in ("Permission denied", "Read-only file system")):
         return ResourceError(

@@ -78,8 +78,8 @@ def interrupted(what: str, run: RunDir, *, by: int = signal.SIGINT) -> Interrupt
     by: the signal's number, which decides the exit status.
     """
     if run.saved:
-        resume = shell_line("cifar train --resume", run.path)
-        error = Interrupted(f"{what} in {run.path}", remedy=f"continue with `{resume}`")
+        remedy = f"continue with `{shell_line('cifar train --resume', run.path)}`"
+        error = Interrupted(f"{what} in {run.path}", remedy=remedy)
     else:
         error = Interrupted(f"interrupted before anything was saved in {run.path}", remedy="start the run again")
     error.before_time_limit = by == getattr(signal, "SIGUSR1", None)

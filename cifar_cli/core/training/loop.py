@@ -13,13 +13,13 @@ from typing import Any, Self
 
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.deadline import Deadline
+from cifar_cli.core.training.events import Events
 from cifar_cli.core.training.failures import explained, require_converging
 from cifar_cli.core.training.interrupts import Interrupts, interrupted, left_at_once
 from cifar_cli.core.training.introduction import dataset_line, introduce
@@ -142,10 +142,10 @@ class Loop:
         if checkpoint is not None:
             self.planner.restore(checkpoint, at)
         self.began = prepared.began
-        self.writer: SummaryWriter | None = None
+        self.writer: Events | None = None
         if not ranks.is_first:
             return
-        self.writer = SummaryWriter(run.path)  # only now, so that a run that is refused stays unchanged
+        self.writer = Events(run.path)  # only now, so that a run that is refused stays unchanged
         self.record.write_to(self.writer)
         self.writer.add_text("dataset", dataset_line(store))
         self.pictures = seams.make_pictures(

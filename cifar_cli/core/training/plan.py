@@ -61,6 +61,7 @@ class Planner:
             processes=prepared.ranks.world_size,
             device=prepared.device,
         )
+        self._held: Any = None  # the remembered plan, used where it makes sense
         self._measured: float | None = None  # seconds per image that the plan was made from
         self._start: dict[str, Any] | None = None
 
@@ -77,12 +78,10 @@ class Planner:
         """What rank 0 proposes after a step, or before the first one: the number of steps, 0 to go on measuring."""
         if self.is_decided:
             return self.steps
-        known = remembered(CACHE, self._key)
-        if type(known) is int and 0 < known <= self.all_steps:
-            return known
         deadline, pace = self._deadline, self._pace
         if not pace.steps:
-            return 0
+            self._held = remembered(CACHE, self._key)
+            return self._held if type(self._held) is int and 0 < self._held <= self.all_steps else 0
         deadline.seconds_per_image = pace.slowest_seconds_per_image
         if self._fitting(CLEARLY * deadline.seconds_per_image) == self.all_steps:
             return self.all_steps
@@ -91,7 +90,7 @@ class Planner:
         if not (epoch_is_over or measured or (pace.steps >= FEW_STEPS and used >= 2 * share)):
             return 0
         self._measured = deadline.seconds_per_image = pace.settled_seconds_per_image
-        stands = remember(CACHE, self._key, self._fitting(self._measured), replace=known is not None)
+        stands = remember(CACHE, self._key, self._fitting(self._measured), replace=self._held is not None)
         return int(stands)
 
     def adopt(self, steps: int) -> bool:
@@ -198,7 +197,7 @@ class Planner:
 
     def _extended(self, step: int) -> str:
         """What more epochs or more time mean for a run that continues at `step`, its rate still as it was before."""
-        told, rate = f"extended to {self.steps / self._steps_per_epoch:.4g} epochs", self._rate
+        told, rate = f"now {self.steps / self._steps_per_epoch:.4g} epochs are planned", self._rate
         if rate.is_constant:
             return f"{told}; the learning rate stays the same"
         following = rate.highest * rate.share_at(step)
@@ -216,7 +215,7 @@ def plan_key(config: TrainConfig, *, images: tuple[int, ...], processes: int, de
     parts = (
         speed_key(config, (config.precision,), (config.memory_format,), device),
         f"{config.data.dataset}, images {images}, {config.pipeline} {config.augment_file or recipe.policy}, "
-        f"{config.workers} workers, {processes} processes",
+        f"{config.workers} workers, {processes} processes ({config.strategy})",
         f"{'compiled, ' * config.compile}{'deterministic, ' * config.deterministic}"
         f"{recipe.max_epochs} epochs in {recipe.max_seconds:g} s",
     )

@@ -218,10 +218,11 @@ def _continued(run: RunDir, content: dict[str, Any]) -> tuple[TrainConfig, tuple
 def _changed(config: TrainConfig, asked: ResumeConfig, loop: dict[str, Any]) -> TrainConfig:
     """The config with what may change when a run is continued. loop: the state of its loop. Raises ConfigError."""
     recipe, epochs_done = config.recipe, int(loop["epoch"])
-    elapsed = float(loop["deadline"]["elapsed_seconds"])
-    if asked.max_seconds is not None and asked.max_seconds <= elapsed:
+    deadline = loop["deadline"]
+    used = float(deadline.get("used_seconds", deadline["elapsed_seconds"]))
+    if asked.max_seconds is not None and asked.max_seconds <= used:
         raise ConfigError(
-            f"--max-time is not longer than the {elapsed:,.0f} s that the run has taken",
+            f"--max-time is not longer than the {used:,.0f} s that the run has trained",
             remedy="pass a longer one; it counts from the start of the run",
         )
     if asked.max_epochs is not None and asked.max_seconds is None and loop["stopped_by"] == "time":

@@ -13,6 +13,9 @@ from typing import Any
 
 import yaml
 
+from cifar_cli.core.limits import MAX_CONFIG_BYTES
+from cifar_cli.core.plain_yaml import parse_yaml
+from cifar_cli.core.regular import read_regular
 from cifar_cli.core.training.config import TrainConfig, runs_dir
 from cifar_cli.core.training.results import EpochResult, TrainResult
 from cifar_cli.core.training.run_lock import LOCK, locked
@@ -67,9 +70,12 @@ class RunDir:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write config.yaml; keys of an existing one that `config` lacks stay."""
-        with suppress(OSError, yaml.YAMLError, TypeError):
-            config = yaml.safe_load(self.config.read_text(encoding="utf-8")) | config
-        write_whole(self.config, yaml.safe_dump(config, sort_keys=False).encode())
+        text = yaml.safe_dump(config, sort_keys=False)
+        with suppress(OSError, ValueError, RecursionError):  # what can't be read, or written again, is replaced
+            known = parse_yaml(read_regular(self.config, MAX_CONFIG_BYTES).decode())
+            if isinstance(known, dict):
+                text = yaml.safe_dump(known | config, sort_keys=False)
+        write_whole(self.config, text.encode())
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         write_whole(self.summary, (json.dumps(summary, indent=2) + "\n").encode())
@@ -137,9 +143,9 @@ def require_free(path: Path) -> None:
             pass
     if run.saved:
         raise CheckpointError(
-            f"{path} holds a run already", remedy=f"continue it with {shell_line('cifar train --resume', path)}, or "
-            "pass another --run-dir",
-        )  # fmt: skip
+            f"{path} holds a run already",
+            remedy=f"continue it with `{shell_line('cifar train --resume', path)}`, or pass another --run-dir",
+        )
     if path.is_dir() and any(name not in _STARTED and not name.startswith(_EVENTS) for name in _names(run)):
         raise CheckpointError(f"{path} is not empty, and holds no run", remedy="pass another --run-dir")
 

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from filelock import FileLock, Timeout
 
 from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
+from cifar_cli.core.plain_yaml import parse_yaml
 from cifar_cli.core.suggest import nearest
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.training.run_lock import LOCK
@@ -62,9 +62,9 @@ def read_run(path: Path, folder: Path) -> RunSummary | None:
     """The run in a directory; None where there is none. folder: of the runs."""
     directory = RunDir(path)
     try:
-        config = yaml.safe_load(directory.config.read_text(encoding="utf-8"))["config"]
+        config = parse_yaml(directory.config.read_text(encoding="utf-8"))["config"]
         model, dataset, recipe = config["model"]["name"], config["data"]["dataset"], config["recipe"]["name"]
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     summary: dict[str, Any] = {}
     with suppress(OSError, ValueError):

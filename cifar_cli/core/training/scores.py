@@ -31,6 +31,8 @@ class Scores(nn.Module):
         super().__init__()
         # Labels come from a verified store, so their range needs no check at every step.
         # Several processes are joined here, with their losses, and not by the metric.
+        self._classes = classes
+        # torchmetrics counts two classes or more
         self.confusion: Metric = MulticlassConfusionMatrix(max(classes, 2), validate_args=False, sync_on_compute=False)
         self._uncounted: list[tuple[Tensor, Tensor]] = []  # predicted and true classes of recent batches
         self._images_uncounted = 0
@@ -99,7 +101,7 @@ class Scores(nn.Module):
             return self._joined_KK
         self._count()
         matrix: Tensor = self.confusion.compute().cpu()
-        return matrix
+        return matrix[: self._classes, : self._classes]
 
     @property
     def accuracy(self) -> float:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.plain import plain
+from cifar_cli.core.plain_yaml import parse_yaml
 from cifar_cli.core.suggest import nearest
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.recipe import RECIPES, recipe_of
@@ -105,14 +106,12 @@ def _leaves(kind: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def _read(file: Path) -> Values:
     """The settings of a config.yaml, checked. Raises ConfigError."""
-    import yaml
-
     remedy = "pass the config.yaml of a run, or what `cifar train --print-config` prints"
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = parse_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--config {file} can't be read ({error.strerror})", remedy=remedy) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"--config {file} is not a YAML file", remedy=remedy) from error
     if isinstance(content, dict) and isinstance(content.get("config"), dict):
         content = content["config"]  # beside it a run notes its classes and its device
@@ -128,7 +127,7 @@ def _read(file: Path) -> Values:
 
 def _flat(nested: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in nested.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and not prefix:  # deeper, and so endless, nesting is no setting
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
@@ -136,14 +135,12 @@ def _flat(nested: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 def assignment(text: str) -> tuple[str, Any]:
     """The path and the value of "path=value". Raises ConfigError."""
-    import yaml
-
     path, sign, value = text.partition("=")
     if not sign:
         raise ConfigError(f"--set {text} has no =", remedy="pass for example --set recipe.weight_decay=1e-3")
     try:
-        read = yaml.safe_load(value)
-    except yaml.YAMLError:
+        read = parse_yaml(value)
+    except ValueError:
         read = value
     return path.strip(), value if isinstance(read, (dict, list)) else read
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
@@ -69,7 +70,9 @@ def make_optimizer(model: nn.Module, config: StepConfig, **options: Any) -> Opti
         raise ConfigError(
             f"there is no optimizer named {config.optimizer!r}", remedy=nearest(config.optimizer, OPTIMIZERS)
         )
-    return OPTIMIZERS[config.optimizer](model, config, options or {"fused": config.precision != "16"})
+    # torch's fused SGD does not take sharded weights.
+    takes = config.optimizer != "sgd" or not any(isinstance(weight, DTensor) for weight in model.parameters())
+    return OPTIMIZERS[config.optimizer](model, config, options or {"fused": config.precision != "16" and takes})
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

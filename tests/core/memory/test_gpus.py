@@ -23,6 +23,37 @@ def test_cards_are_found_in_every_spelling(spelling: str) -> None:
     assert gpu_of(spelling).name == "RTX 3090"
 
 
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("4090", "RTX 4090"), ("H100", "H100 80GB"), ("Tesla T4", "T4"), ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA H100 80GB HBM3", "H100 80GB"), ("NVIDIA A100-SXM4-40GB", "A100 40GB"), ("A10G", "A10G"),
+        ("Tesla V100-SXM2-16GB", "V100 16GB"), ("NVIDIA GeForce RTX 4060 Laptop GPU", "RTX 4060 Laptop"),
+        ("L40", "L40"), ("A6000", "RTX A6000"), ("RTX 6000 Ada Generation", "RTX 6000 Ada"), ("B200", "B200"),
+        ("NVIDIA GeForce GTX 1080 Ti", "GTX 1080 Ti"), ("AMD Instinct MI300X", "MI300X"),
+        ("Tesla P100-PCIE-16GB", "P100 16GB"),
+    ],
+)  # fmt: skip
+def test_cards_are_found_as_people_and_drivers_write_them(spelling: str, name: str) -> None:
+    assert gpu_of(spelling).name == name
+
+
+def test_every_card_is_found_by_its_own_name() -> None:
+    assert all(gpu_of(name) is gpu for name, gpu in GPUS.items())
+
+
+def test_a_card_that_exists_with_several_sizes_is_asked_back() -> None:
+    with pytest.raises(ConfigError, match="several sizes") as error:
+        gpu_of("A100")
+    assert "A100 40GB or A100 80GB" in str(error.value.remedy)
+
+
+@pytest.mark.parametrize("name", ["Apple M2", "M3 Max"])
+def test_apples_shared_memory_is_refused_with_a_reason(name: str) -> None:
+    with pytest.raises(ConfigError, match="shares its memory with the system"):
+        gpu_of(name)
+
+
 def test_an_unknown_card_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="RTX 3091"):
         gpu_of("RTX 3091")

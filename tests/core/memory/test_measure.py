@@ -13,7 +13,7 @@ from cifar_cli.core.memory.host import available_bytes
 from cifar_cli.core.memory.measure import Machine, guess_on_host, host_memory, host_trials, max_batch_on_host
 from cifar_cli.core.memory.real_steps import RealSteps, measure, prove_steps, run_on_gpu, run_on_host
 from cifar_cli.core.memory.results import BatchTrial
-from cifar_cli.core.memory.worker import in_child
+from cifar_cli.core.memory.worker import Outcome, in_child
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import StepConfig
 from cifar_cli.errors import ResourceError
@@ -48,9 +48,16 @@ def test_the_guess_is_near_the_measured_limit() -> None:
     assert measure(NULL, guess).peak_allocated_bytes == pytest.approx(30 * MIB, rel=0.03)
 
 
-def test_a_size_with_a_prediction_far_beyond_the_limit_is_not_run() -> None:
-    with host_trials(Tracer(NULL), 24 * MIB, HOST) as trials:
-        assert trials.trial(4000).kind == "refused"
+def test_every_size_is_run_however_large_its_prediction_is() -> None:
+    class Fits:
+        def ask(self, batch: int, proof: bool, *, timeout_seconds: float) -> Outcome:
+            return Outcome(kind="done", value=BatchTrial(batch=batch, kind="ran"))
+
+        def close(self) -> None:
+            pass
+
+    with host_trials(Tracer(NULL), 24 * MIB, replace(HOST, start=lambda function: Fits())) as trials:
+        assert trials.trial(4000).ran
 
 
 @pytest.mark.slow

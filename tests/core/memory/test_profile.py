@@ -91,7 +91,7 @@ def test_a_batch_size_that_doesnt_run_on_the_gpu_is_named() -> None:
 @pytest.mark.parametrize(
     ("options", "methods"),
     [({}, ["estimate", "measure"]), ({"device": "cuda"}, ["estimate", "measure"]), ({"estimate": True}, ["estimate"]),
-     ({"device": "cpu"}, ["estimate"]), ({"gpu": "T4"}, ["estimate"]), ({"memory_bytes": 1 << 30}, ["estimate"]),
+     ({"device": "cpu"}, ["estimate"]), ({"gpus": ("T4",)}, ["estimate"]), ({"memory_bytes": 1 << 30}, ["estimate"]),
      ({"memory_bytes": 1 << 30, "measure": True}, ["estimate", "measure"])],
 )  # fmt: skip
 def test_with_a_gpu_the_largest_batch_is_measured_unless_other_memory_or_an_estimate_is_asked_for(
@@ -119,11 +119,31 @@ def test_measuring_without_a_gpu_is_refused_with_the_alternatives(device: Device
 
 
 def test_the_cards_are_the_one_named_this_machines_or_several_common_ones() -> None:
-    assert [card.name for card in cards_of(request(gpu="rtx3090"), WITH_GPU)] == ["RTX 3090"]
+    assert [card.name for card in cards_of(request(gpus=("rtx3090",)), WITH_GPU)] == ["RTX 3090"]
     assert [card.name for card in cards_of(request(memory_bytes=24 << 30), WITH_GPU)] == ["24 GiB"]
     assert [card.name for card in cards_of(request(memory_bytes=64 * MIB), NO_GPU)] == ["64 MiB"]
     assert cards_of(request(), WITH_GPU) == [WITH_GPU.gpu]
     assert [card.name for card in cards_of(request(), NO_GPU)] == list(TABLE_GPUS)
+
+
+def test_a_named_card_says_whether_each_batch_fits_and_what_is_left() -> None:
+    report = profile(request(batches=(16, 100_000), gpus=("T4", "A100 80GB")), machine=NO_GPU)
+    answers = {(check.gpu, check.batch): check for check in report.fits}
+    assert {where: check.fits for where, check in answers.items()} == {
+        ("T4", 16): True, ("T4", 100_000): False, ("A100 80GB", 16): True, ("A100 80GB", 100_000): True,
+    }  # fmt: skip
+    for check in report.fits:
+        assert check.fits == (check.left_bytes >= 0) == (check.help is None)
+        assert check.even_bytes < check.needed_bytes
+    assert not profile(request(batches=(16,)), machine=NO_GPU).fits
+
+
+def test_the_safe_answer_is_smaller_and_the_middle_stands_beside_it() -> None:
+    safe, even = (
+        profile(request(find_max_batch=True, gpus=("T4",), risk=risk)).largest[0] for risk in ("safe", "even")
+    )
+    assert safe.max_batch < safe.even_batch == even.max_batch == even.even_batch
+    assert safe.margin_left_bytes >= 0
 
 
 @pytest.mark.parametrize(
@@ -133,8 +153,10 @@ def test_the_cards_are_the_one_named_this_machines_or_several_common_ones() -> N
         ({"device": "tpu"}, "--device tpu is not offered"),
         ({"margin": 0.95}, "--margin 0.95 is not a share"),
         ({"memory_bytes": 0}, "--memory must be at least 1, not 0"),
-        ({"gpu": "T4", "memory_bytes": 1}, "--gpu and --memory both set the memory size"),
+        ({"gpus": ("T4",), "memory_bytes": 1}, "--gpu and --memory both set the memory size"),
         ({"estimate": True, "measure": True}, "contradict each other"),
+        ({"measure": True, "gpus": ("T4",)}, "--gpu names a card to estimate for"),
+        ({"risk": "none"}, "--risk none is not offered"),
         ({"multiple_of": 0}, "--multiple-of must be at least 1, not 0"),
     ],
 )

@@ -213,10 +213,3 @@ def test_a_process_that_fails_is_replaced_and_the_search_continues(kind: str) ->
 def test_the_exit_code_of_a_process_that_dies_is_reported() -> None:
     trial = Trials(Processes(9, [{5: Outcome(kind="died", value=-9)}]).start, label="null").trial(5)
     assert (trial.kind, trial.why) == ("died", "exit code -9")
-
-
-def test_a_refused_size_starts_no_process() -> None:
-    processes = Processes(100)
-    trial = Trials(processes.start, label="null", refuses=lambda batch: batch > 50).trial(51)
-    assert trial.kind == "refused"
-    assert processes.started == 0

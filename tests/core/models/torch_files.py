@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import resource
+import signal
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 NESTED_TUPLES_AS_KEY = b"\x80\x02}(" + b")q\x00" + b"h\x00h\x00\x86q\x00" * 40 + b"K\x01u."
@@ -91,6 +95,22 @@ def restructured(content: Any, *, mutations: int, seed: int = 0) -> Iterator[Any
         else:
             holder[key] = chance.choice(others)
         yield copy
+
+
+@contextmanager
+def limited(*, seconds: int = 20, more_bytes: int = 2 << 30) -> Iterator[None]:
+    """Memory and time that one file may cost."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + more_bytes, before[1]))
+    previous = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it takes too long"))
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:

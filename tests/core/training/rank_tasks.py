@@ -29,6 +29,7 @@ from cifar_cli.core.training.sharded import own_part
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.training.train import resume, train
 from cifar_cli.errors import CifarError
+from tests.core.training.fake_time import Machine
 
 
 @dataclass
@@ -123,6 +124,13 @@ def run_on_a_full_disk(asked: Any) -> Outcome:
         return run(asked)
     finally:
         torch.save = original
+
+
+def run_at_speeds(asked: TrainConfig, *, seconds: tuple[float, ...]) -> tuple[int, int, float]:
+    """Epochs, steps taken and test loss of a run whose processes have clocks that run at different speeds."""
+    machine = Machine(seconds[int(os.environ.get("RANK", "0")) % len(seconds)])
+    result = train(asked, machine.listeners, seams=machine.seams)
+    return result.epochs, machine.steps, result.test_loss
 
 
 def scored(store_path: str, *, batch: int, model: ModelConfig) -> tuple[float, float, float | None]:

@@ -6,8 +6,8 @@ import json
 import resource
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,22 +39,6 @@ def flip(path: Path, *, count: int = 40_000) -> None:
     part = slice(max(0, middle - count // 2), middle + count // 2)
     content[part] = bytes(byte ^ 0xFF for byte in content[part])
     path.write_bytes(content)
-
-
-@contextmanager
-def limited(*, seconds: int = 20, more_bytes: int = 2 << 30) -> Iterator[None]:
-    """Memory and time that one file may cost."""
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (used + more_bytes, before[1]))
-    previous = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it takes too long"))
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
-        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def test_flipped_bytes_in_the_best_checkpoint_are_refused_by_every_reader(run: RunDir) -> None:
@@ -127,7 +111,7 @@ def test_the_best_weights_are_a_safetensors_file_too(run: RunDir) -> None:
 )
 def test_a_checkpoint_that_would_take_hours_or_gigabytes_is_refused(tmp_path: Path, pickle: bytes) -> None:
     path = torch_files.with_pickle(tmp_path / "bomb.ckpt", pickle)
-    with limited(), pytest.raises(CheckpointError, match=r"bomb\.ckpt (holds|builds)"):
+    with torch_files.limited(), pytest.raises(CheckpointError, match=r"bomb\.ckpt (holds|builds)"):
         read_checkpoint(path)
 
 
@@ -135,7 +119,7 @@ def test_a_checkpoint_that_inflates_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"model.a": torch.zeros(10**7)}}, tmp_path / "zeros.ckpt")
     path = torch_files.compressed(tmp_path / "zeros.ckpt")
     assert path.stat().st_size < 100_000
-    with limited(), pytest.raises(CheckpointError, match="would become more than 2 times as many"):
+    with torch_files.limited(), pytest.raises(CheckpointError, match="would become more than 2 times as many"):
         read_checkpoint(path)
 
 
@@ -148,7 +132,7 @@ def test_a_checkpoint_whose_config_asks_for_another_size_claims_no_memory(run: R
     else:
         model |= {"classes": 10**12} if "classes" in name else {"img_size": 10**6}
     torch.save(content, run.best)
-    with limited(), pytest.raises(CifarError):
+    with torch_files.limited(), pytest.raises(CifarError):
         load_checkpoint(run.best)
 
 
@@ -158,7 +142,7 @@ def test_damaged_checkpoints_give_an_error_in_words_or_the_right_weights(run: Ru
     for content in torch_files.damaged(run.best.read_bytes(), mutations=200):
         run.best.write_bytes(content)
         try:
-            with limited():
+            with torch_files.limited():
                 model = load_checkpoint(run.best).model
         except CifarError:
             refused += 1
@@ -171,7 +155,7 @@ def test_restructured_checkpoints_give_an_error_in_words_or_scores(run: RunDir) 
     content = torch.load(run.best, weights_only=True)
     for changed in torch_files.restructured(content, mutations=200):
         torch.save(changed, run.best)
-        with suppress(CifarError), limited():
+        with suppress(CifarError), torch_files.limited():
             load_checkpoint(run.best)
 
 

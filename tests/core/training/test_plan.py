@@ -195,5 +195,5 @@ def test_more_time_plans_more_epochs_with_the_speed_of_the_checkpoint(cycle: Con
     machine = Machine(0.01)
     extended = run_on(machine, ResumeConfig(run_dir=tmp_path / "run", max_seconds=60))
     assert extended.epochs == 7, "at the speed of before, though this machine is faster"
-    assert "extended to 6.833 epochs: the learning rate is now that of a run of this length" in machine.notes[0]
+    assert "now 6.833 epochs are planned: the learning rate is now that of a run of this length" in machine.notes[0]
     assert rates(tmp_path / "run")[2] < rates(tmp_path / "run")[3]

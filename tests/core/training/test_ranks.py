@@ -27,6 +27,7 @@ from tests.core.training.rank_tasks import (
     normalised,
     order_read_late,
     run,
+    run_at_speeds,
     run_on_a_full_disk,
     run_spoiled,
     run_twice_in_a_group,
@@ -106,9 +107,18 @@ def test_the_first_steps_in_float32_have_the_loss_of_one_process(
 def test_a_last_batch_with_fewer_images_than_processes_is_trained_with_equal_weight(
     config: ConfigOf, tmp_path: Path, crew: Crew
 ) -> None:
+    one = run(config(tmp_path / "one", batch=358), double=True)
+    three = crew(run, config(tmp_path / "three", batch=358), double=True, size=3)
+    assert [count for _, count in three[0].losses] == [119, 0, 119, 0]
+    assert_same_run(three, one)
+
+
+def test_a_last_batch_of_one_image_joins_the_one_before_in_every_process(
+    config: ConfigOf, tmp_path: Path, crew: Crew
+) -> None:
     one = run(config(tmp_path / "one", batch=359), double=True)
     two = crew(run, config(tmp_path / "two", batch=359), double=True)
-    assert [count for _, count in two[0].losses] == [179, 0, 179, 0]
+    assert [[count for _, count in part.losses] for part in (one, *two)] == [[360, 360], [180, 180], [180, 180]]
     assert_same_run(two, one)
 
 
@@ -212,6 +222,35 @@ def test_the_time_cap_is_by_the_clock_of_rank_0(config: ConfigOf, tmp_path: Path
     for part in two:
         assert part.result is not None
         assert part.result.stopped_by == "time"
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_the_steps_are_planned_by_rank_0_and_begin_again_in_all(
+    config: ConfigOf, tmp_path: Path, crew: Crew, strategy: str
+) -> None:
+    def cycle(name: str, *, epochs: int, seconds: float) -> TrainConfig:
+        made = config(tmp_path / name, epochs=epochs, strategy=strategy, memory_format="contiguous")
+        recipe = replace(
+            made.recipe, max_seconds=seconds, optimizer="sgd", learning_rate=0.02, schedule="one-cycle", ema_decay=0.8
+        )
+        return replace(made, recipe=recipe)
+
+    capped = crew(run_at_speeds, cycle("capped", epochs=5, seconds=32), seconds=(1.0, 9.0))
+    asked = crew(run_at_speeds, cycle("asked", epochs=3, seconds=3200), seconds=(1.0, 0.1))
+    measured = 3
+    assert [epochs for epochs, _, _ in capped] == [3, 3]
+    assert [steps for _, steps, _ in capped] == [3 * STEPS + measured] * 2
+    assert [loss for _, _, loss in capped] == [loss for _, _, loss in asked]
+
+
+def test_a_finished_run_is_finished_in_all_processes(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
+    whole = run(config(tmp_path / "run", epochs=1))
+    two = crew(run, ResumeConfig(run_dir=tmp_path / "run"))
+    assert whole.result is not None
+    for part in two:
+        assert part.losses == []
+        assert part.result is not None
+        assert (part.result.already_finished, part.result.test_loss) == (True, whole.result.test_loss)
 
 
 @pytest.mark.parametrize(

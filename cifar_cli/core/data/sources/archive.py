@@ -18,13 +18,13 @@ from cifar_cli.core.data.sources.tar_header import CheckedMember, DamagedError, 
 from cifar_cli.core.limits import FREE_UNPACKED_BYTES, MAX_MEMBER_BYTES, MAX_NAME_BYTES, MAX_RATIO
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.core.regular import open_regular
-from cifar_cli.errors import DataError
+from cifar_cli.errors import DataError, ResourceError
 
 CHUNK_BYTES = 4 << 20
 
 # The exceptions that the standard library raises for damaged archives, depending on where the damage is.
 _BROKEN = (
-    DamagedError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, MemoryError, RecursionError
+    DamagedError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, RecursionError
 )  # fmt: skip
 
 
@@ -63,6 +63,10 @@ def read_members(path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> Gen
                 pass
     except UnsafeError as error:
         raise _unsafe(path, f"it contains {error}") from error
+    except MemoryError as error:
+        raise ResourceError(
+            f"a file in {path} doesn't fit into memory", remedy="leave it out of the archive"
+        ) from error
     except _BROKEN as error:
         raise DataError(
             f"{path} is damaged or truncated ({error})", remedy="download or pack the archive again"

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from cifar_cli.core.data.config import SPLITS
 from cifar_cli.core.limits import MAX_CLASS_NAME
-from cifar_cli.errors import DataError
+from cifar_cli.errors import DataError, shell_line
 from cifar_cli.printable import has_control
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -131,7 +131,7 @@ def _require_expected(origin: str, classes: tuple[str, ...], expected: tuple[str
     details = [f"{_listed(strange)} unknown"] * bool(strange) + [f"{_listed(absent)} missing"] * bool(absent)
     raise DataError(
         f"{origin} does not have this dataset's {len(expected)} classes ({'; '.join(details)})",
-        remedy=f"import it under another name: `cifar download --dataset NAME --from {origin}`",
+        remedy=f"import it under another name: `{shell_line('cifar download --dataset NAME --from', origin)}`",
     )
 
 

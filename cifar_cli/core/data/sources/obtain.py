@@ -10,7 +10,7 @@ from cifar_cli.core.data.sources.mirrors import Archive
 from cifar_cli.core.data.sources.own import call_own, own_source
 from cifar_cli.core.progress import OnProgress
 from cifar_cli.core.suggest import nearest
-from cifar_cli.errors import DataError
+from cifar_cli.errors import DataError, shell_line
 
 if TYPE_CHECKING:
     from cifar_cli.core.data.sources.http_stream import Transport
@@ -84,7 +84,7 @@ def _from_path(
         if config.data.dataset != archive.dataset:
             raise DataError(
                 f"{path} is {archive.dataset}'s official archive, not {config.data.dataset}",
-                remedy=f"`cifar download --dataset {archive.dataset} --from {path}`",
+                remedy=f"`{shell_line(f'cifar download --dataset {archive.dataset} --from', path)}`",
             )
         if config.img_size not in (None, 32):
             raise DataError(

@@ -1,0 +1,58 @@
+"""Values at the edge of what a command takes: one sentence each, and no traceback."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cifar_cli.core.data.sources.shapes import draw_shapes
+from cifar_cli.core.data.store import write_store
+from tests.conftest import Cifar
+
+TRAIN = ("train", "--dataset", "shapes", "--weights", "none")
+EDGES = {
+    ("--seed", "99999999999999999999"): "error: --seed 99999999999999999999 is too large for a seed",
+    ("--seeds", "1,99999999999999999999"): "error: --seeds 1,99999999999999999999 is too large for a seed",
+    ("--max-time", "²"): "error: --max-time ² is not a duration",
+    ("--max-time", "9" * 5000): "is not a duration",
+    ("--checkpoint-every", "2x"): "error: --checkpoint-every 2x is not a duration",
+    ("--checkpoint-every", "0"): "error: --checkpoint-every must be longer than 0 seconds",
+    ("--model", "timm:resnet18.nosuch"): "error: timm has no weights named nosuch for resnet18",
+    ("--requeue",): "error: --requeue continues the run in --run-dir, and none is given",
+}
+
+
+@pytest.mark.parametrize("words", EDGES, ids=lambda words: " ".join(words)[:40])
+def test_a_value_at_the_edge_is_refused_in_one_sentence(
+    cifar: Cifar, data_dir: Path, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = cifar(*TRAIN, "--data-dir", data_dir, *words)
+    assert EDGES[words] in result.stderr
+    assert result.stderr.count("error:") == result.stderr.count("  try:") == 1
+    assert result.exit_code in (1, 2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_must_be_a_png_file(cifar: Cifar, trained_run: Path) -> None:
+    result = cifar("evaluate", trained_run, "--out", "conf.xyz")
+    assert result.stderr == "error: --out conf.xyz is not a PNG file's name\n  try: pass --out conf.png\n"
+
+
+def test_a_dataset_of_one_class_is_trained_and_evaluated(cifar: Cifar, tmp_path: Path) -> None:
+    images = draw_shapes(train_images=40, test_images=10)
+    one = replace(
+        images,
+        classes=("only",),
+        train_labels=np.zeros_like(images.train_labels),
+        test_labels=np.zeros_like(images.test_labels),
+    )
+    write_store(tmp_path / "one.safetensors", name="one", images=one)
+    words = ("--dataset", "one", "--data-dir", tmp_path)
+    trained = cifar("train", *words, "--max-epochs", 1, "--batch", 8, "--run-dir", tmp_path / "run")
+    assert trained.exit_code == 0, trained.output
+    scored = cifar("evaluate", tmp_path / "run", "--json")
+    assert scored.exit_code == 0, scored.output

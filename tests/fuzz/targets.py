@@ -1,0 +1,302 @@
+"""Everything that reads a file from outside: how to make a good one, how to change it, and what must hold then.
+
+`Target.read` raises CifarError, or returns after it has checked that the data are right. Anything else is a fault.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from cifar_cli.core.augment.per_image import PerImagePipeline, load_policy  # here, because memory is limited below
+from cifar_cli.core.data.config import DataConfig, ImportConfig
+from cifar_cli.core.data.dataset import check_dataset, import_dataset, open_dataset
+from cifar_cli.core.data.results import Provenance
+from cifar_cli.core.data.sources.http_stream import Mirror, RemoteFile, Transport
+from cifar_cli.core.data.sources.images import SourceImages
+from cifar_cli.core.data.sources.transfer import Transfer
+from cifar_cli.core.data.store import write_store
+from cifar_cli.core.progress import silent
+from cifar_cli.core.training.numerics import CACHE, _as_trials
+from cifar_cli.core.training.remembered import remember, remembered
+from cifar_cli.core.training.results import NumericsTrial
+from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.errors import CifarError
+from tests.fuzz.mutators import mutate_folder, mutated_archive, mutated_bytes, mutated_document, tar_of
+
+SECONDS = 20  # for one file
+MEMORY_BYTES = 1 << 30  # on top of what the process has
+
+
+class TooSlowError(BaseException):
+    """No Exception, so that no handler of the package takes it for its own."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file."""
+
+    make: Callable[[Path], None]
+    """Write a good one into an empty folder."""
+    change: Callable[[Path, Random], None]
+    read: Callable[[Path], None]
+
+
+def run(target: Target, good: Path, work: Path, seed: int) -> str:
+    """Change a copy of the good file and read it: "read" or "refused". Raises what the package should not.
+
+    good: a folder that `target.make` has filled. work: a path for the copy, removed at the end.
+    """
+    shutil.copytree(good, work)
+    try:
+        target.change(work, Random(seed))
+        with _bounded():
+            target.read(work)
+    except CifarError as error:
+        text = f"{error.what}{error.remedy or ''}"
+        assert text.isprintable(), ascii(text)
+        assert "Traceback" not in text
+        return "refused"
+    finally:
+        shutil.rmtree(work)
+    return "read"
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Raise MemoryError or TooSlowError within the block where it needs more than MEMORY_BYTES or SECONDS."""
+
+    def too_slow(*_: object) -> None:
+        raise TooSlowError(f"more than {SECONDS} s")
+
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    before = signal.signal(signal.SIGALRM, too_slow)
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, limits[1]))
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        signal.signal(signal.SIGALRM, before)
+
+
+def make_images(folder: Path) -> None:
+    noise = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name, suffix in (("cat", "png"), ("dog", "jpg")):
+            (folder / "pets" / split / name).mkdir(parents=True)
+            for number in range(2):
+                image = Image.fromarray(noise.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+                image.save(folder / "pets" / split / name / f"{number}.{suffix}", progressive=True)
+
+
+def make_archive(folder: Path) -> None:
+    make_images(folder)
+    (folder / "pets.tar").write_bytes(tar_of(folder / "pets"))
+    shutil.rmtree(folder / "pets")
+
+
+def read_images(path: Path, data_dir: Path) -> None:
+    data = DataConfig(dataset="pets", data_dir=data_dir)
+    result = import_dataset(ImportConfig(data=data, sources=(str(path),)))
+    assert check_dataset(data).intact
+    require_right(open_dataset(data))
+    assert 1 <= result.dataset.img_size <= 4096
+
+
+def require_right(store: Any) -> None:
+    """What training relies on."""
+    assert len(store.train) > 0
+    assert len(store.test) > 0
+    for part in (store.train, store.test):
+        assert part.images_NHWC.shape == (len(part), store.img_size, store.img_size, 3)
+        assert 0 <= part.labels_N.min() <= part.labels_N.max() < len(store.classes)
+    assert len(set(store.classes)) == len(store.classes)
+
+
+def make_store(folder: Path) -> None:
+    pixels = np.arange(6 * 4 * 4 * 3, dtype=np.uint8).reshape(6, 4, 4, 3)
+    labels = np.arange(6) % 2
+    provenance = Provenance(source="here", checksum="md5:0", imported_at="2026-01-01", tool_version="1")
+    images = SourceImages(("cat", "dog"), pixels, labels, pixels[:2], labels[:2], provenance)
+    write_store(folder / "pets.safetensors", name="pets", images=images)
+
+
+def change_store(folder: Path, random: Random) -> None:
+    path = folder / "pets.safetensors"
+    content = path.read_bytes()
+    if random.random() < 0.3:
+        path.write_bytes(mutated_bytes(content, random))
+        return
+    length = int.from_bytes(content[:8], "little")
+    header, tensors = json.loads(content[8 : 8 + length]), content[8 + length :]
+    metadata = header["__metadata__"]
+    for key in ("classes", "provenance"):  # JSON inside JSON
+        if random.random() < 0.4:
+            metadata[key] = json.dumps(mutated_document(json.loads(metadata[key]), random))
+    if random.random() < 0.5:
+        header = mutated_document(header, random)
+    if random.random() < 0.3:
+        tensors = mutated_bytes(tensors, random)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + tensors)
+
+
+def read_store(folder: Path) -> None:
+    """Opening and --check agree on whether the file can be used."""
+    data = DataConfig(dataset=str(folder / "pets.safetensors"))
+    usable, store = True, None
+    try:
+        store = open_dataset(data, fetch=False)
+    except CifarError:
+        usable = False
+    check = check_dataset(data)
+    assert usable or not check.intact
+    if store is not None:
+        require_right(store)
+
+
+POLICY = {
+    "__version__": "2.0.8",
+    "transform": {
+        "__class_fullname__": "Compose",
+        "p": 1.0,
+        "transforms": [
+            {"__class_fullname__": "HorizontalFlip", "p": 0.5},
+            {"__class_fullname__": "Affine", "p": 1.0, "scale": [0.9, 1.1], "rotate": [-15, 15]},
+            {"__class_fullname__": "OneOf", "p": 0.5, "transforms": [{"__class_fullname__": "MotionBlur", "p": 1.0}]},
+            {"__class_fullname__": "CoarseDropout", "p": 0.3, "hole_height_range": [4, 8], "hole_width_range": [4, 8]},
+        ],
+        "bbox_params": None,
+        "additional_targets": {},
+        "is_check_shapes": False,
+    },
+}
+
+
+def change_policy(folder: Path, random: Random) -> None:
+    document = mutated_document(POLICY, random)
+    text = json.dumps(document)
+    if random.random() < 0.5:
+        with suppress(Exception):  # YAML can't write every odd value
+            text = yaml.safe_dump(document)
+    content = text.encode("utf-8", "surrogatepass")
+    (folder / "policy.yaml").write_bytes(mutated_bytes(content, random) if random.random() < 0.2 else content)
+
+
+def read_policy(folder: Path) -> None:
+    PerImagePipeline(load_policy(folder / "policy.yaml"), 32, (0.0,) * 3, (1.0,) * 3)
+
+
+MARK = {"url": "http://host/pets.tar", "validator": '"v1"', "size_bytes": 100}
+
+
+def make_mark(folder: Path) -> None:
+    (folder / "pets.tar.part").write_bytes(b"x" * 50)
+    (folder / "pets.tar.part.json").write_text(json.dumps(MARK))
+
+
+def change_document(name: str, document: Any, dump: Callable[[Any], str]) -> Callable[[Path, Random], None]:
+    def change(folder: Path, random: Random) -> None:
+        text = ""
+        with suppress(Exception):
+            text = dump(mutated_document(document, random))
+        content = text.encode("utf-8", "surrogatepass")
+        (folder / name).write_bytes(mutated_bytes(content, random) if random.random() < 0.5 else content)
+
+    return change
+
+
+def read_mark(folder: Path) -> None:
+    """A partial file is continued with a version and a size that can be true, or begun anew."""
+    transfer = Transfer(
+        name="pets",
+        target=folder / "pets.tar",
+        mirrors=[Mirror(url=MARK["url"])],
+        remote=RemoteFile(),
+        transport=Transport(),
+        on_progress=silent,
+    )
+    transfer._restore_mark()
+    if transfer.offset():
+        assert transfer.remote.validator
+        assert transfer.remote.validator.isascii()
+        assert transfer.remote.validator.isprintable()
+        assert transfer.remote.size_bytes is None or transfer.remote.size_bytes >= 50
+    else:
+        assert transfer.remote.validator is None
+
+
+CONFIG = {"model": {"name": "null", "img_size": 32}, "recipe": {"lr": 0.001, "betas": [0.9, 0.999]}, "seed": 0}
+
+
+def read_config(folder: Path) -> None:
+    RunDir(folder).write_config({"seed": 1})
+    written = yaml.safe_load((folder / "config.yaml").read_text())
+    assert written["seed"] == 1
+
+
+TRIAL = {
+    "precision": "32",
+    "memory_format": "channels-last",
+    "batch": 8,
+    "images_per_second": 9.5,
+    "loss": 2.3,
+    "agrees": True,
+}
+
+
+def read_trials(folder: Path) -> None:
+    """Remembered trials are those that were asked for, or None; then new ones can be kept."""
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    trial, asked = NumericsTrial(**TRIAL), (("32", "channels-last"),)  # type: ignore[arg-type]
+    for found in _as_trials(remembered(CACHE, "key"), asked) or ():
+        assert isinstance(found.images_per_second, float)
+        assert (found.precision, found.memory_format) == asked[0]
+    remember(CACHE, "key", [TRIAL], replace=True)
+    assert _as_trials(remembered(CACHE, "key"), asked) == (trial,)
+
+
+def make_trials(folder: Path) -> None:
+    (folder / "cifar").mkdir()
+
+
+def make_nothing(folder: Path) -> None:
+    """The change writes the file."""
+
+
+def change_archive(folder: Path, random: Random) -> None:
+    path = folder / "pets.tar"
+    path.write_bytes(mutated_archive(path.read_bytes(), random))
+
+
+TARGETS = {
+    "archive": Target(make_archive, change_archive, lambda folder: read_images(folder / "pets.tar", folder / "data")),
+    "folder": Target(
+        make_images,
+        lambda folder, random: mutate_folder(folder / "pets", random),
+        lambda folder: read_images(folder / "pets", folder / "data"),
+    ),
+    "store": Target(make_store, change_store, read_store),
+    "policy": Target(make_nothing, change_policy, read_policy),
+    "mark of a partial download": Target(make_mark, change_document("pets.tar.part.json", MARK, json.dumps), read_mark),
+    "config.yaml": Target(make_nothing, change_document("config.yaml", CONFIG, yaml.safe_dump), read_config),
+    "remembered trials": Target(
+        make_trials, change_document("cifar/numerics.json", {"key": [TRIAL]}, json.dumps), read_trials
+    ),
+}
