@@ -21,7 +21,7 @@ WORDS = {
     "cifar train --data-dir DATA --dataset p": ["pets"],
     "cifar train --recipe f": ["fast"],
     "cifar train --policy crop-flip-": ["crop-flip-cutout"],
-    "cifar profile-memory --gpu RTX-309": ["RTX-3090"],
+    "cifar profile-memory --gpu L40S": ["L40S"],
     "cifar train --resume RUNS/fi": ["RUNS/first", "RUNS/five/seed-0"],
     "cifar evaluate RUNS/fir": ["RUNS/first"],
     "cifar runs rm fi": ["first", "five/seed-0"],

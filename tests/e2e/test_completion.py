@@ -94,5 +94,5 @@ def test_a_shell_completes_models_datasets_and_runs(terminal: Terminal) -> None:
     terminal("--recipe fa\t", r"--recipe fast")
     terminal("--backbone dla46x\t", r"--backbone dla46x_c")
     terminal("\x15cifar summarize -m timm:dla46_\t", r"timm:dla46_c")
-    terminal("\x15cifar profile-memory --gpu RTX-309\t", r"--gpu RTX-3090")
+    terminal("\x15cifar profile-memory --gpu RTX-509\t", r"--gpu RTX-5090")
     terminal("\x15cifar evaluate runs/fi\t", r"cifar evaluate runs/first-try")
