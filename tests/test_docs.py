@@ -88,6 +88,7 @@ def cases(found: Any, pages: list[Path] = PAGES) -> list[Any]:
 
 def parse(words: list[str]) -> None:
     """Parse a command line as `cifar` does, without running the command. Raises what the parser raises."""
+    assert "--install-completion" not in words, "parsing it would change the shell of the user who runs the tests"
     group: Any = typer.main.get_command(app)
     with suppress(typer.Exit):  # --help
         context = group.make_context("cifar", list(words))
