@@ -81,6 +81,15 @@ def test_headers_that_cost_much_are_refused_in_a_sentence_and_little_memory(name
     assert peak < MOST_MEMORY
 
 
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("length", [0, 100, 512, 1024])
+def test_an_archive_that_ends_in_an_extended_header_is_damaged(kind, length, tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(FILE + header(kind, 2048) + (record("comment", "x" * 2000) + b"x" * 2048)[:length])
+    with pytest.raises(DataError, match="damaged or truncated"):
+        list(read_members(path))
+
+
 @pytest.mark.parametrize(
     ("pack", "place"),
     [
