@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
 
-from cifar_cli import parsers
+from cifar_cli import completion, parsers
 from cifar_cli.command import command, option_group, refuse_both, typed
 from cifar_cli.commands.recipe_options import RecipeOptions
-from cifar_cli.core.choices import MemoryFormatChoice, PipelineName, PrecisionChoice, StrategyChoice
-from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.commands.train_settings import ConfigOptions
+from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice, StrategyChoice
+from cifar_cli.core.training.config import runs_dir
 from cifar_cli.core.training.launch import silence_all_but_rank_0
 from cifar_cli.errors import UsageError, shell_line
 from cifar_cli.options import (
     MEMORY_FORMAT,
     PRECISION,
+    VERBOSE,
     ArchitectureOptions,
     AugmentOpt,
     DataOptions,
@@ -32,7 +34,8 @@ from cifar_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+    from cifar_cli.core.training.config import ResumeConfig
+    from cifar_cli.core.training.settings import Settings
     from cifar_cli.core.workflow.config import TrainRequest
 
 TAKEN_BESIDE_RESUME = frozenset(
@@ -44,6 +47,7 @@ TAKEN_BESIDE_RESUME = frozenset(
         "devices",
         "num_nodes",
         "as_json",
+        "quiet",
         "verbose",
         "debug",
         "requeue",
@@ -55,8 +59,10 @@ TAKEN_BESIDE_RESUME = frozenset(
 class TrainedModel(ArchitectureOptions):
     """The model to train."""
 
-    model: Annotated[str, Option("--model", "-m", metavar="NAME")] = "null"
-    """Train this model: null, cnn, hybrid, or any timm classifier as timm:NAME."""
+    model: Annotated[str, Option("--model", "-m", metavar="NAME", autocompletion=completion.models)] = "null"
+    """Train this model: null, cnn, hybrid, any timm classifier as timm:NAME, or your own function as
+    path/to/file.py:function.
+    """
     weights: Annotated[str | None, Option(metavar="NAME|PATH", show_default="imagenet; none for null")] = None
     """Start from these weights: imagenet, none (random weights), bundled (an installed package, for cnn) or the path of
     a checkpoint.
@@ -65,10 +71,15 @@ class TrainedModel(ArchitectureOptions):
     img_size: Annotated[int | None, Option(metavar="PIXELS", show_default="the dataset's")] = None
     """Resize the images to squares with this many pixels a side."""
 
-    def config(self) -> ModelConfig:
-        """The model before its dataset is known. Raises ModelError and ConfigError."""
-        side = 32 if self.img_size is None else self.img_size
-        return self.model_config(self.model, img_size=side, weights=self.weights)
+    def values(self) -> dict[str, Any]:
+        """The fields of ModelConfig that do not follow the dataset."""
+        return {
+            "name": self.model,
+            "weights": self.weights,
+            "backbone": self.backbone,
+            "patch_size": self.patch_size,
+            "trim_backbone": self.trim_backbone,
+        }
 
 
 @option_group("Augmentation")
@@ -79,16 +90,6 @@ class AugmentationOptions:
     pipeline: PipelineOpt = None
     workers: int = 2
     """Run the albumentations pipeline in this many processes."""
-
-    def chosen_pipeline(self, typed: dict[str, str]) -> PipelineName:
-        """The pipeline. Raises UsageError for options that it ignores. typed: what the user passed."""
-        pipeline = chosen_pipeline(self.pipeline, self.augment_file)
-        if pipeline == "batched" and "workers" in typed:
-            raise UsageError(
-                f"{typed['workers']} applies to the albumentations pipeline only",
-                remedy="leave it out, or pass --pipeline albumentations",
-            )
-        return pipeline
 
 
 @option_group("Hardware")
@@ -132,7 +133,9 @@ class RunOptions:
 
     run_dir: Annotated[Path | None, Option(metavar="DIR", show_default="runs/TIME-MODEL")] = None
     """Write the run to this directory."""
-    resume: Annotated[Path | None, Option(metavar="RUN_DIR")] = None
+    name: Annotated[str | None, Option(metavar="RUN", show_default="TIME-MODEL")] = None
+    """Write the run to the folder with this name in runs, or in CIFAR_RUNS_DIR."""
+    resume: Annotated[Path | None, Option(metavar="RUN_DIR", autocompletion=completion.run_paths)] = None
     """Continue an interrupted run with its own settings. Only --data-dir, --max-epochs, --max-time, --devices,
     --num-nodes and the output options can be passed beside it.
     """
@@ -155,13 +158,22 @@ class RunOptions:
     fast_dev_run: bool = False
     """Run one batch each of training, validation and test, to try a command."""
 
+    def directory(self) -> Path | None:
+        """The directory of the run where the user names it. Raises UsageError for a name that is a path."""
+        if self.name is None:
+            return self.run_dir
+        if Path(self.name).name != self.name:
+            raise UsageError(f"--name {self.name} is not a name", remedy=f"pass --run-dir {self.name}")
+        return runs_dir() / self.name
+
 
 @option_group("Output")
 class TrainOutput(OutputOptions):
     """Output on the terminal."""
 
-    verbose: Annotated[bool, Option("--verbose", "-v")] = False
-    """Show the measured speed of each precision and memory format."""
+    verbose: Annotated[
+        bool, VERBOSE("Show the measured speed of each precision and memory format, and the cause of an error.", "-v")
+    ] = False
 
 
 @command(
@@ -170,6 +182,7 @@ class TrainOutput(OutputOptions):
         ("Fine-tune EfficientNet-B0 for at most five epochs.", "cifar train --model cnn --max-epochs 5"),
         ("Train for the highest accuracy, once with each of three seeds.", "cifar train --recipe best --seeds 0,1,2"),
         ("Continue a run that was interrupted.", "cifar train --resume runs/20261124-093000-null"),
+        ("Repeat a run with another seed.", "cifar train --config runs/20261124-093000-null/config.yaml --seed 7"),
     )
 )
 def train(
@@ -182,6 +195,7 @@ def train(
     numerics: NumericsOptions,
     processes: ProcessOptions,
     run: RunOptions,
+    config: ConfigOptions,
     output: TrainOutput,
 ) -> None:
     """Train a classifier, keep the weights with the best validation accuracy, and score them on the test split."""
@@ -190,14 +204,23 @@ def train(
     if run.resume is not None:
         _train(_resume_config(run.resume, recipe, data, processes, typed(ctx)), began=began, run=run, output=output)
         return
-    if run.requeue and (continued := _requeued(run.run_dir)):
+    if run.requeue and (continued := _requeued(run.directory())):
         _train(continued, began=began, run=run, output=output)
+        return
+    settings = settings_of(ctx, model, recipe, augmentation, data, device, numerics, processes, run, config)
+    chosen = settings.config()
+    if chosen.pipeline == "batched" and "workers" in typed(ctx):
+        raise UsageError(
+            f"{typed(ctx)['workers']} applies to the albumentations pipeline only",
+            remedy="leave it out, or pass --pipeline albumentations",
+        )
+    if config.print_config:
+        _print_settings(settings, as_json=output.as_json)
         return
     from cifar_cli.core.workflow.config import TrainRequest
 
-    config = config_of(ctx, model, recipe, augmentation, data, device, numerics, processes, run)
     request = TrainRequest(
-        config=config,
+        config=chosen,
         batch_auto=recipe.batch == "auto",
         keep_steps=recipe.max_epochs is None,
         seeds=run.seeds or (),
@@ -205,7 +228,7 @@ def train(
     _train(request, began=began, run=run, output=output)
 
 
-def config_of(
+def settings_of(
     ctx: typer.Context,
     model: TrainedModel,
     recipe: RecipeOptions,
@@ -215,29 +238,40 @@ def config_of(
     numerics: NumericsOptions,
     processes: ProcessOptions,
     run: RunOptions,
-) -> TrainConfig:
-    """The config of a new run. Raises UsageError for options that contradict each other."""
+    config: ConfigOptions,
+) -> Settings:
+    """The settings of a new run. Raises UsageError for options that contradict each other."""
     refuse_both(ctx, "seed", "seeds")
     refuse_both(ctx, "policy", "augment_file")
-    from cifar_cli.core.training.config import TrainConfig
-
-    return TrainConfig(
-        model=model.config(),
-        data=data.config(),
-        recipe=recipe.chosen(),
+    refuse_both(ctx, "run_dir", "name")
+    return config.settings(
+        ctx,
+        recipe,
+        model=model.values(),
+        data=vars(data),
         img_size=model.img_size,
         seed=run.seed,
-        pipeline=augmentation.chosen_pipeline(typed(ctx)),
+        pipeline=chosen_pipeline(augmentation.pipeline, augmentation.augment_file),
         augment_file=augmentation.augment_file,
         workers=augmentation.workers,
         device=device.chosen_device(),
         profile=run.profile,
         fast_dev_run=run.fast_dev_run,
-        run_dir=run.run_dir,
+        run_dir=run.directory(),
         checkpoint_seconds=run.checkpoint_seconds,
         **vars(numerics),
         **vars(processes),
     )
+
+
+def _print_settings(settings: Settings, *, as_json: bool) -> None:
+    from cifar_cli.render import console
+    from cifar_cli.render.settings_yaml import settings_yaml
+
+    if as_json:
+        console.print_json(settings.to_dict())
+    else:
+        console.print_text(settings_yaml(settings))
 
 
 def _resume_config(
@@ -309,4 +343,9 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOption
     if output.as_json:
         return
     last = report.results[-1].run_dir
-    console.note(f"next: {shell_line('cifar evaluate', last)}    {shell_line('tensorboard --logdir', last.parent)}")
+    for line in (
+        "next:",
+        "  " + shell_line("cifar evaluate", last),
+        "  " + shell_line("tensorboard --logdir", last.parent),
+    ):
+        console.note(line)

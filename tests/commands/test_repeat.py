@@ -18,8 +18,9 @@ from cifar_cli.commands.train import (
     ProcessOptions,
     RunOptions,
     TrainedModel,
-    config_of,
+    settings_of,
 )
+from cifar_cli.commands.train_settings import ConfigOptions
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import TrainConfig
@@ -46,8 +47,10 @@ def parsed(words: list[str]) -> TrainConfig:
         numerics: NumericsOptions,
         processes: ProcessOptions,
         run: RunOptions,
+        config: ConfigOptions,
     ) -> None:
-        seen.append(config_of(ctx, model, recipe, augmentation, data, device, numerics, processes, run))
+        settings = settings_of(ctx, model, recipe, augmentation, data, device, numerics, processes, run, config)
+        seen.append(settings.config())
 
     app = typer.Typer()
     app.command(cls=Command)(train)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cifar_cli.core.choices import MemoryFormat, Precision
+from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 from cifar_cli.core.training.config import TrainConfig
 
@@ -114,7 +115,7 @@ class TimeSpent:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainResult:
+class TrainResult(NotebookView):
     """The result of a run. Accuracies are fractions, of the weights with the highest validation accuracy."""
 
     run_dir: Path

@@ -17,7 +17,7 @@ import yaml
 from cifar_cli.core.limits import MAX_CONFIG_BYTES
 from cifar_cli.core.plain_yaml import parse_yaml
 from cifar_cli.core.regular import read_regular
-from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.config import TrainConfig, runs_dir
 from cifar_cli.core.training.results import EpochResult, TrainResult
 from cifar_cli.core.training.run_lock import LOCK, locked
 from cifar_cli.core.write import write_whole
@@ -163,8 +163,8 @@ def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None
                 _remove_start(RunDir(path))
                 return _with_checkpoints(path)
         stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
-        root = Path("runs")
-        root.mkdir(exist_ok=True)
+        root = runs_dir()
+        root.mkdir(parents=True, exist_ok=True)
         for number in range(1, 1000):
             candidate = root / (f"{stamp}-{model}" if number == 1 else f"{stamp}-{model}-{number}")
             try:
@@ -174,10 +174,10 @@ def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None
             return _with_checkpoints(candidate)
     except OSError as error:
         raise ResourceError(
-            f"the run directory {path or 'runs'} can't be created ({error.strerror or error})",
+            f"the run directory {path or runs_dir()} can't be created ({error.strerror or error})",
             remedy="pass --run-dir for a folder you may write to",
         ) from error
-    raise ResourceError("runs/ already has 1,000 runs with this time stamp", remedy="pass --run-dir")
+    raise ResourceError(f"{runs_dir()} already has 1,000 runs with this time stamp", remedy="pass --run-dir")
 
 
 def require_free(path: Path) -> None:

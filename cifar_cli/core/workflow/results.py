@@ -6,6 +6,7 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 from cifar_cli.core.training.results import SCORES, TimeSpent, TrainResult
 
@@ -31,7 +32,7 @@ MEANS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainReport:
+class TrainReport(NotebookView):
     """The results of all seeds."""
 
     results: tuple[TrainResult, ...]
