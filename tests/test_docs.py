@@ -147,7 +147,7 @@ def test_an_unknown_option_and_a_wrong_value_are_noticed() -> None:
     assert not accepted(["train", "--seed", "blue"])
     assert accepted(["train", "--seed", "7"])
     assert not commands_with("--colour")
-    assert commands_with("--top") == [["summarize", "--model", "null"]]
+    assert commands_with("--find-max-batch") == [["profile-memory"]]
 
 
 @pytest.mark.parametrize(
