@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -14,24 +14,30 @@ from cifar_cli import __version__
 from cifar_cli.command import Command, CommandMixin
 from cifar_cli.commands import COMMANDS
 from cifar_cli.errors import CifarError
-from cifar_cli.options import DebugOpt
+from cifar_cli.options import DebugOpt, QuietOpt, VerboseOpt
 
 
 class ErrorBoundary(CommandMixin, TyperGroup):
     """Turns an expected error into one sentence, its remedy and an exit status, and Ctrl-C into exit status 130."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _explained(debug=lambda: False):
+        with _explained({}):
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        with _explained(debug=lambda: bool((ctx.find_root().obj or {}).get("debug"))):
+        from cifar_cli.render import console
+
+        flags = ctx.find_root().ensure_object(dict)
+        with _explained(flags), console.following(flags):
             return super().invoke(ctx)
 
 
 @contextmanager
-def _explained(*, debug: Callable[[], bool]) -> Iterator[None]:
-    """Print an expected error and exit with its status. debug: whether to let it pass, with its traceback."""
+def _explained(flags: Mapping[str, bool]) -> Iterator[None]:
+    """Print an expected error and exit with its status.
+
+    flags: with "debug" the error passes, with its traceback; with "verbose" its cause is printed.
+    """
     from cifar_cli.render import console
 
     try:
@@ -40,9 +46,11 @@ def _explained(*, debug: Callable[[], bool]) -> Iterator[None]:
         console.error("interrupted", None)
         raise typer.Exit(128 + next(iter(error.args), signal.SIGINT)) from None
     except CifarError as error:
-        if debug():
+        if flags.get("debug"):
             raise
         console.error(error.what, error.remedy)
+        if flags.get("verbose") and error.__cause__ is not None:
+            console.warn(f"caused by {type(error.__cause__).__name__}: {error.__cause__}")
         raise typer.Exit(error.exit_code) from None
 
 
@@ -71,6 +79,8 @@ def root(
         bool,
         typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True),
     ] = False,
+    quiet: QuietOpt = False,
+    verbose: VerboseOpt = False,
     debug: DebugOpt = False,
 ) -> None:
     """Train, measure and evaluate CIFAR-10 image classifiers."""

@@ -159,6 +159,16 @@ def typed(ctx: typer.Context) -> dict[str, str]:
     return {param.name: _as_typed(param, ctx.meta[_WORDS]) for param in passed}
 
 
+def given(ctx: typer.Context) -> dict[str, str]:
+    """The parameters that the user passed or set in the environment, and the option or variable of each."""
+    variables = {
+        param.name: str(param.envvar)
+        for param in ctx.command.params
+        if getattr(ctx.get_parameter_source(param.name), "name", None) == "ENVIRONMENT"
+    }
+    return variables | typed(ctx)
+
+
 def refuse_both(ctx: typer.Context, first: str, second: str) -> None:
     """Raise UsageError if the user passed both parameters."""
     passed = typed(ctx)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Option
 
-from cifar_cli import parsers
+from cifar_cli import completion, parsers
 from cifar_cli.command import option_group
 from cifar_cli.core.augment.policy import POLICIES
 from cifar_cli.core.choices import DeviceChoice, PatchSize, PipelineName
@@ -25,25 +25,37 @@ from cifar_cli.errors import UsageError
 DEFAULT_BATCH = 128
 
 
-def _show_traceback(ctx: typer.Context, value: bool) -> bool:
-    if value:
-        ctx.find_root().obj = {"debug": True}
-    return value
+def _for_all_commands(name: str, help_text: str, *spellings: str) -> Any:
+    """A flag that may stand before or after the name of the command. The root context remembers it in its `obj`."""
+
+    def remember(ctx: typer.Context, value: bool) -> bool:
+        flags = ctx.find_root().ensure_object(dict)
+        flags[name] = value or flags.get(name, False)
+        return bool(flags[name])
+
+    return Option(f"--{name}", *spellings, help=help_text, callback=remember, is_eager=True)
 
 
 # Options whose type or default differs between commands: DATASET() is the option, DATASET(show_default=…) the same one
 # where leaving it out means something else.
 DATASET = partial(
     Option,
+    autocompletion=completion.datasets,
     metavar="NAME|PATH",
     help="Use this dataset: cifar10, cifar100, shapes (drawn, needs no download), one that you imported, or the path "
     "of a .safetensors file that cifar wrote.",
 )
-DATA_DIR = partial(Option, metavar="DIR", help="Read datasets from this folder, and save them there.")
+DATA_DIR = partial(
+    Option,
+    metavar="DIR",
+    envvar="CIFAR_DATA_DIR",
+    help="Read datasets from this folder, and save them there.",
+)
 POLICY = partial(
     Option,
     metavar="NAME",
     parser=parsers.one_of(POLICIES),
+    autocompletion=completion.policies,
     rich_help_panel="Augmentation",
     help=f"Augment with this policy: {', '.join(POLICIES)}.",
 )
@@ -63,15 +75,17 @@ BatchOpt = Annotated[int, BATCH(help="Use batches of this many images.")]
 SeedOpt = Annotated[
     int, Option(metavar="N", parser=parsers.seed, help="Seed the random number generators with this number.")
 ]
-DebugOpt = Annotated[
-    bool, Option("--debug", help="Show the traceback of an error.", callback=_show_traceback, is_eager=True)
-]
+DebugOpt = Annotated[bool, _for_all_commands("debug", "Show the traceback of an error.")]
+QuietOpt = Annotated[bool, _for_all_commands("quiet", "Print results, warnings and errors only.", "-q")]
+VERBOSE = partial(_for_all_commands, "verbose")
+VerboseOpt = Annotated[bool, VERBOSE("Show the cause of an error as well.", "-v")]
 ModelNames = Annotated[
     list[str],
     Option(
         "--model",
         "-m",
         metavar="NAME",
+        autocompletion=completion.models,
         help="Use this model: null, cnn, hybrid, airbench, any timm classifier as timm:NAME, or all for the first "
         "four. Separate several with commas, or repeat the option.",
     ),
@@ -128,7 +142,7 @@ class DataOptions:
 class ArchitectureOptions:
     """The parts of the models `cnn`, `hybrid` and `airbench` that can be chosen."""
 
-    backbone: Annotated[str, Option(metavar="NAME")] = DEFAULT_BACKBONE
+    backbone: Annotated[str, Option(metavar="NAME", autocompletion=completion.backbones)] = DEFAULT_BACKBONE
     """Use this timm classifier as the model cnn."""
     patch_size: PatchSize = 2
     """Set the patch size of hybrid's ViT, in pixels."""
@@ -211,4 +225,6 @@ class OutputOptions:
 
     as_json: Annotated[bool, Option("--json")] = False
     """Print one JSON document on stdout, and everything else on stderr."""
+    quiet: QuietOpt = False
+    verbose: VerboseOpt = False
     debug: DebugOpt = False

@@ -17,6 +17,9 @@ def main() -> None:
 
     guard_streams()
     from cifar_cli.app import app
+    from cifar_cli.completion import leave_out_what_bash_cut_off
+
+    leave_out_what_bash_cut_off(os.environ)
 
     app()
 

@@ -17,7 +17,7 @@ from cifar_cli.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ALL_PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *PAGES]
+ALL_PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *PAGES]
 
 TyperError: Any = typer.BadParameter.__bases__[0]  # Typer exports only this child of it
 FENCED = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -88,6 +88,7 @@ def cases(found: Any, pages: list[Path] = PAGES) -> list[Any]:
 
 def parse(words: list[str]) -> None:
     """Parse a command line as `cifar` does, without running the command. Raises what the parser raises."""
+    assert "--install-completion" not in words, "parsing it would change the shell of the user who runs the tests"
     group: Any = typer.main.get_command(app)
     with suppress(typer.Exit):  # --help
         context = group.make_context("cifar", list(words))
@@ -146,7 +147,7 @@ def test_an_unknown_option_and_a_wrong_value_are_noticed() -> None:
     assert not accepted(["train", "--seed", "blue"])
     assert accepted(["train", "--seed", "7"])
     assert not commands_with("--colour")
-    assert commands_with("--top") == [["summarize", "--model", "null"]]
+    assert commands_with("--find-max-batch") == [["profile-memory"]]
 
 
 @pytest.mark.parametrize(

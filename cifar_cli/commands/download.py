@@ -18,8 +18,8 @@ class ImportOptions:
     """The source of the images, and settings of the import."""
 
     source: Annotated[list[str] | None, Option("--from", metavar="URL|PATH")] = None
-    """Import images from here: a folder or tar archive of images, an official archive or its extracted folder, or the
-    URL of one more mirror. Several URLs are tried side by side.
+    """Import images from here: a folder or tar archive of images, an official archive or its extracted folder, your
+    own function as path/to/file.py:function, or the URL of one more mirror. Several URLs are tried side by side.
     """
     img_size: Annotated[int | None, Option(metavar="PIXELS", show_default="the size that most images have")] = None
     """Scale and crop images to squares with this many pixels a side."""

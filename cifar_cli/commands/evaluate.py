@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from cifar_cli import completion
 from cifar_cli.command import command, option_group
 from cifar_cli.core.evaluation.config import SplitName
 from cifar_cli.errors import ResourceError
@@ -17,7 +18,10 @@ from cifar_cli.options import DATA_DIR, DATASET, BatchOpt, DeviceOptions, Output
 class CheckpointOptions:
     """The checkpoints and the images to score them on."""
 
-    checkpoints: Annotated[list[Path], Argument(metavar="RUN_DIR|CHECKPOINT", rich_help_panel="Model")]
+    checkpoints: Annotated[
+        list[Path],
+        Argument(metavar="RUN_DIR|CHECKPOINT", rich_help_panel="Model", autocompletion=completion.run_paths),
+    ]
     """Score the best weights of this run directory, or the weights of this checkpoint file. Several are compared."""
     split: SplitName = "test"
     """Score the test images, the validation images, or the other training images."""

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from cifar_cli import parsers
+from cifar_cli import completion, parsers
 from cifar_cli.command import command, option_group, refuse_both
 from cifar_cli.core.choices import MemoryFormat, OptimizerName, Precision
 from cifar_cli.core.memory.config import Risk
@@ -67,7 +67,7 @@ class SearchOptions:
 
     find_max_batch: bool = False
     """Find the largest batch size that fits, with real steps if there is a GPU."""
-    gpu: Annotated[list[str] | None, Option(metavar="NAME")] = None
+    gpu: Annotated[list[str] | None, Option(metavar="NAME", autocompletion=completion.gpus)] = None
     """Estimate for this card, such as RTX 3090; `cifar gpus` lists them. Repeat the option to compare several."""
     memory_bytes: Annotated[int | None, Option("--memory", metavar="SIZE", parser=parsers.byte_count)] = None
     """Estimate for this much memory, such as 24GiB or 8000MB. With --measure, use at most this much."""

@@ -8,9 +8,9 @@ from typing import Annotated, Any, get_type_hints
 
 from typer import Option
 
-from cifar_cli import parsers
+from cifar_cli import completion, parsers
 from cifar_cli.command import option_group
-from cifar_cli.core.training.recipe import RECIPES, Recipe, recipe_of
+from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.options import BATCH, POLICY
 
 OVERRIDES = {
@@ -76,18 +76,17 @@ _Overrides: Any = make_dataclass("_Overrides", _fields(), frozen=True, kw_only=T
 class RecipeOptions(_Overrides):  # type: ignore[misc]
     """A recipe by name, and overrides of its fields."""
 
-    recipe: Annotated[str, Option(metavar="|".join(RECIPES), parser=parsers.one_of(RECIPES))] = "course"
+    recipe: Annotated[
+        str, Option(metavar="|".join(RECIPES), parser=parsers.one_of(RECIPES), autocompletion=completion.recipes)
+    ] = "course"
     """Train with this recipe: course follows the university exercise behind this tool, fast reaches the same accuracy
     in the least time, best reaches the highest accuracy in 20 minutes; fast and best differ between models. Each option
     below replaces one part of it.
     """
 
-    def chosen(self, model: str) -> Recipe:
-        """The recipe of a model with its overrides. Raises ConfigError for a value that is out of range."""
+    def overrides(self) -> dict[str, Any]:
+        """The fields of the recipe that the user gave."""
         given = {name: getattr(self, name) for name in OVERRIDES if getattr(self, name) is not None}
         if given.get("batch") == "auto":
             del given["batch"]
-        changed: dict[str, Any] = {
-            name: None if name in ZERO_IS_OFF and value == 0 else value for name, value in given.items()
-        }
-        return recipe_of(self.recipe, model=model).changed(changed)
+        return {name: None if name in ZERO_IS_OFF and value == 0 else value for name, value in given.items()}

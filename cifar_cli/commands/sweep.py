@@ -19,7 +19,8 @@ from cifar_cli.options import OutputOptions
 if TYPE_CHECKING:
     from cifar_cli.core.workflow.sweep_config import SweepConfig, SweptOption
 
-OWN = ("seed", "seeds", "run_dir", "resume", "as_json", "debug")  # options of `train` that a sweep sets or replaces
+# Options of `train` that a sweep sets or replaces.
+OWN = ("seed", "seeds", "run_dir", "name", "resume", "as_json", "debug")
 
 
 @option_group("Sweep")

@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
 
-from cifar_cli import parsers
+from cifar_cli import completion, parsers
 from cifar_cli.command import command, option_group, refuse_both, typed
 from cifar_cli.commands.recipe_options import RecipeOptions
-from cifar_cli.core.choices import MemoryFormatChoice, PipelineName, PrecisionChoice, StrategyChoice
-from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.commands.train_settings import ConfigOptions
+from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice, StrategyChoice
+from cifar_cli.core.training.config import runs_dir
 from cifar_cli.core.training.launch import silence_all_but_rank_0
 from cifar_cli.errors import UsageError, shell_line
 from cifar_cli.options import (
     MEMORY_FORMAT,
     PRECISION,
+    VERBOSE,
     ArchitectureOptions,
     AugmentOpt,
     DataOptions,
@@ -33,6 +35,7 @@ from cifar_cli.options import (
 
 if TYPE_CHECKING:
     from cifar_cli.core.training.config import ResumeConfig
+    from cifar_cli.core.training.settings import Settings
     from cifar_cli.core.workflow.config import TrainRequest
 
 TAKEN_BESIDE_RESUME = frozenset(
@@ -44,6 +47,7 @@ TAKEN_BESIDE_RESUME = frozenset(
         "devices",
         "num_nodes",
         "as_json",
+        "quiet",
         "verbose",
         "debug",
         "requeue",
@@ -55,8 +59,10 @@ TAKEN_BESIDE_RESUME = frozenset(
 class TrainedModel(ArchitectureOptions):
     """The model to train."""
 
-    model: Annotated[str, Option("--model", "-m", metavar="NAME")] = "null"
-    """Train this model: null, cnn, hybrid, airbench, or any timm classifier as timm:NAME."""
+    model: Annotated[str, Option("--model", "-m", metavar="NAME", autocompletion=completion.models)] = "null"
+    """Train this model: null, cnn, hybrid, airbench, any timm classifier as timm:NAME, or your own function as
+    path/to/file.py:function.
+    """
     weights: Annotated[str | None, Option(metavar="NAME|PATH", show_default="imagenet; none for null and airbench")] = (
         None
     )
@@ -71,10 +77,18 @@ class TrainedModel(ArchitectureOptions):
     img_size: Annotated[int | None, Option(metavar="PIXELS", show_default="the dataset's")] = None
     """Resize the images to squares with this many pixels a side."""
 
-    def config(self) -> ModelConfig:
-        """The model before its dataset is known. Raises ModelError and ConfigError."""
-        side = 32 if self.img_size is None else self.img_size
-        return self.model_config(self.model, img_size=side, weights=self.weights, drop_path=self.drop_path)
+    def values(self) -> dict[str, Any]:
+        """The fields of ModelConfig that do not follow the dataset."""
+        return {
+            "name": self.model,
+            "weights": self.weights,
+            "backbone": self.backbone,
+            "patch_size": self.patch_size,
+            "trim_backbone": self.trim_backbone,
+            "width": self.width,
+            "small_images": self.small_images,
+            "drop_path": self.drop_path,
+        }
 
 
 @option_group("Augmentation")
@@ -85,16 +99,6 @@ class AugmentationOptions:
     pipeline: PipelineOpt = None
     workers: int = 2
     """Run the albumentations pipeline in this many processes."""
-
-    def chosen_pipeline(self, typed: dict[str, str]) -> PipelineName:
-        """The pipeline. Raises UsageError for options that it ignores. typed: what the user passed."""
-        pipeline = chosen_pipeline(self.pipeline, self.augment_file)
-        if pipeline == "batched" and "workers" in typed:
-            raise UsageError(
-                f"{typed['workers']} applies to the albumentations pipeline only",
-                remedy="leave it out, or pass --pipeline albumentations",
-            )
-        return pipeline
 
 
 @option_group("Hardware")
@@ -138,7 +142,9 @@ class RunOptions:
 
     run_dir: Annotated[Path | None, Option(metavar="DIR", show_default="runs/TIME-MODEL")] = None
     """Write the run to this directory."""
-    resume: Annotated[Path | None, Option(metavar="RUN_DIR")] = None
+    name: Annotated[str | None, Option(metavar="RUN", show_default="TIME-MODEL")] = None
+    """Write the run to the folder with this name in runs, or in CIFAR_RUNS_DIR."""
+    resume: Annotated[Path | None, Option(metavar="RUN_DIR", autocompletion=completion.run_paths)] = None
     """Continue an interrupted run with its own settings. Only --data-dir, --max-epochs, --max-time, --devices,
     --num-nodes and the output options can be passed beside it.
     """
@@ -156,16 +162,27 @@ class RunOptions:
     """
     profile: bool = False
     """Write a trace of ten steps for TensorBoard and Perfetto."""
+    report: Annotated[bool, Option("--report/--no-report")] = True
+    """Write report.html, a page about the run, at the end."""
     fast_dev_run: bool = False
     """Run one batch each of training, validation and test, to try a command."""
+
+    def directory(self) -> Path | None:
+        """The directory of the run where the user names it. Raises UsageError for a name that is a path."""
+        if self.name is None:
+            return self.run_dir
+        if Path(self.name).name != self.name:
+            raise UsageError(f"--name {self.name} is not a name", remedy=f"pass --run-dir {self.name}")
+        return runs_dir() / self.name
 
 
 @option_group("Output")
 class TrainOutput(OutputOptions):
     """Output on the terminal."""
 
-    verbose: Annotated[bool, Option("--verbose", "-v")] = False
-    """Show the measured speed of each precision and memory format."""
+    verbose: Annotated[
+        bool, VERBOSE("Show the measured speed of each precision and memory format, and the cause of an error.", "-v")
+    ] = False
 
 
 @command(
@@ -174,6 +191,7 @@ class TrainOutput(OutputOptions):
         ("Fine-tune EfficientNet-B0 for at most five epochs.", "cifar train --model cnn --max-epochs 5"),
         ("Train for the highest accuracy, once with each of three seeds.", "cifar train --recipe best --seeds 0,1,2"),
         ("Continue a run that was interrupted.", "cifar train --resume runs/20261124-093000-null"),
+        ("Repeat a run with another seed.", "cifar train --config runs/20261124-093000-null/config.yaml --seed 7"),
     )
 )
 def train(
@@ -186,6 +204,7 @@ def train(
     numerics: NumericsOptions,
     processes: ProcessOptions,
     run: RunOptions,
+    config: ConfigOptions,
     output: TrainOutput,
 ) -> None:
     """Train a classifier, keep the weights with the best validation accuracy, and score them on the test split."""
@@ -194,38 +213,74 @@ def train(
     if run.resume is not None:
         _train(_resume_config(run.resume, recipe, data, processes, typed(ctx)), began=began, run=run, output=output)
         return
-    if run.requeue and (continued := _requeued(run.run_dir)):
+    if run.requeue and (continued := _requeued(run.directory())):
         _train(continued, began=began, run=run, output=output)
         return
-    refuse_both(ctx, "seed", "seeds")
-    refuse_both(ctx, "policy", "augment_file")
-    from cifar_cli.core.training.config import TrainConfig
+    settings = settings_of(ctx, model, recipe, augmentation, data, device, numerics, processes, run, config)
+    chosen = settings.config()
+    if chosen.pipeline == "batched" and "workers" in typed(ctx):
+        raise UsageError(
+            f"{typed(ctx)['workers']} applies to the albumentations pipeline only",
+            remedy="leave it out, or pass --pipeline albumentations",
+        )
+    if config.print_config:
+        _print_settings(settings, as_json=output.as_json)
+        return
     from cifar_cli.core.workflow.config import TrainRequest
 
-    config = TrainConfig(
-        model=model.config(),
-        data=data.config(),
-        recipe=recipe.chosen(model.model),
-        img_size=model.img_size,
-        seed=run.seed,
-        pipeline=augmentation.chosen_pipeline(typed(ctx)),
-        augment_file=augmentation.augment_file,
-        workers=augmentation.workers,
-        device=device.chosen_device(),
-        profile=run.profile,
-        fast_dev_run=run.fast_dev_run,
-        run_dir=run.run_dir,
-        checkpoint_seconds=run.checkpoint_seconds,
-        **vars(numerics),
-        **vars(processes),
-    )
     request = TrainRequest(
-        config=config,
+        config=chosen,
         batch_auto=recipe.batch == "auto",
         keep_steps=recipe.max_epochs is None,
         seeds=run.seeds or (),
     )
     _train(request, began=began, run=run, output=output)
+
+
+def settings_of(
+    ctx: typer.Context,
+    model: TrainedModel,
+    recipe: RecipeOptions,
+    augmentation: AugmentationOptions,
+    data: DataOptions,
+    device: DeviceOptions,
+    numerics: NumericsOptions,
+    processes: ProcessOptions,
+    run: RunOptions,
+    config: ConfigOptions,
+) -> Settings:
+    """The settings of a new run. Raises UsageError for options that contradict each other."""
+    refuse_both(ctx, "seed", "seeds")
+    refuse_both(ctx, "policy", "augment_file")
+    refuse_both(ctx, "run_dir", "name")
+    return config.settings(
+        ctx,
+        recipe,
+        model=model.values(),
+        data=vars(data),
+        img_size=model.img_size,
+        seed=run.seed,
+        pipeline=chosen_pipeline(augmentation.pipeline, augmentation.augment_file),
+        augment_file=augmentation.augment_file,
+        workers=augmentation.workers,
+        device=device.chosen_device(),
+        profile=run.profile,
+        fast_dev_run=run.fast_dev_run,
+        run_dir=run.directory(),
+        checkpoint_seconds=run.checkpoint_seconds,
+        **vars(numerics),
+        **vars(processes),
+    )
+
+
+def _print_settings(settings: Settings, *, as_json: bool) -> None:
+    from cifar_cli.render import console
+    from cifar_cli.render.settings_yaml import settings_yaml
+
+    if as_json:
+        console.print_json(settings.to_dict())
+    else:
+        console.print_text(settings_yaml(settings))
 
 
 def _resume_config(
@@ -278,7 +333,7 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOption
             on_note=view.on_note,
             on_progress=view.on_progress,
             on_step=view.on_step,
-            on_epoch=lambda epoch: view.on_note(training_tables.epoch_line(epoch)),
+            on_epoch=lambda epoch: view.on_note(training_tables.epoch_line(epoch, fast_dev_run=run.fast_dev_run)),
             on_numerics=lambda numerics: training_tables.say_numerics(numerics, verbose=output.verbose),
             began=began,
         )
@@ -288,7 +343,18 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOption
             report = train_and_report(request, listeners)
     if output.as_json:
         console.print_json(report.to_dict())
+    else:
+        console.show(*training_tables.training(report))
+    if run.report:
+        from cifar_cli.core.evaluation.report.report import report_after_training
+
+        report_after_training(report.results, console.note)
+    if output.as_json:
         return
-    console.show(*training_tables.training(report))
     last = report.results[-1].run_dir
-    console.note(f"next: {shell_line('cifar evaluate', last)}    {shell_line('tensorboard --logdir', last.parent)}")
+    for line in (
+        "next:",
+        "  " + shell_line("cifar evaluate", last),
+        "  " + shell_line("tensorboard --logdir", last.parent),
+    ):
+        console.note(line)

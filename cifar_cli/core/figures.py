@@ -54,13 +54,18 @@ def confusion_figure(matrix_KK: Tensor, classes: Sequence[str], *, title: str, w
 
 
 def samples_figure(
-    images_NHWC: Tensor, true_N: Tensor, predicted_N: Tensor, classes: Sequence[str], *, title: str
+    images_NHWC: Tensor,
+    true_N: Tensor,
+    predicted_N: Tensor,
+    classes: Sequence[str],
+    *,
+    title: str,
+    columns: int = 8,
 ) -> Figure:
     """Draw images in a grid with their true and predicted class; the text of wrong predictions is red.
 
     images_NHWC: uint8 [N, H, W, 3]; true_N, predicted_N: class numbers [N].
     """
-    columns = 8
     rows = -(-len(images_NHWC) // columns)
     figure = _figure(width=1.25 * columns, height=1.6 * rows + 0.5)
     figure.suptitle(title, fontsize=11)

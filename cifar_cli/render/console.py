@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -38,9 +40,22 @@ def stdout() -> Console:
     return console_on(sys.stdout)
 
 
+_flags: ContextVar[Mapping[str, bool]] = ContextVar("flags")
+
+
+@contextmanager
+def following(flags: Mapping[str, bool]) -> Iterator[None]:
+    """Print no hints and no progress in the block once flags["quiet"] is set."""
+    token = _flags.set(flags)
+    try:
+        yield
+    finally:
+        _flags.reset(token)
+
+
 def stderr() -> Console:
-    """A console on the current stderr: hints, progress, errors."""
-    return console_on(sys.stderr)
+    """A console on the current stderr: hints and progress. With --quiet it prints nothing."""
+    return console_on(sys.stderr, quiet=_flags.get({}).get("quiet", False))
 
 
 def show(*renderables: RenderableType) -> None:
@@ -66,9 +81,15 @@ def print_json(document: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def print_text(text: str) -> None:
+    """Print text on stdout as it is, for a file that another command reads."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def error(what: str, remedy: str | None) -> None:
     """Print an error and its remedy on stderr, one line each. Lines are not wrapped, so that commands can be copied."""
-    console = stderr()
+    console = console_on(sys.stderr)
     console.print(f"error: {what}", style="bold red", soft_wrap=True)
     if remedy:
         console.print(f"  try: {remedy}", soft_wrap=True)

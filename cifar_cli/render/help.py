@@ -38,7 +38,9 @@ def _panels(command: Any, ctx: Any, width: int) -> dict[str, list[RenderableType
     """
     panels: dict[str, list[RenderableType]] = {}
     for name, sub in getattr(command, "commands", {}).items():
-        panels.setdefault("Commands", []).append(_row(Text(name, style="bold cyan"), Text(_paragraphs(sub.help))))
+        panels.setdefault("Commands", []).append(
+            _row(Text(name, style="bold cyan"), Text(_paragraphs(sub.help).split("\n\n")[0]))
+        )
     last = "Options"
     for param in command.get_params(ctx):
         if not getattr(param, "hidden", False):

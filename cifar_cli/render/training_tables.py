@@ -31,7 +31,7 @@ STOPPED_BY = {"time": "--max-time", "patience": "--patience"}
 def training(report: TrainReport) -> list[Table]:
     """The result of a run and where its time went; with several seeds, each result and the mean."""
     last = report.results[-1]
-    accuracy = facts(last) if len(report.results) == 1 else by_seed(report)
+    accuracy = facts(last) if len(report.results) == 1 or last.fast_dev_run else by_seed(report)
     title = "Time" if len(report.results) == 1 else f"Time, mean of {len(report.results)} seeds"
     return [accuracy, time_spent(report.time, report.utilization, last, title=title)]
 
@@ -42,10 +42,13 @@ def facts(result: TrainResult) -> Table:
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     ended = "all epochs done" if result.stopped_by == "epochs" else f"stopped by {STOPPED_BY[result.stopped_by]}"
-    table.add_row("test accuracy", Text(f"{result.test_accuracy:.2%}", "bold"))
-    table.add_row("  with mirror image averaged", f"{result.test_accuracy_flip_averaged:.2%}")
-    table.add_row("validation accuracy", f"{result.val_accuracy:.2%}")
-    table.add_row("epochs", f"{result.epochs} ({ended})")
+    if result.fast_dev_run:
+        table.add_row("accuracy", "not measured: --fast-dev-run trained and tested one batch")
+    else:
+        table.add_row("test accuracy", Text(f"{result.test_accuracy:.2%}", "bold"))
+        table.add_row("  with mirror image averaged", f"{result.test_accuracy_flip_averaged:.2%}")
+        table.add_row("validation accuracy", f"{result.val_accuracy:.2%}")
+        table.add_row("epochs", f"{result.epochs} ({ended})")
     table.add_row("training time", duration(result.train_seconds))
     table.add_row("speed", f"{result.images_per_second:,.0f} images/s")
     table.add_row("run directory", str(result.run_dir))
@@ -94,8 +97,10 @@ def time_spent(spent: TimeSpent, utilization: Utilization | None, result: TrainR
     )  # fmt: skip
 
 
-def epoch_line(result: EpochResult) -> str:
+def epoch_line(result: EpochResult, *, fast_dev_run: bool = False) -> str:
     """One epoch in at most 80 columns; a star marks the highest validation accuracy so far."""
+    if fast_dev_run:
+        return f"epoch {result.epoch:>3}  one batch trained and validated (--fast-dev-run): no scores"
     mark = "*" if result.best else " "
     return (
         f"epoch {result.epoch:>3}  train {result.train_loss:.3f} {result.train_accuracy:7.2%}  "

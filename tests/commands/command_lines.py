@@ -34,6 +34,8 @@ VALUES = {
     "FILE.png": "picture.png",
     "NAME|PATH": "none",
     "URL|PATH": "images.tar",
+    "RUN": "first",
+    "KEY=VALUE": "seed=7",
 }
 NAMES = {"model": "null", "policy": "none", "backbone": "resnet18", "gpu": "T4", "memory_format": "contiguous"}
 

@@ -18,8 +18,13 @@ def small(data_dir: Path, tmp_path: Path) -> list[object]:
     return ["--dataset", "shapes", "--data-dir", data_dir, "--fast-dev-run", "--run-dir", tmp_path / "run"]
 
 
-def test_json_is_one_document_with_the_documented_keys(cifar, small: list[object]) -> None:  # type: ignore[no-untyped-def]
-    result = cifar("train", "--model", "null", "--lr", "1e-3", "--json", *small)
+@pytest.fixture
+def one_epoch(small: list[object]) -> list[object]:
+    return ["--max-epochs", 1, "--batch", 64, *(word for word in small if word != "--fast-dev-run")]
+
+
+def test_json_is_one_document_with_the_documented_keys(cifar, one_epoch: list[object]) -> None:  # type: ignore[no-untyped-def]
+    result = cifar("train", "--model", "null", "--lr", "1e-3", "--json", *one_epoch)
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     documented = {
@@ -110,7 +115,9 @@ def test_a_resumed_run_takes_a_moved_dataset_and_more_epochs(  # type: ignore[no
 def test_an_epoch_line_fits_80_columns() -> None:
     result = EpochResult(
         epoch=100,
+        step=60,
         train_loss=10.1234,
+        train_optimized_loss=10.1234,
         train_accuracy=1.0,
         val_loss=10.1,
         val_accuracy=1.0,
@@ -124,13 +131,17 @@ def test_an_epoch_line_fits_80_columns() -> None:
     assert "100.00%*" in line
 
 
-def test_several_seeds_train_several_runs(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    result = cifar("train", "--seeds", "3,4", "--json", *small)
+def test_several_seeds_train_several_runs(cifar, one_epoch: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    result = cifar("train", "--seeds", "3,4", "--json", *one_epoch)
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     assert [run["seed"] for run in document["runs"]] == [3, 4]
     assert document["test_accuracy"] == pytest.approx(sum(run["test_accuracy"] for run in document["runs"]) / 2)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"seed-3", "seed-4"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"seed-3", "seed-4", "seeds.json", "report.html"}
+    written = json.loads((tmp_path / "run/seeds.json").read_text())
+    assert written["test_accuracy"] == document["test_accuracy"]
+    assert written["test_accuracy_standard_deviation"] == document["test_accuracy_standard_deviation"]
+    assert written["runs"] == document["runs"]
 
 
 @pytest.mark.slow
@@ -181,3 +192,28 @@ def test_hybrid_is_trained_without_unused_layers_by_default(cifar, small: list[o
     whole = cifar(*words, "--full-backbone", *small[:-1], tmp_path / "whole")
     assert "13,350,730 parameters" in whole.stderr
     assert "never reach" not in whole.stderr
+
+
+def test_a_fast_dev_run_reports_no_scores_and_stays_out_of_runs(  # type: ignore[no-untyped-def]
+    cifar, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", None)
+    words = ("train", "--dataset", "shapes", "--data-dir", data_dir, "--fast-dev-run")
+    result = cifar(*words, "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["fast_dev_run"] is True
+    scores = ("val_accuracy", "test_accuracy", "test_accuracy_flip_averaged", "test_loss")
+    assert [document[name] for name in scores] == [None] * 4
+    run_dir = Path(document["run_dir"])
+    assert run_dir.parent == tmp_path / "scratch"
+    assert not (tmp_path / "runs").exists()
+    assert not (run_dir / "metrics.csv").exists()
+    assert json.loads((run_dir / "summary.json").read_text())["test_accuracy"] is None
+    shown = cifar(*words)
+    assert "not measured: --fast-dev-run" in shown.stdout
+    assert "%" not in shown.stdout.partition("Time")[0]
+    assert "no scores" in shown.stderr

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.notebook import NotebookView
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +89,7 @@ class TrainingMemory:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelSummary:
+class ModelSummary(NotebookView):
     """Everything counted about one model."""
 
     label: str
@@ -162,7 +163,7 @@ _MORE_IS_BETTER = "forward_flops_per_byte"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SummaryReport:
+class SummaryReport(NotebookView):
     """Several models side by side."""
 
     models: tuple[ModelSummary, ...]

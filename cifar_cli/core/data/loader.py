@@ -124,6 +124,10 @@ class BatchLoader:
             yield made
         self.set_epoch(epoch + 1)
 
+    def first_rows(self, epoch: int, count: int) -> Tensor:
+        """The rows of the first images of an epoch, in the order of `make`."""
+        return self.indices[self._epoch_positions(epoch)[: min(count, self.batch)].to(self.indices.device)]
+
     def make(self, epoch: int, indices: range) -> list[Batch]:
         """Consecutive batches of an epoch, each with the same bits as if it were made by itself."""
         positions = self._epoch_positions(epoch)

@@ -9,9 +9,12 @@ from typing import Any
 
 from cifar_cli import __version__
 from cifar_cli.core.data.config import BUILT_IN
+from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 from cifar_cli.errors import shell_line
 from cifar_cli.printable import printable
+
+ENTRY_POINT = "entry point "  # begins the source of a dataset of an installed package
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +45,7 @@ class Provenance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DatasetSummary:
+class DatasetSummary(NotebookView):
     """The content of a store, as its header describes it."""
 
     name: str
@@ -62,7 +65,8 @@ class DatasetSummary:
     @property
     def command_again(self) -> str:
         """The command that downloads, draws or imports the dataset again."""
-        source = () if self.name in BUILT_IN else ("--from", self.provenance.source)
+        known = self.name in BUILT_IN or self.provenance.source.startswith(ENTRY_POINT)
+        source = () if known else ("--from", self.provenance.source)
         return shell_line("cifar download --dataset", self.name, *source, "--force")
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,7 +76,7 @@ class DatasetSummary:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DownloadResult:
+class DownloadResult(NotebookView):
     """The outcome of `cifar download`."""
 
     dataset: DatasetSummary
@@ -96,7 +100,7 @@ class ClassCount:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DatasetCheck:
+class DatasetCheck(NotebookView):
     """The outcome of reading a complete store."""
 
     dataset: DatasetSummary

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class CorruptionScore:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateResult:
+class EvaluateResult(NotebookView):
     """Scores of one checkpoint on one split."""
 
     checkpoint: Path

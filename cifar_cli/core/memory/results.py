@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
+from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 
 Method = Literal["estimate", "measure"]
@@ -53,7 +54,7 @@ class ModuleMemory:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PeakMemory:
+class PeakMemory(NotebookView):
     """The peak of one training step."""
 
     model: str
@@ -118,7 +119,7 @@ def knee_of(speeds: Iterable[BatchSpeed]) -> int | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MaxBatch:
+class MaxBatch(NotebookView):
     """The largest batch on one device."""
 
     model: str
@@ -160,7 +161,7 @@ class MaxBatch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FitCheck:
+class FitCheck(NotebookView):
     """Whether one batch size fits into one card, predicted."""
 
     model: str
@@ -189,7 +190,7 @@ class FitCheck:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MemoryReport:
+class MemoryReport(NotebookView):
     """Result of `cifar profile-memory`: peaks by model and batch size, or largest batches by model and device."""
 
     peaks: tuple[PeakMemory, ...] = ()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cifar_cli.core.choices import PatchSize, require_at_least, require_choice
 from cifar_cli.core.models.registry import TIMM_PREFIX, spec_of
+from cifar_cli.core.own_code import file_and_function
 from cifar_cli.errors import ConfigError
 
 DEFAULT_BACKBONE = "efficientnet_b0"
@@ -20,7 +21,7 @@ class ModelConfig:
     """
 
     name: str
-    """A registered name, or `timm:NAME` for any timm classifier."""
+    """A registered name, `timm:NAME` for any timm classifier, or the file and function of an own model."""
     classes: int = 10
     """Number of logits."""
     img_size: int = 32
@@ -79,4 +80,5 @@ class ModelConfig:
     @property
     def label(self) -> str:
         """The model's name in tables and run directories."""
-        return self.name.removeprefix(TIMM_PREFIX)
+        own = file_and_function(self.name)
+        return own[0].stem if own else self.name.removeprefix(TIMM_PREFIX)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+from cifar_cli.core.own_code import entry_point, file_and_function
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ModelError
 
 TIMM_PREFIX = "timm:"
+ENTRY_POINTS = "cifar_cli.models"
+"""The group of entry points by which an installed package adds models."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,24 +115,36 @@ _TIMM = replace(
     weights=("imagenet", "none"),
 )
 
+_OWN = ModelSpec(
+    name="own",
+    summary="a model of the user's own, by file and function or entry point",
+    source="the user",
+    builder="cifar_cli.core.models.own:build",
+    weights=("none",),
+    learning_rate=1e-3,
+)
+
 
 def spec_of(name: str) -> ModelSpec:
-    """Look up a model. Raises ModelError for a name that is neither registered nor `timm:NAME`.
+    """Look up a model: registered, `timm:NAME`, `path/to/file.py:function`, or an entry point of an installed package.
+
+    Raises ModelError for any other name.
 
     Whether timm has NAME is checked when the model is built, because the check imports timm.
     """
     if name.startswith(TIMM_PREFIX) and len(name) > len(TIMM_PREFIX):
         return _TIMM
-    if name not in MODELS:
+    if name in MODELS:
+        return MODELS[name]
+    if file_and_function(name) is None and entry_point(ENTRY_POINTS, name) is None:
         near = nearest(name, MODELS)
-        if not near.startswith("did you mean") and _timm_has(name):
+        if not near.startswith("did you mean") and name in timm_names():
             raise ModelError(f"there is no model named {name!r}", remedy=f"did you mean {TIMM_PREFIX}{name}?")
         raise ModelError(f"there is no model named {name!r}", remedy=f"{near} (use timm:NAME for a timm classifier)")
-    return MODELS[name]
+    return _OWN
 
 
-def _timm_has(name: str) -> bool:
-    """Whether timm has a classifier of this name. Imports timm, which takes seconds."""
-    import timm
-
-    return bool(timm.is_model(name))
+@cache
+def timm_names() -> tuple[str, ...]:
+    """timm's classifiers, from a list in this package: importing timm takes seconds. Other versions have others."""
+    return tuple(Path(__file__).with_name("timm_names.txt").read_text(encoding="ascii").split())

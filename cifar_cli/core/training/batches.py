@@ -21,6 +21,7 @@ from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.ranks import ALONE, Ranks
 
 INITIALISED_FROM = 5000  # images; more change the result in the third digit
+PLAIN_TRAIN_IMAGES = 2000  # enough for an accuracy within two points; the test has several times as many
 EVAL_BATCH = 512  # evaluation keeps no activations, so large batches cost little memory
 
 
@@ -114,6 +115,14 @@ def loader_of_test(
     """The test images in their order, normalised only; `images` limits them to the first ones."""
     rows = torch.arange(len(store.test))[:images]
     return eval_loader(resident(store.test, device), rows, img_size=img_size, batch=batch)
+
+
+def plain_train_loader(store: Store, loaders: Loaders, config: TrainConfig, device: torch.device) -> BatchLoader:
+    """PLAIN_TRAIN_IMAGES of the training images at even distances, normalised only."""
+    rows = loaders.train_indices.cpu()
+    chosen = rows[torch.linspace(0, len(rows) - 1, min(PLAIN_TRAIN_IMAGES, len(rows))).round().long()]
+    part = Part(images_NHWC=store.train.images_NHWC[chosen], labels_N=store.train.labels_N[chosen])
+    return eval_loader(resident(part, device), torch.arange(len(chosen)), img_size=config.model.img_size)
 
 
 def eval_loader(part: Part, indices: Tensor, *, img_size: int, batch: int = EVAL_BATCH) -> BatchLoader:

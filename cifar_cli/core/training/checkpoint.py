@@ -17,6 +17,7 @@ from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.torch_file import BadFileError, load_torch_file, verify
 from cifar_cli.core.models.weights import fitting, load_state, save_state
+from cifar_cli.core.own_code import require_trusted
 from cifar_cli.core.training.checkpoint_schema import Description, Saved, require_types, validated
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.run_dir import RunDir
@@ -174,7 +175,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def config_in(description: Description, *, origin: Path) -> TrainConfig:
-    """The config of a checkpoint. Raises CheckpointError for values that no config of this version has."""
+    """The config of a checkpoint.
+
+    Raises CheckpointError for values that no config of this version has, and for a model in a file that the user does
+    not trust.
+    """
     try:
         config = trained_config(description.config)
         require_types(config)
@@ -184,6 +189,7 @@ def config_in(description: Description, *, origin: Path) -> TrainConfig:
         raise CheckpointError(
             f"{origin} names {len(description.classes)} classes for a model with {config.model.classes}", remedy=REMEDY
         )
+    require_trusted(config.model.name, CheckpointError, wanted_by=str(origin))
     return config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,11 @@ from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.errors import ConfigError
 
 MAX_SEED = 2**63 - 1  # of torch's generators
+
+
+def runs_dir() -> Path:
+    """The folder of the runs that are given no directory of their own: runs/, or CIFAR_RUNS_DIR."""
+    return Path(os.environ.get("CIFAR_RUNS_DIR") or "runs")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +115,7 @@ class TrainConfig:
     fast_dev_run: bool = False
     """Run one batch each of train, val and test."""
     run_dir: Path | None = None
-    """None creates one below runs/."""
+    """None creates one in `runs_dir()`."""
     checkpoint_seconds: float | None = None
     """Time between checkpoints within an epoch; None for one at the end of each epoch only."""
 

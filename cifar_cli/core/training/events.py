@@ -16,10 +16,10 @@ class Events(SummaryWriter):
     TensorBoard writes in a thread, and Python would print the thread's traceback as well.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, purge_step: int | None = None) -> None:
         if not isinstance(threading.excepthook, _QuietHook):
             threading.excepthook = _QuietHook(threading.excepthook)
-        super().__init__(folder)
+        super().__init__(folder, purge_step=purge_step)
 
     def close(self) -> None:
         """Close the file. What can't be written now was flushed, or has failed, before."""

@@ -69,7 +69,8 @@ class ClassifierModule(LightningModule):
         self._rate.set_for(self.global_step)
         images_BCHW, labels_B = batch
         loss, logits_BK = self.step(images_BCHW, labels_B)
-        self.train_scores.update(loss, logits_BK, labels_B)
+        plain = self.step.cross_entropy(loss, logits_BK, labels_B)
+        self.train_scores.update(plain, logits_BK, labels_B, optimized=loss)
 
     def on_validation_epoch_start(self) -> None:
         self.val_scores.reset()

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import torch
 from torch import nn
 
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
+from cifar_cli.core.training.batches import PLAIN_TRAIN_IMAGES, plain_train_loader
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
+from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.deadline import Deadline
 from cifar_cli.core.training.events import Events
 from cifar_cli.core.training.failures import explained, require_converging
@@ -29,6 +31,7 @@ from cifar_cli.core.training.pace import Pace
 from cifar_cli.core.training.pictures import Pictures
 from cifar_cli.core.training.plan import Planner, late_start
 from cifar_cli.core.training.prepare import Prepared
+from cifar_cli.core.training.provenance import provenance
 from cifar_cli.core.training.ranks import Agreement, LostProcessError
 from cifar_cli.core.training.record import Record
 from cifar_cli.core.training.results import EpochResult, TrainProgress, TrainResult
@@ -68,7 +71,7 @@ def fit(
     """
     ranks = prepared.ranks
     if run is None:
-        run = create_run_dir(prepared.config.run_dir, model=prepared.config.model.label)
+        run = create_run_dir(_folder(prepared.config), model=prepared.config.model.label)
     prepared = replace(prepared, config=replace(prepared.config, run_dir=run.path))
     if ranks.is_first:
         ranks.order(prepared.config)
@@ -85,6 +88,13 @@ def fit(
         if described is error:
             raise
         raise described from error
+
+
+def _folder(config: TrainConfig) -> Path | None:
+    """The run directory asked for. A run of one batch isn't kept among the others."""
+    if config.fast_dev_run and config.run_dir is None:
+        return Path(tempfile.mkdtemp(prefix="cifar-fast-dev-run-"))
+    return config.run_dir
 
 
 class Loop:
@@ -121,13 +131,12 @@ class Loop:
             clock=seams.clock,
             train_images=len(loaders.train_indices),
             val_images=len(loaders.val_indices),
-            test_per_validation=len(store.test)
+            test_per_validation=(len(store.test) * TEST_PASSES + PLAIN_TRAIN_IMAGES)
             / max(len(loaders.val_indices), 1)
-            * TEST_PASSES
             * (1 if config.precision == "32" else FLOAT32_COST),
         )
         self.description = describe(config, classes=store.classes, synthetic=store.synthetic)
-        self.record = Record(run, listeners, clock=seams.clock)
+        self.record = Record(run, listeners, clock=seams.clock, keeps_scores=not config.fast_dev_run)
         self.interrupts = Interrupts(listeners.on_note)
         self.agreed = Agreement()
         self.state = RunState(
@@ -145,23 +154,13 @@ class Loop:
         self.writer: Events | None = None
         if not ranks.is_first:
             return
-        self.writer = Events(run.path)  # only now, so that a run that is refused stays unchanged
-        self.record.write_to(self.writer)
-        self.writer.add_text("dataset", dataset_line(store))
-        self.pictures = seams.make_pictures(
-            self.writer,
-            store,
-            {"train": loaders.train_indices, "val": loaders.val_indices},
-            img_size=config.model.img_size,
-        )
-        environment: dict[str, Any] = {
-            "device": str(device),
-            "processes": ranks.world_size,
-            "torch": str(torch.__version__),
-        }
-        if checkpoint is None:
-            environment["trials"] = [asdict(trial) for trial in prepared.numerics.trials]
-        run.write_config(self.description | environment)
+        # Only now, so that a run that is refused stays unchanged. What was written after the checkpoint is dropped.
+        purge_step = None if checkpoint is None else self.record.unwritten_step(at.global_step)
+        self.writer = Events(run.path, purge_step=purge_step)
+        self.record.write_to(self.writer, self.global_step)
+        self.pictures = seams.make_pictures(self.writer, store, loaders, config)
+        run.write_config(self.description | provenance(prepared))
+        self.record.add_texts(config, dataset=dataset_line(store))
 
     def __enter__(self) -> Self:
         return self
@@ -208,9 +207,11 @@ class Loop:
             self.accounting.end_step()
             with self.accounting.spending("metrics"):
                 if own_images:
-                    self.train_scores.update(loss, logits_BK, labels_B)
+                    plain = self.step.cross_entropy(loss, logits_BK, labels_B)
+                    self.train_scores.update(plain, logits_BK, labels_B, optimized=loss)
             self.epoch_step += 1
             self.global_step += 1
+            self.record.add_step(self.global_step, self.rate.current)
             now = self.clock()
             self.pace.add(images, now - last)
             last = now
@@ -302,8 +303,9 @@ class Loop:
         start = self.clock()
         with self.accounting.spending("logging"):
             train_scores = self.train_scores.joined(self.ranks)
+            scores = {"train": train_scores, "val": val_scores}
             result = self._epoch_result(train_scores, val_scores)
-            self.record.add_epoch(result)
+            self.record.add_epoch(result, {split: each.matrix_KK.tolist() for split, each in scores.items()})
             weights = self.step.optimizer.state  # of the weights that it updates; the others may hold anything
             not_finite = not all(bool(own_part(weight).isfinite().all()) for weight in weights)
             finite = not self.ranks.any(not_finite)
@@ -312,8 +314,7 @@ class Loop:
                 self._save(self.run.best, next_epoch=self.epoch + 1)
             self._save(self.run.last, next_epoch=self.epoch + 1)
             if self.ranks.is_first:
-                scores = {"train": train_scores, "val": val_scores}
-                self.pictures.draw(self.evaluated, result.epoch, scores, self.device)
+                self.pictures.draw(self.evaluated, result, scores, self.device)
             self.ranks.meet()  # the others wait while rank 0 writes
         self.deadline.logging_seconds = self.clock() - start
         self.deadline.seconds_per_image = self.pace.settled_seconds_per_image
@@ -327,13 +328,21 @@ class Loop:
         """Score the best weights once on the test split."""
         train_seconds = self.deadline.elapsed_seconds
         with self.accounting.spending("test"):
+            model = self._best_model()
             scores = score(
-                self._best_model(),
+                model,
                 self.loaders.test,
                 classes=len(self.store.classes),
                 device=self.device,
                 flip_average=True,
                 on_progress=self.listeners.on_progress,
+                ranks=self.ranks,
+            )
+            train = score(
+                model,
+                plain_train_loader(self.store, self.loaders, self.config, self.device),
+                classes=len(self.store.classes),
+                device=self.device,
                 ranks=self.ranks,
             )
         config = self.config
@@ -352,16 +361,21 @@ class Loop:
             test_accuracy=scores.plain.accuracy,
             test_accuracy_flip_averaged=scores.accuracy_flip_averaged or 0.0,
             test_loss=scores.plain.loss,
+            train_accuracy_plain=train.plain.accuracy,
             stopped_by=self.stopped_by,
             precision=self.step.config.precision,
             memory_format=self.step.config.memory_format,
             processes=self.ranks.world_size,
             time=self.accounting.spent(data=self.loaders.train.seconds),
             asked_to_stop=self.agreed.signal != 0,
+            fast_dev_run=config.fast_dev_run,
             config=config,
         )
         if self.ranks.is_first:
+            if not config.fast_dev_run:
+                self.run.write_predictions(scores.logits_NK)
             self.run.write_summary(result.to_dict())
+            self.record.add_result(result, self.global_step)
         answer: TrainResult = self.ranks.broadcast(result)
         return answer
 
@@ -402,7 +416,9 @@ class Loop:
         val_accuracy = val_scores.accuracy
         return EpochResult(
             epoch=self.epoch + 1,
+            step=self.global_step,
             train_loss=train_scores.loss,
+            train_optimized_loss=train_scores.optimized_loss,
             train_accuracy=train_scores.accuracy,
             val_loss=val_scores.loss,
             val_accuracy=val_accuracy,

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cifar_cli.core.choices import MemoryFormat, Precision
+from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 from cifar_cli.core.training.config import TrainConfig
 
+SCORES = ("val_accuracy", "test_accuracy", "test_accuracy_flip_averaged", "test_loss", "train_accuracy_plain")
 LOSS_TOLERANCE = 0.05
 """Share of float32's loss by which the loss of another precision may differ after the first steps."""
 
@@ -46,7 +48,12 @@ class EpochResult:
     """The figures of one epoch. Accuracies are fractions; train figures are of augmented images during training."""
 
     epoch: int
+    step: int
+    """Training steps of the run up to here."""
     train_loss: float
+    """Mean cross-entropy without label smoothing, like `val_loss`."""
+    train_optimized_loss: float
+    """Mean of the loss that was minimised, label smoothing included."""
     train_accuracy: float
     val_loss: float
     val_accuracy: float
@@ -108,7 +115,7 @@ class TimeSpent:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainResult:
+class TrainResult(NotebookView):
     """The result of a run. Accuracies are fractions, of the weights with the highest validation accuracy."""
 
     run_dir: Path
@@ -127,6 +134,8 @@ class TrainResult:
     test_accuracy_flip_averaged: float
     """With the probabilities of each image and its mirror image averaged."""
     test_loss: float
+    train_accuracy_plain: float | None = None
+    """On training images as they are, a sample at even distances, with the weights of `val_accuracy`."""
     stopped_by: Literal["epochs", "time", "patience"]
     precision: Precision
     memory_format: MemoryFormat
@@ -135,6 +144,8 @@ class TrainResult:
     time: TimeSpent
     asked_to_stop: bool
     """Ctrl-C came when only validation or test were left, which were finished."""
+    fast_dev_run: bool = False
+    """Only one batch each was trained, validated and tested: the scores are no results, and `to_dict` has none."""
     config: TrainConfig
     """What was trained, with nothing left to choose; `to_dict` leaves it to config.yaml."""
     already_finished: bool = False
@@ -151,4 +162,6 @@ class TrainResult:
         """The documented keys of `--json`."""
         values: dict[str, Any] = plain(asdict(self))
         del values["config"], values["asked_to_stop"], values["already_finished"]
+        if self.fast_dev_run:
+            values |= dict.fromkeys(SCORES)
         return values

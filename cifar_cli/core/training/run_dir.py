@@ -5,22 +5,26 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from cifar_cli.core.limits import MAX_CONFIG_BYTES
 from cifar_cli.core.plain_yaml import parse_yaml
 from cifar_cli.core.regular import read_regular
-from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.config import TrainConfig, runs_dir
 from cifar_cli.core.training.results import EpochResult, TrainResult
 from cifar_cli.core.training.run_lock import LOCK, locked
 from cifar_cli.core.write import write_whole
 from cifar_cli.errors import CheckpointError, ResourceError, shell_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,21 @@ class RunDir:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def rates(self) -> Path:
+        """Learning rates by step, wherever they changed."""
+        return self.path / "learning_rate.csv"
+
+    @property
+    def confusion(self) -> Path:
+        """Confusion matrices of train and validation in the best epoch."""
+        return self.path / "confusion.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Logits of the test images by the best weights."""
+        return self.path / "predictions.safetensors"
 
     @property
     def summary(self) -> Path:
@@ -90,12 +109,38 @@ class RunDir:
     def append_metrics(self, epoch: EpochResult) -> None:
         """Add a row to metrics.csv, with a header if it is the first."""
         row = asdict(epoch)
-        new = not self.metrics.exists()
-        with self.metrics.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if new:
+        with self.metrics.open("a+", newline="", encoding="utf-8") as file:
+            file.seek(0)
+            header = next(csv.reader(file), None)  # of an earlier version, it may have fewer columns
+            writer = csv.DictWriter(file, fieldnames=header or list(row), extrasaction="ignore")
+            if header is None:
                 writer.writeheader()
             writer.writerow(row)
+
+    def append_rates(self, rates: Sequence[tuple[int, float]]) -> None:
+        """Add rows to learning_rate.csv: a step, counted from 1, and its learning rate."""
+        new = not self.rates.exists()
+        with self.rates.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(("step", "learning_rate"))
+            writer.writerows(rates)
+
+    def keep_rates(self, *, before: int) -> None:
+        """Keep the learning rates of steps before this one only."""
+        if self.rates.exists():
+            header, *rows = self.rates.read_text(encoding="utf-8").splitlines()
+            kept = [row for row in rows if int(row.split(",")[0]) < before]
+            write_whole(self.rates, "".join(f"{line}\n" for line in (header, *kept)).encode())
+
+    def write_predictions(self, logits_NK: Tensor) -> None:
+        """Write predictions.safetensors: float32 [N, K], in the order of the test images."""
+        from safetensors.torch import save
+
+        write_whole(self.predictions, save({"test_logits": logits_NK}))
+
+    def write_confusion(self, confusion: dict[str, Any]) -> None:
+        write_whole(self.confusion, (json.dumps(confusion) + "\n").encode())
 
     def keep_metrics(self, epochs: int) -> None:
         """Keep the rows of the first epochs only: later ones, of which there is no checkpoint, are trained again."""
@@ -118,8 +163,8 @@ def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None
                 _remove_start(RunDir(path))
                 return _with_checkpoints(path)
         stamp = (now or datetime.now()).strftime("%Y%m%d-%H%M%S")
-        root = Path("runs")
-        root.mkdir(exist_ok=True)
+        root = runs_dir()
+        root.mkdir(parents=True, exist_ok=True)
         for number in range(1, 1000):
             candidate = root / (f"{stamp}-{model}" if number == 1 else f"{stamp}-{model}-{number}")
             try:
@@ -129,10 +174,10 @@ def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None
             return _with_checkpoints(candidate)
     except OSError as error:
         raise ResourceError(
-            f"the run directory {path or 'runs'} can't be created ({error.strerror or error})",
+            f"the run directory {path or runs_dir()} can't be created ({error.strerror or error})",
             remedy="pass --run-dir for a folder you may write to",
         ) from error
-    raise ResourceError("runs/ already has 1,000 runs with this time stamp", remedy="pass --run-dir")
+    raise ResourceError(f"{runs_dir()} already has 1,000 runs with this time stamp", remedy="pass --run-dir")
 
 
 def require_free(path: Path) -> None:
@@ -163,7 +208,7 @@ def open_run_dir(path: Path) -> RunDir:
 
 
 # What a run writes before its first checkpoint.
-_STARTED = {"config.yaml", "metrics.csv", "profile", "checkpoints", LOCK}
+_STARTED = {"config.yaml", "metrics.csv", "learning_rate.csv", "confusion.json", "profile", "checkpoints", LOCK}
 _EVENTS = "events.out.tfevents."
 
 

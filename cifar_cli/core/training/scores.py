@@ -36,17 +36,20 @@ class Scores(nn.Module):
         self.confusion: Metric = MulticlassConfusionMatrix(max(classes, 2), validate_args=False, sync_on_compute=False)
         self._uncounted: list[tuple[Tensor, Tensor]] = []  # predicted and true classes of recent batches
         self._images_uncounted = 0
-        self._losses: list[tuple[Tensor, int]] = []  # mean and size of batches, not yet read from the device
-        self._batches: list[tuple[float, int]] = []  # the same, read
+        # Mean cross-entropy, mean optimized loss and size of batches, not yet read from the device.
+        self._losses: list[tuple[Tensor, Tensor, int]] = []
+        self._batches: list[tuple[float, float, int]] = []  # the same, read
         self._joined_KK: Tensor | None = None
 
-    def update(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor) -> None:
-        """Add a batch. loss: its mean, a scalar. labels_B: classes, or shares of them [B, K] of mixed images, for each
-        of which the class with the largest share counts as the true one.
+    def update(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor, *, optimized: Tensor | None = None) -> None:
+        """Add a batch. loss: its mean cross-entropy, a scalar; optimized: the loss that was minimised, if another.
+
+        labels_B: classes, or shares of them [B, K] of mixed images, for each of which the class with the largest share
+        counts as the true one.
         """
         if labels_B.ndim == 2:
             labels_B = labels_B.argmax(dim=1)
-        self._losses.append((loss.detach(), len(labels_B)))
+        self._losses.append((loss.detach(), (loss if optimized is None else optimized).detach(), len(labels_B)))
         self._uncounted.append((logits_BK.detach().argmax(dim=1), labels_B))
         self._images_uncounted += len(labels_B)
         if self._images_uncounted >= COUNTED_TOGETHER:
@@ -85,17 +88,26 @@ class Scores(nn.Module):
 
     @property
     def loss(self) -> float:
-        """Mean over all images since the last reset; 0 before the first."""
+        """Mean cross-entropy over all images since the last reset; 0 before the first."""
+        return self._mean(0)
+
+    @property
+    def optimized_loss(self) -> float:
+        """Mean of the loss that was minimised: with label smoothing another one."""
+        return self._mean(1)
+
+    def _mean(self, which: int) -> float:
         self._read_losses()
         total = 0.0
-        for mean, size in self._batches:  # one by one: `sum` rounds differently in Python 3.12 and later
-            total += mean * size
+        for batch in self._batches:  # one by one: `sum` rounds differently in Python 3.12 and later
+            total += batch[which] * batch[2]
         return total / max(int(self.matrix_KK.sum()), 1)
 
     def _read_losses(self) -> None:
         if self._losses:
-            means, sizes = zip(*self._losses, strict=True)
-            self._batches += zip(torch.stack(means).tolist(), sizes, strict=True)
+            means, optimized, sizes = zip(*self._losses, strict=True)
+            read = (torch.stack(losses).tolist() for losses in (means, optimized))
+            self._batches += zip(*read, sizes, strict=True)
             self._losses.clear()
 
     @property
@@ -121,6 +133,8 @@ class SplitScores:
     """Of each image alone."""
     accuracy_flip_averaged: float | None
     """A fraction, with the probabilities of each image and its mirror image averaged; None where not asked for."""
+    logits_NK: Tensor
+    """Of each image alone, float32 [N, K] on the CPU, in the loader's order."""
 
 
 @torch.inference_mode()
@@ -164,9 +178,11 @@ def score(
     training = model.training
     model = model.to(device).to(memory_format=torch.channels_last).eval()
     scores = Scores(classes).to(device)
+    logits: list[Tensor] = []
     right = torch.zeros((), dtype=torch.long, device=device)
     for done, (images_BCHW, labels_B) in enumerate(ranks.own_batches(loader), start=1):
         logits_BK = evaluation_step(model, images_BCHW, labels_B, scores)
+        logits.append(logits_BK.float())
         if flip_average:
             both_BK = logits_BK.softmax(dim=1) + model(images_BCHW.flip(3)).softmax(dim=1)
             right += (both_BK.argmax(dim=1) == labels_B).sum()
@@ -175,4 +191,6 @@ def score(
     model.train(training)
     scores = scores.joined(ranks)
     flipped = float(ranks.sum_(right)) / max(int(scores.matrix_KK.sum()), 1) if flip_average else None
-    return SplitScores(plain=scores, accuracy_flip_averaged=flipped)
+    every = ranks.gather([batch_BK.cpu() for batch_BK in logits])
+    batches = [batch for taken in zip_longest(*every) for batch in taken if batch is not None]
+    return SplitScores(plain=scores, accuracy_flip_averaged=flipped, logits_NK=torch.cat(batches))

@@ -177,6 +177,10 @@ class TrainingStep:
             loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.config.label_smoothing)
         return loss, logits_BK
 
+    def cross_entropy(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
+        """The mean cross-entropy of a step without label smoothing, as validation computes it. loss: the step's."""
+        return F.cross_entropy(logits_BK.float(), labels_B) if self.config.label_smoothing else loss
+
     def backward(self, loss: Tensor) -> None:
         """Set the gradients, scaled where the precision needs it."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

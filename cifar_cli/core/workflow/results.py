@@ -6,8 +6,9 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
-from cifar_cli.core.training.results import TimeSpent, TrainResult
+from cifar_cli.core.training.results import SCORES, TimeSpent, TrainResult
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,7 @@ MEANS = (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainReport:
+class TrainReport(NotebookView):
     """The results of all seeds."""
 
     results: tuple[TrainResult, ...]
@@ -62,8 +63,12 @@ class TrainReport:
             "matmul_flops_per_second": used and used.matmul_flops_per_second,
         }
         if len(self.results) > 1:
-            document |= plain({name: self.mean(name) for name in MEANS})
-            document |= plain({f"{name}_standard_deviation": self.deviation(name) for name in MEANS})
-            document["time"] = asdict(self.time)
-            document["runs"] = [result.to_dict() for result in self.results]
+            document |= self.over_seeds()
         return document
+
+    def over_seeds(self) -> dict[str, Any]:
+        """Mean and standard deviation of every figure, and every run: the content of seeds.json."""
+        figures = [name for name in MEANS if not (self.results[-1].fast_dev_run and name in SCORES)]
+        document: dict[str, Any] = plain({name: self.mean(name) for name in figures})
+        document |= plain({f"{name}_standard_deviation": self.deviation(name) for name in figures})
+        return document | {"time": asdict(self.time), "runs": [result.to_dict() for result in self.results]}

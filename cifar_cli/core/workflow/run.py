@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,7 +40,20 @@ def train_and_report(request: TrainRequest, listeners: Listeners = SILENT, *, se
             results = _train_all(request, run_dirs, listeners, seams, ranks)
         else:
             results = serve(ranks, seams=seams)
-    return TrainReport(results=tuple(results), utilization=utilization_of(results[-1]))
+    report = TrainReport(results=tuple(results), utilization=utilization_of(results[-1]))
+    if ranks.is_first and len(results) > 1:
+        _write_seeds(report, listeners)
+    return report
+
+
+def _write_seeds(report: TrainReport, listeners: Listeners) -> None:
+    """Write seeds.json beside the runs; runs without a folder of their own give it the first one's name too."""
+    first = report.results[0]
+    name = "seeds.json" if first.run_dir.name == f"seed-{first.seed}" else f"{first.run_dir.name}-seeds.json"
+    path = first.run_dir.parent / name
+    with suppress(OSError):  # the runs are trained, and each has its own summary.json
+        path.write_text(json.dumps(report.over_seeds(), indent=2) + "\n", encoding="utf-8")
+        listeners.on_note(f"mean and standard deviation over the seeds: {path}")
 
 
 def _train_all(

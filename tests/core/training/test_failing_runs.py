@@ -62,7 +62,8 @@ def test_a_loss_that_becomes_nan_leaves_the_weights_of_the_epochs_before(config_
 
 def epoch_of(**figures: float) -> EpochResult:
     good = {"train_loss": 1.0, "train_accuracy": 0.5, "val_loss": 1.0, "val_accuracy": 0.5, "learning_rate": 0.1}
-    return EpochResult(epoch=3, elapsed_seconds=1.0, images_per_second=1.0, best=False, **good | figures)
+    good |= {"train_optimized_loss": 1.0, "elapsed_seconds": 1.0, "images_per_second": 1.0}
+    return EpochResult(epoch=3, step=30, best=False, **good | figures)
 
 
 @pytest.mark.parametrize(

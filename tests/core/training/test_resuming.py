@@ -80,7 +80,7 @@ def test_a_run_interrupted_in_its_first_epoch_has_told_tensorboard_what_it_is(
         train(config_of(tmp_path / "run"), seams=stopping_at(2))
     events = EventAccumulator(str(tmp_path / "run"))
     events.Reload()
-    assert events.Tags()["tensors"] == ["dataset/text_summary"]
+    assert set(events.Tags()["tensors"]) == {f"{name}/text_summary" for name in ("dataset", "config", "command")}
 
 
 def test_draws_of_every_generator_are_repeated_after_an_interruption_whatever_validation_draws(

@@ -106,11 +106,11 @@ def test_a_run_leaves_its_files_and_no_others(
     config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = train(replace(config_of(tmp_path / "run"), fast_dev_run=True))
+    result = train(config_of(tmp_path / "run", epochs=1))
     names = sorted(path.name for path in result.run_dir.iterdir())
-    assert names[:2] == ["checkpoints", "config.yaml"]
-    assert names[2].startswith("events.out.tfevents.")
-    assert names[3:] == ["metrics.csv", "run.lock", "summary.json"]
+    assert names[:3] == ["checkpoints", "config.yaml", "confusion.json"]
+    assert names[3].startswith("events.out.tfevents.")
+    assert names[4:] == ["learning_rate.csv", "metrics.csv", "predictions.safetensors", "run.lock", "summary.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -130,7 +130,7 @@ def test_tensorboard_shows_scalars_confusion_matrices_and_samples_of_every_epoch
         "learning_rate", "epoch", "elapsed_seconds", "images_per_second",
     } <= set(tags["scalars"])  # fmt: skip
     assert {"confusion/train", "confusion/val", "samples/train", "samples/val"} == set(tags["images"])
-    assert [image.step for image in events.Images("samples/val")] == [1, 2]
+    assert [image.step for image in events.Images("samples/val")] == [6, 12]
     text = events.Tensors("dataset/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "synthetic" in text
 

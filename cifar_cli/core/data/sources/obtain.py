@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cifar_cli.core.data.config import BUILT_IN, STORE_SUFFIX, DataConfig, ImportConfig
 from cifar_cli.core.data.sources.mirrors import Archive
+from cifar_cli.core.data.sources.own import call_own, own_source
 from cifar_cli.core.progress import OnProgress
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import DataError, shell_line
@@ -24,6 +25,8 @@ def require_source(config: ImportConfig, archives: dict[str, Archive]) -> None:
     if name == SHAPES:
         if config.sources:
             raise DataError(f"{SHAPES} is drawn by cifar, not imported", remedy="pass another --dataset NAME")
+    elif own_source(config):
+        return
     elif config.paths:
         if not config.paths[0].exists():
             raise DataError(
@@ -48,6 +51,8 @@ def obtain(
         from cifar_cli.core.data.sources.shapes import draw_shapes
 
         return draw_shapes(on_progress=on_progress)
+    if own := own_source(config):
+        return call_own(own)
     if config.paths:
         path = config.paths[0]
         return _from_path(config, path, str(path), archives, on_progress)

@@ -1,0 +1,224 @@
+"""Everything that a report says about one run: its record, its dataset, its model, its memory."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cifar_cli.core.counting.config import SummaryConfig
+from cifar_cli.core.counting.results import ModelSummary
+from cifar_cli.core.counting.summary import summarize
+from cifar_cli.core.data.store import Store, open_store
+from cifar_cli.core.evaluation.metrics import chance_level, confusion_matrix, wilson_interval
+from cifar_cli.core.evaluation.predictions import Predictions
+from cifar_cli.core.evaluation.report.predicted import read_predictions
+from cifar_cli.core.evaluation.report.recorded import Matrix, RecordedRun, read_run
+from cifar_cli.core.evaluation.report.rules import Judgement, judge
+from cifar_cli.core.evaluation.results import Interval
+from cifar_cli.core.memory.config import MemoryConfig
+from cifar_cli.core.memory.estimate import WORKSPACE_BYTES, Tracer
+from cifar_cli.core.memory.gpus import CONTEXT_BYTES, GPUS, TABLE_GPUS
+from cifar_cli.core.training.batches import make_loaders
+from cifar_cli.core.training.pictures import augmented_samples
+from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.errors import CifarError
+
+EARLIER_RUNS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Score:
+    """An accuracy with what it was counted on."""
+
+    split: str
+    """"test", or "validation" while a run is not finished."""
+    correct: int
+    images: int
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / max(self.images, 1)
+
+    @property
+    def interval(self) -> Interval:
+        """The 95 % interval."""
+        return wilson_interval(self.correct, self.images)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """Estimated memory of the training step on a GPU."""
+
+    batch: int
+    device_bytes: int
+    largest: tuple[tuple[str, int], ...]
+    """Cards, and the largest batch on each: from a line through two traces, rounded down to two digits."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Samples:
+    """Training images of an epoch, as they are and as the model was trained on them: uint8 [N, H, W, 3]."""
+
+    epoch: int
+    rows: list[int]
+    original_NHWC: torch.Tensor
+    augmented_NHWC: torch.Tensor
+    labels_N: torch.Tensor
+
+    @property
+    def changed(self) -> int:
+        """Images that differ from their originals; all of them where the size differs."""
+        if self.original_NHWC.shape != self.augmented_NHWC.shape:
+            return len(self.rows)
+        return int((self.original_NHWC != self.augmented_NHWC).flatten(1).any(dim=1).sum())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierRun:
+    """A finished run on the same dataset beside this one."""
+
+    name: str
+    model: str
+    test_accuracy: float
+    train_seconds: float
+    epochs: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Facts:
+    """One run, with everything that could be found out; None and empty where it couldn't."""
+
+    run: RecordedRun
+    store: Store | None
+    predicted: Predictions | None
+    score: Score | None
+    chance: float
+    """Accuracy of always answering the most frequent class."""
+    judgement: Judgement
+    matrices: dict[str, Matrix]
+    """Confusion matrices by split."""
+    samples: Samples | None
+    counted: ModelSummary | None
+    memory: Memory | None
+    earlier: tuple[EarlierRun, ...]
+
+
+def facts_of(path: Path) -> Facts:
+    """Read a run directory, and find out the rest. Raises CheckpointError where it can't be read."""
+    run = read_run(path)
+    store = _store_of(run)
+    predicted = None
+    if store is not None and run.summary is not None:
+        predicted = read_predictions(RunDir(path), store, loss=run.summary["test_loss"])
+    score = _score_of(run, predicted)
+    matrices = dict(run.confusion)
+    if predicted is not None:
+        matrices["test"] = tuple(map(tuple, confusion_matrix(predicted).tolist()))
+    counts = matrices.get("test") or matrices.get("val")
+    chance = chance_level(torch.tensor(counts)) if counts else 1 / max(len(run.classes), 1)
+    return Facts(
+        run=run,
+        store=store,
+        predicted=predicted,
+        score=score,
+        chance=chance,
+        judgement=judge(
+            run.epochs,
+            classes=len(run.classes),
+            better_than_chance=score is not None and score.interval.low > chance,
+            train_accuracy=run.said("train_accuracy_plain"),
+        ),
+        matrices=matrices,
+        samples=_samples_of(run, store),
+        counted=_counted(run),
+        memory=_memory_of(run),
+        earlier=_earlier(run),
+    )
+
+
+def _store_of(run: RecordedRun) -> Store | None:
+    """The dataset, if it is where it was and is still the same one."""
+    with suppress(CifarError):
+        store = open_store(run.config.data.store_path)
+        if store.classes == run.classes:
+            return store
+    return None
+
+
+def _score_of(run: RecordedRun, predicted: Predictions | None) -> Score | None:
+    if predicted is not None:
+        return Score(split="test", correct=int(predicted.correct_N.sum()), images=len(predicted))
+    matrix = run.confusion.get("val")
+    if matrix:
+        correct = sum(row[place] for place, row in enumerate(matrix))
+        return Score(split="validation", correct=correct, images=sum(map(sum, matrix)))
+    return None
+
+
+def _samples_of(run: RecordedRun, store: Store | None) -> Samples | None:
+    """The first images of the best epoch."""
+    if store is None or run.best is None:
+        return None
+    with suppress(CifarError):
+        loaders = make_loaders(run.config, store, device=torch.device("cpu"))
+        rows, augmented_NHWC = augmented_samples(loaders, epoch=run.best.epoch - 1)
+        return Samples(
+            epoch=run.best.epoch,
+            rows=rows.tolist(),
+            original_NHWC=store.train.images_NHWC[rows],
+            augmented_NHWC=augmented_NHWC,
+            labels_N=store.train.labels_N[rows],
+        )
+    return None
+
+
+def _counted(run: RecordedRun) -> ModelSummary | None:
+    with suppress(CifarError, RuntimeError):
+        return summarize(SummaryConfig(model=run.config.model, batch=run.config.recipe.batch))
+    return None
+
+
+def _memory_of(run: RecordedRun) -> Memory | None:
+    with suppress(CifarError, RuntimeError):
+        tracer = Tracer(MemoryConfig(model=run.config.model, step=run.config.step_config()))
+        fixed, slope = tracer.line()
+        batch = run.config.recipe.batch
+        return Memory(
+            batch=batch,
+            device_bytes=tracer.peak(batch).device_bytes,
+            largest=tuple((name, _fitting(GPUS[name].memory_bytes, fixed, slope)) for name in TABLE_GPUS),
+        )
+    return None
+
+
+def _fitting(memory_bytes: int, fixed: float, slope: float) -> int:
+    """Images that fit, rounded down to two digits."""
+    batch = max(int((memory_bytes - CONTEXT_BYTES - WORKSPACE_BYTES - fixed) / max(slope, 1.0)), 0)
+    unit = 10 ** max(int(math.log10(batch)) - 1, 0) if batch else 1
+    return batch // unit * unit
+
+
+def _earlier(run: RecordedRun) -> tuple[EarlierRun, ...]:
+    """Finished runs beside this one, the newest first, on the same dataset."""
+    found = []
+    folders = sorted(run.path.resolve().parent.glob("*/summary.json"), key=lambda path: -path.stat().st_mtime)
+    for summary in folders[: 4 * EARLIER_RUNS]:
+        if summary.parent == run.path.resolve():
+            continue
+        with suppress(CifarError):
+            other = read_run(summary.parent)
+            if other.summary is not None and other.config.data.dataset == run.config.data.dataset:
+                found.append(
+                    EarlierRun(
+                        name=other.label,
+                        model=other.config.model.label,
+                        test_accuracy=other.summary["test_accuracy"],
+                        train_seconds=other.summary["train_seconds"],
+                        epochs=other.summary["epochs"],
+                    )
+                )
+    return tuple(found[:EARLIER_RUNS])

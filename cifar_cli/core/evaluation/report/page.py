@@ -1,0 +1,200 @@
+"""Puts a report together: one HTML file without references to others."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+from torch import Tensor
+
+from cifar_cli import __version__
+from cifar_cli.core.evaluation.ranking import mistakes, suspects
+from cifar_cli.core.evaluation.report.answers import SPLITS, duration, pairs_of, share
+from cifar_cli.core.evaluation.report.curves import comparison_charts, run_charts
+from cifar_cli.core.evaluation.report.facts import Facts
+from cifar_cli.core.evaluation.report.recorded import Matrix
+from cifar_cli.core.evaluation.report.results import Answer
+from cifar_cli.core.evaluation.results import RankedImage
+from cifar_cli.core.figures import confusion_figure
+
+SHOWN = 12  # mistakes, and suspects
+COMPARED_CARD = "RTX 3090"  # the course's
+PAIRS, IMAGES_OF_PAIR = 5, 4
+MOST_CLASSES = 20  # a table of more is too large to read; a picture shows them
+MOST_PIXELS = 96  # images are embedded with at most this side
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """An embedded image with its caption."""
+
+    data: str
+    alt: str
+    caption: tuple[str, ...]
+
+
+def page(runs: Sequence[Facts], answers: Sequence[tuple[Answer, ...]]) -> str:
+    """The HTML of a report over one or several runs."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"share": share, "duration": duration}
+    title = runs[0].run.label if len(runs) == 1 else f"{len(runs)} runs"
+    return environment.get_template("page.html.jinja").render(
+        title=f"Report on {title}",
+        version=__version__,
+        several=len(runs) > 1,
+        card=COMPARED_CARD,
+        dict=dict,
+        comparison=comparison_charts(runs) if len(runs) > 1 else (),
+        runs=[
+            _run_context(facts, each, number) for number, (facts, each) in enumerate(zip(runs, answers, strict=True))
+        ],
+    )
+
+
+def _run_context(facts: Facts, answers: tuple[Answer, ...], number: int) -> dict[str, Any]:
+    """What the template shows of a run. Ids of several runs differ by their prefix."""
+    run = facts.run
+    return {
+        "id": f"run{number + 1}-",
+        "facts": facts,
+        "run": run,
+        "notice": _notice(facts),
+        "answers": answers,
+        "charts": {chart.name.partition("-")[2]: chart for chart in run_charts(facts, prefix=f"run{number + 1}")},
+        "matrices": _matrices(facts),
+        "samples": _samples(facts),
+        "pairs": _pairs(facts),
+        "mistakes": _pictures(facts, mistakes),
+        "suspects": _pictures(facts, suspects),
+        "config": yaml.safe_dump(run.config.to_dict(), sort_keys=False),
+        "told": {name: value for name, value in run.told.items() if isinstance(value, (str, int, float))},
+        "data": run.told.get("data", {}),
+    }
+
+
+def _notice(facts: Facts) -> str | None:
+    """What is missing from a run, in a sentence."""
+    run = facts.run
+    if run.config.fast_dev_run:
+        return "This run was started with --fast-dev-run: it trained one batch, and has no scores."
+    if run.summary is None:
+        epochs = len(run.epochs)
+        done = f"{epochs} epoch{'s' if epochs != 1 else ''}" if epochs else "no epoch"
+        return f"This run is not finished: {done} of {run.config.recipe.max_epochs} done, and no test yet."
+    if facts.store is None:
+        return f"The dataset {run.config.data.store_path} is not where it was, so the report shows no images."
+    return None
+
+
+def _matrices(facts: Facts) -> list[dict[str, Any]]:
+    classes = facts.run.classes
+    return [
+        {
+            "name": name,
+            "rows": _rows(matrix, classes) if len(classes) <= MOST_CLASSES else None,
+            "picture": None if len(classes) <= MOST_CLASSES else _drawn(matrix, classes, title=name),
+        }
+        for split, name in SPLITS.items()
+        if (matrix := facts.matrices.get(split))
+    ]
+
+
+def _rows(matrix: Matrix, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": classes[row],
+            "cells": [
+                {"count": count, "share": count / max(sum(counts), 1), "diagonal": row == column}
+                for column, count in enumerate(counts)
+            ],
+        }
+        for row, counts in enumerate(matrix)
+    ]
+
+
+def _drawn(matrix: Matrix, classes: tuple[str, ...], *, title: str) -> str:
+    """A large matrix as a picture."""
+    import torch
+
+    file = io.BytesIO()
+    confusion_figure(torch.tensor(matrix), classes, title=title).savefig(file, format="png")
+    return _as_data(file.getvalue())
+
+
+def _as_data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _embedded(image_HWC: Tensor) -> str:
+    """uint8 [H, W, 3] as a PNG; the browser enlarges small ones."""
+    image = Image.fromarray(image_HWC.numpy())
+    image.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return _as_data(file.getvalue())
+
+
+def _samples(facts: Facts) -> list[dict[str, Any]]:
+    samples, classes = facts.samples, facts.run.classes
+    if samples is None:
+        return []
+    shown = zip(samples.rows, samples.original_NHWC, samples.augmented_NHWC, samples.labels_N.tolist(), strict=True)
+    return [
+        {
+            "name": classes[label],
+            "original": _embedded(original),
+            "augmented": _embedded(augmented),
+            "alt": f"training image {row}, {classes[label]}",
+        }
+        for row, original, augmented, label in shown
+    ]
+
+
+def _test_picture(facts: Facts, ranked: RankedImage) -> Picture:
+    """A test image with its given and its predicted class."""
+    assert facts.store is not None
+    return Picture(
+        data=_embedded(facts.store.test.images_NHWC[ranked.index]),
+        alt=f"test image {ranked.index}",
+        caption=(
+            ranked.file or f"test image {ranked.index}",
+            f"label: {ranked.true} ({ranked.true_probability:.0%})",
+            f"predicted: {ranked.predicted} ({ranked.confidence:.0%})",
+        ),
+    )
+
+
+def _pairs(facts: Facts) -> list[dict[str, Any]]:
+    wrong = () if facts.predicted is None else mistakes(facts.predicted)
+    return [
+        {
+            "name": f"{pair.true} → {pair.predicted}",
+            "images": pair.images,
+            "share": pair.share,
+            "pictures": [
+                _test_picture(facts, each)
+                for each in [each for each in wrong if (each.true, each.predicted) == (pair.true, pair.predicted)][
+                    :IMAGES_OF_PAIR
+                ]
+            ],
+        }
+        for pair in pairs_of(facts, most=PAIRS)
+    ]
+
+
+def _pictures(facts: Facts, rank: Callable[..., tuple[RankedImage, ...]]) -> list[Picture]:
+    """The first test images of a ranking."""
+    return [] if facts.predicted is None else [_test_picture(facts, each) for each in rank(facts.predicted, most=SHOWN)]

@@ -1,0 +1,32 @@
+"""The test images as the best weights of a run see them: from the run's record, without running the model."""
+
+from __future__ import annotations
+
+import torch
+
+from cifar_cli.core.data.store import Store
+from cifar_cli.core.evaluation.predictions import Predictions
+from cifar_cli.core.training.run_dir import RunDir
+
+
+def read_predictions(run: RunDir, store: Store, *, loss: float) -> Predictions | None:
+    """The predictions that training kept; None where there are none for this dataset. loss: that of the test."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        logits_NK = load_file(run.predictions)["test_logits"]
+    except (OSError, KeyError, SafetensorError):
+        return None
+    if logits_NK.shape != (len(store.test), len(store.classes)):
+        return None
+    return Predictions(
+        dataset=store.name,
+        split="test",
+        classes=store.classes,
+        index_N=torch.arange(len(store.test)),
+        images_NHWC=store.test.images_NHWC,
+        labels_N=store.test.labels_N,
+        logits_NK=logits_NK,
+        loss=loss,
+    )

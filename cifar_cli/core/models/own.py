@@ -1,0 +1,63 @@
+"""Models of the user's own: a function that gets `classes` and `img_size` and returns a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.models.registry import ENTRY_POINTS
+from cifar_cli.core.own_code import entry_point, file_and_function, function_in, function_of
+from cifar_cli.errors import ModelError
+
+
+def build(config: ModelConfig) -> nn.Module:
+    """Call the user's function and check that its module maps images to logits. Raises ModelError."""
+    function = _function(config.name)
+    try:
+        model = function(classes=config.classes, img_size=config.img_size)
+    except Exception as error:
+        raise ModelError(
+            f"{config.name}(classes={config.classes}, img_size={config.img_size}) fails "
+            f"({type(error).__name__}: {error})",
+            remedy="declare it as `def build(*, classes, img_size)`",
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"{config.name} returns a {type(model).__name__}", remedy="return a torch.nn.Module from the function"
+        )
+    _require_logits(model, config)
+    return model
+
+
+def _function(name: str) -> Callable[..., Any]:
+    if file_and_function(name):
+        return function_in(name, ModelError)
+    point = entry_point(ENTRY_POINTS, name)
+    assert point is not None, name  # spec_of has found it
+    return function_of(point, ModelError)
+
+
+def _require_logits(model: nn.Module, config: ModelConfig) -> None:
+    """Raise ModelError unless the model maps images [2, 3, S, S] to logits [2, K]."""
+    wanted, training = (2, config.classes), model.training
+    try:
+        with torch.no_grad():
+            logits = model.eval()(torch.zeros(2, 3, config.img_size, config.img_size))
+    except Exception as error:
+        raise ModelError(
+            f"{config.name} fails on images [2, 3, {config.img_size}, {config.img_size}] "
+            f"({type(error).__name__}: {error})",
+            remedy="let it take float32 images [B, 3, H, W]",
+        ) from error
+    finally:
+        model.train(training)
+    shape = tuple(getattr(logits, "shape", ()))
+    if shape != wanted:
+        raise ModelError(
+            f"{config.name} returns {list(shape)} for 2 images, not logits {list(wanted)}",
+            remedy="let its last layer have `classes` outputs",
+        )

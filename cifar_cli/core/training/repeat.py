@@ -1,0 +1,65 @@
+"""The command line that repeats a run."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.recipe import RECIPES
+
+# Fields whose flag is not their name with hyphens.
+FLAGS = {
+    "learning_rate": "--lr",
+    "max_seconds": "--max-time",
+    "augment_file": "--augment",
+    "checkpoint_seconds": "--checkpoint-every",
+}
+# Fields that are 0 on the command line where they are None.
+ZERO_IS_OFF = ("clip_norm", "ema_decay")
+DURATIONS, LONGEST_SECONDS = ("max_seconds", "checkpoint_seconds"), 999_999_999
+# `classes` and the model's `img_size` follow from the dataset and --img-size; a new run gets a directory of its own.
+LEFT_OUT = ("classes", "source", "run_dir")
+
+
+def repeat_command(config: TrainConfig) -> str:
+    """The `cifar train` command whose config equals this one, the run directory excepted, quoted for a POSIX shell.
+
+    Paths are those of the config, so relative ones hold in the folder where the run was started.
+    """
+    return shlex.join(["cifar", "train", *_words(config)])
+
+
+def _words(config: TrainConfig) -> Iterator[str]:
+    recipe, model = config.recipe, config.model
+    yield from ("--model", model.name)
+    yield from _flags(model, skip=("name", "img_size", "trim_backbone"), defaults=ModelConfig(name=model.name))
+    if not model.trim_backbone:
+        yield "--full-backbone"
+    named = RECIPES.get(recipe.name)
+    yield from ("--recipe", recipe.name if named else next(iter(RECIPES)))
+    yield from _flags(recipe, skip=("name",), defaults=named)
+    yield from _flags(config.data)
+    unused = ("workers",) if config.pipeline == "batched" else ()
+    yield from _flags(config, skip=("model", "recipe", "data", *unused))
+
+
+def _flags(values: Any, *, skip: tuple[str, ...] = (), defaults: Any = None) -> Iterator[str]:
+    """The options for the fields of a config. defaults: a config whose equal fields are left out."""
+    for field in fields(values):
+        name, value = field.name, getattr(values, field.name)
+        if name in skip or name in LEFT_OUT or (defaults is not None and value == getattr(defaults, name)):
+            continue
+        flag = FLAGS.get(name, "--" + name.replace("_", "-"))
+        if name in ZERO_IS_OFF and value is None:
+            value = 0
+        if name in DURATIONS and value is not None:
+            value = math.ceil(min(value, LONGEST_SECONDS))
+        if value is True:
+            yield flag
+        elif value is not None and value is not False:
+            yield from (f"{flag}={value}",) if str(value).startswith("-") else (flag, str(value))

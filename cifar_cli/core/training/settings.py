@@ -1,0 +1,208 @@
+"""The settings of a run in layers: flags over environment over a file over the recipe over defaults."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.plain import plain
+from cifar_cli.core.plain_yaml import parse_yaml
+from cifar_cli.core.suggest import nearest
+from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.recipe import ONLY_MUON_SGD, RECIPES, recipe_of
+from cifar_cli.errors import ConfigError
+
+FOLLOW_THE_DATASET = ("model.classes", "model.img_size")
+NOT_REPEATED = ("run_dir",)  # a run that is repeated gets a directory of its own
+_OF_ANOTHER_OPTIMIZER = [f"recipe.{name}" for name in ONLY_MUON_SGD]
+_OFF = object()
+
+Values = dict[str, Any]
+"""Settings by their dotted path, such as "recipe.learning_rate"."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Every setting of a run and where it came from."""
+
+    values: Values
+    origins: dict[str, str]
+    """The layer of each setting: "--lr", "CIFAR_DATA_DIR", the file's name, "recipe fast" or "default"."""
+
+    def config(self) -> TrainConfig:
+        """The config of these settings. Raises ConfigError for values that can't be used."""
+        nested: dict[str, Any] = {}
+        for path, value in self.values.items():
+            group, _, name = path.rpartition(".")
+            (nested.setdefault(group, {}) if group else nested)[name] = value
+        if nested["img_size"] is not None:
+            nested["model"]["img_size"] = nested["img_size"]
+        return TrainConfig.from_dict(nested)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON: the value and the origin of each setting."""
+        return {path: {"value": plain(value), "from": self.origins[path]} for path, value in self.values.items()}
+
+
+def layered(
+    defaults: Values,
+    flags: Mapping[str, str],
+    *,
+    recipe: str,
+    file: Path | None = None,
+    assignments: Mapping[str, Any] = MappingProxyType({}),
+) -> Settings:
+    """Merge the layers of a run's settings.
+
+    defaults: the values of the options, where they differ from TrainConfig's. flags: the path of each
+    option that the user gave, and how it was given. recipe: the name of the option `--recipe`. file: a `config.yaml`.
+    assignments: single settings by their path.
+    Raises ConfigError for a file that can't be read, and a key or value that a run does not have.
+    """
+    assigned = {path: checked(path, value, where="--set") for path, value in assignments.items()}
+    filed = {} if file is None else _read(file)
+    if "recipe.policy" in flags:
+        filed.pop("augment_file", None)  # a policy's file would replace the policy that was asked for
+    if "recipe.name" in flags:
+        filed = {path: value for path, value in filed.items() if not path.startswith("recipe.")}
+    elif filed.get("recipe.name") in RECIPES:
+        recipe = filed["recipe.name"]
+    above = filed | {path: defaults[path] for path in flags if path in defaults} | assigned
+    fitting = recipe_of(recipe, model=above.get("model.name", defaults.get("model.name")))
+    optimizer = above.get("recipe.optimizer", fitting.optimizer)
+    fitting = fitting.changed({"optimizer": optimizer})
+    if filed.get("recipe.optimizer", optimizer) != optimizer:
+        filed = {path: value for path, value in filed.items() if path not in _OF_ANOTHER_OPTIMIZER}
+    layers = (
+        (dict(_flat(TrainConfig(model=ModelConfig(name="null")).to_dict(), "")), "default"),
+        ({path: value for path, value in defaults.items() if path not in flags}, "default"),
+        ({f"recipe.{name}": value for name, value in asdict(fitting).items()}, f"recipe {recipe}"),
+        (filed, str(file)),
+    )
+    values: Values = {}
+    origins: dict[str, str] = {}
+    for layer, origin in layers:
+        values |= layer
+        origins |= dict.fromkeys(layer, origin)
+    for path, flag in flags.items():
+        if path in defaults:
+            values[path], origins[path] = defaults[path], flag
+    values |= assigned
+    origins |= dict.fromkeys(assigned, "--set")
+    order = [path for path in leaves() if path in values]
+    return Settings(values={path: values[path] for path in order}, origins={path: origins[path] for path in order})
+
+
+def leaves() -> dict[str, Any]:
+    """The type of each setting by its path, in the order of the config."""
+    return {path: kind for path, kind in _leaves(TrainConfig, "") if path not in FOLLOW_THE_DATASET}
+
+
+def _leaves(kind: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, hint in get_type_hints(kind).items():
+        if is_dataclass(hint):
+            yield from _leaves(hint, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", hint
+
+
+def _read(file: Path) -> Values:
+    """The settings of a config.yaml, checked. Raises ConfigError."""
+    remedy = "pass the config.yaml of a run, or what `cifar train --print-config` prints"
+    try:
+        content = parse_yaml(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {file} can't be read ({error.strerror})", remedy=remedy) from error
+    except ValueError as error:
+        raise ConfigError(f"--config {file} is not a YAML file", remedy=remedy) from error
+    if isinstance(content, dict) and isinstance(content.get("config"), dict):
+        content = content["config"]  # beside it a run notes its classes and its device
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {file} holds no settings", remedy=remedy)
+    flat = dict(_flat(content, ""))
+    if "accelerator" in flat:  # an earlier name, whose "gpu" meant CUDA or MPS
+        flat["device"] = str(flat.pop("accelerator")).replace("gpu", "auto")
+    for path in (*FOLLOW_THE_DATASET, *NOT_REPEATED):
+        flat.pop(path, None)
+    return {path: checked(path, value, where=str(file)) for path, value in flat.items()}
+
+
+def _flat(nested: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in nested.items():
+        if isinstance(value, dict) and not prefix:  # deeper, and so endless, nesting is no setting
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """The path and the value of "path=value". Raises ConfigError."""
+    path, sign, value = text.partition("=")
+    if not sign:
+        raise ConfigError(f"--set {text} has no =", remedy="pass for example --set recipe.weight_decay=1e-3")
+    try:
+        read = parse_yaml(value)
+    except ValueError:
+        read = value
+    return path.strip(), value if isinstance(read, (dict, list)) else read
+
+
+def checked(path: str, value: Any, *, where: str) -> Any:
+    """The value of a setting, as its type. Raises ConfigError for an unknown path or a value of another type."""
+    known = leaves()
+    if path not in known:
+        raise ConfigError(f"{where}: there is no setting {path}", remedy=_nearest(path, known))
+    result = _as(known[path], value)
+    if result is _OFF:
+        kinds = " or ".join(dict.fromkeys(_kinds(known[path])))
+        raise ConfigError(f"{where}: {path} can't be {value!r}", remedy=f"set it to {kinds}")
+    return result
+
+
+def _nearest(path: str, known: Mapping[str, Any]) -> str:
+    """The similar paths; a name alone is looked for in every group."""
+    matching = [each for each in known if each.rpartition(".")[2] == path]
+    return f"did you mean {' or '.join(matching)}?" if matching else nearest(path, known)
+
+
+def _as(kind: Any, value: Any) -> Any:
+    """The value converted to a type, _OFF where it isn't one. YAML reads 1e-3 as text, and 32 as a number."""
+    if get_origin(kind) in (Union, types.UnionType):
+        if value is None:
+            return None if type(None) in get_args(kind) else _OFF
+        converted = (_as(each, value) for each in get_args(kind))
+        return next((each for each in converted if each is not _OFF), _OFF)
+    if get_origin(kind) is Literal:
+        return {str(each): each for each in get_args(kind)}.get(str(value), _OFF)
+    if kind is type(None):
+        return _OFF
+    if kind is bool:
+        return value if isinstance(value, bool) else _OFF
+    if kind in (Path, str):
+        value = "null" if value is None else value  # the model's name, without its quotes
+        return kind(value) if isinstance(value, (str, Path)) else _OFF
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return _OFF
+    if kind is int and isinstance(value, float):
+        return _OFF
+    try:
+        return kind(value)
+    except ValueError:
+        return _OFF
+
+
+def _kinds(kind: Any) -> Iterator[str]:
+    """What a setting takes, in words."""
+    if get_origin(kind) in (Union, types.UnionType):
+        for each in get_args(kind):
+            yield from _kinds(each)
+    elif get_origin(kind) is Literal:
+        yield from map(str, get_args(kind))
+    else:
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Path: "a path"}
+        yield words.get(kind, "null")

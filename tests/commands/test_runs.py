@@ -1,0 +1,86 @@
+"""`cifar runs`: what it lists, what it removes, what it refuses to remove."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from cifar_cli.core.training.run_lock import LOCK
+from cifar_cli.core.training.runs import list_runs
+from cifar_cli.render import run_tables
+from tests.conftest import Cifar
+from tests.golden import rendered
+
+
+@pytest.fixture
+def runs(trained_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a finished run, one of two seeds that was not finished, and a folder that is no run."""
+    folder = tmp_path / "runs"
+    shutil.copytree(trained_run, folder / "good")
+    shutil.copytree(trained_run, folder / "several" / "seed-0")
+    (folder / "several" / "seed-0" / "summary.json").unlink()
+    (folder / "photos").mkdir()
+    (folder / "photos" / "config.yaml").write_text("album: summer\n")
+    monkeypatch.setenv("CIFAR_RUNS_DIR", str(folder))
+    return folder
+
+
+def test_runs_are_listed_with_accuracy_time_and_state(cifar: Cifar, runs: Path) -> None:
+    document = json.loads(cifar("runs", "--json").stdout)
+    found = {run["name"]: run for run in document["runs"]}
+    assert set(found) == {"good", "several/seed-0"}
+    assert (found["good"]["model"], found["good"]["dataset"], found["good"]["state"]) == ("null", "shapes", "finished")
+    assert 0 <= found["good"]["test_accuracy"] <= 1
+    assert (found["several/seed-0"]["state"], found["several/seed-0"]["test_accuracy"]) == ("unfinished", None)
+    table = rendered(*run_tables.runs(list_runs(runs)), width=80)
+    assert "several/seed-0" in table
+    assert "photos" not in table
+
+
+def test_a_run_that_is_trained_now_is_running_and_stays(cifar: Cifar, runs: Path) -> None:
+    with FileLock(runs / "good" / LOCK):
+        assert {run.name: run.state for run in list_runs(runs).runs}["good"] == "running"
+        result = cifar("runs", "rm", "good", "--yes")
+    assert result.exit_code == 1
+    assert "is being trained and stays" in result.stderr
+    assert (runs / "good").is_dir()
+
+
+def test_a_run_is_removed_by_name_or_path(cifar: Cifar, runs: Path) -> None:
+    assert cifar("runs", "rm", "good", runs / "several" / "seed-0", "--yes").exit_code == 0
+    assert list_runs(runs).runs == ()
+    assert (runs / "photos").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["rm", "photos", "--yes"], 1, "is no run of `cifar train` and stays"),
+        (["rm", "god", "--yes"], 1, "did you mean good?"),
+        (["rm", "good"], 2, "pass --yes"),
+        (["rm"], 2, "needs the name of a run"),
+        (["list", "good"], 2, "cifar runs rm RUN"),
+    ],
+)
+def test_nothing_is_removed_that_was_not_asked_for(
+    cifar: Cifar, runs: Path, words: list[str], status: int, message: str
+) -> None:
+    result = cifar("runs", *words)
+    assert result.exit_code == status
+    assert message in result.stderr
+    assert len(list_runs(runs).runs) == 2
+
+
+def test_a_linked_run_stays(cifar: Cifar, runs: Path) -> None:
+    (runs / "link").symlink_to(runs / "good")
+    assert cifar("runs", "rm", "link", "--yes").exit_code == 1
+    assert (runs / "good").is_dir()
+
+
+def test_no_runs_are_no_error(cifar: Cifar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CIFAR_RUNS_DIR", str(tmp_path / "absent"))
+    assert cifar("runs").stdout == f"no runs in {tmp_path / 'absent'}\n"
