@@ -31,7 +31,7 @@ STEPS = 6  # of an epoch
 def cycle(config_of: ConfigOf, tmp_path: Path) -> Callable[..., TrainConfig]:
     """Makes configs of a cycle with momentum and averaged weights, in given numerics."""
 
-    def make(name: str, *, epochs: int = 5, seconds: float = 32, schedule: str = "one-cycle") -> TrainConfig:
+    def make(name: str, *, epochs: int = 5, seconds: float = 35, schedule: str = "one-cycle") -> TrainConfig:
         plain = config_of(tmp_path / name, epochs=epochs, seconds=seconds)
         recipe = replace(
             plain.recipe, optimizer="sgd", learning_rate=0.02, schedule=schedule, warmup=0.3, ema_decay=0.8
