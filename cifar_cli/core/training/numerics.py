@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -29,7 +29,7 @@ from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.errors import ConfigError
 
 # Trials compare precisions, not learning rates, so they take small steps whatever the recipe's rate is.
-TRIAL_RATES: dict[OptimizerName, float] = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "muon": 1e-2}
+TRIAL_RATES: dict[OptimizerName, float] = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "muon": 1e-2, "muon-sgd": 1e-2}
 COMPARED_STEPS = 3  # losses are compared after so many; the first one warms up and isn't timed
 TRIAL_SECONDS = 0.4  # for the timed steps of one combination
 LONGEST_STEP_SECONDS = 0.15  # slower steps are timed with smaller batches
@@ -174,7 +174,8 @@ def _timed(step: TimedStep, clock: Callable[[], float], batch: int, *, slower_th
 
 def _step_maker(config: TrainConfig, model: nn.Module, *, classes: int, device: torch.device) -> MakeStep:
     """Makes training steps of copies of the model, on the same random images for every combination."""
-    recipe, side = config.recipe, config.model.img_size
+    side = config.model.img_size
+    recipe = replace(config.recipe, bias_lr=None, head_lr=None)  # they would replace the small rate of a trial
 
     @lru_cache
     def batch_of(count: int) -> tuple[Tensor, Tensor]:
@@ -217,6 +218,7 @@ def speed_key(
     parts = (
         f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         f"{model.name} {model.backbone if model.name == 'cnn' else ''} {model.img_size} px, {model.classes} classes",
+        f"width {model.width:g}, {'small images, ' * model.small_images}drop path {model.drop_path:g}",
         f"{'trimmed' if model.trim_backbone else 'full'} patch {model.patch_size}, batch {recipe.batch}",
         f"{recipe.optimizer}, {'clipped, ' * (recipe.clip_norm is not None)}"
         f"{'averaged, ' * (recipe.ema_decay is not None)}{STEP_VERSION}",

@@ -20,12 +20,13 @@ from cifar_cli.core.training.numerics import (
     require_precision,
     trials_path,
 )
-from cifar_cli.core.training.recipe import RECIPES, Recipe
+from cifar_cli.core.training.recipe import RECIPES, Recipe, recipe_of
 from cifar_cli.core.training.results import Numerics, NumericsTrial
 from cifar_cli.errors import ConfigError
 
 CPU = torch.device("cpu")
 CONFIG = TrainConfig(model=ModelConfig(name="null"))
+NARROW = ModelConfig(name="airbench", width=0.25)
 
 
 FEW_FORMATS = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))  # has no use for oneDNN's layout
@@ -130,6 +131,15 @@ def test_the_choice_is_remembered_by_machine_model_and_step() -> None:
         assert len(steps.tried) == 4 * count
 
 
+@pytest.mark.parametrize(
+    ("name", "change"), [("airbench", {"width": 2}), ("cnn", {"small_images": True}), ("cnn", {"drop_path": 0.1})]
+)
+def test_a_model_with_other_options_is_tried_anew(name: str, change: dict[str, Any]) -> None:
+    steps = Scripted(**FOUR)
+    steps.choose(replace(CONFIG, model=ModelConfig(name=name)))
+    assert steps.choose(replace(CONFIG, model=ModelConfig(name=name, **change))).remembered_in is None
+
+
 @pytest.mark.parametrize("content", ["", "no json", "[]", '{"x": 3}'])
 def test_a_cache_that_can_t_be_read_is_replaced(content: str) -> None:
     steps = Scripted(**FOUR)
@@ -188,11 +198,18 @@ def test_given_values_are_not_tried() -> None:
     assert len(steps.tried) == 2
 
 
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_real_trials_leave_the_model_unchanged_and_agree_with_float32(recipe: Recipe) -> None:
-    model = build_model(CONFIG.model, seed=0)
+@pytest.mark.parametrize(
+    ("model_config", "recipe"),
+    [pytest.param(CONFIG.model, recipe, id=name) for name, recipe in RECIPES.items()]
+    + [pytest.param(NARROW, recipe_of(name, model="airbench"), id=f"airbench-{name}") for name in ("fast", "best")],
+)
+def test_real_trials_leave_the_model_unchanged_and_agree_with_float32(
+    model_config: ModelConfig, recipe: Recipe
+) -> None:
+    model = build_model(model_config, seed=0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    chosen = choose_numerics(replace(CONFIG, recipe=replace(recipe, batch=16)), model, classes=10, device=CPU)
+    config = replace(CONFIG, model=model_config, recipe=replace(recipe, batch=16))
+    chosen = choose_numerics(config, model, classes=10, device=CPU)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert {trial.precision for trial in chosen.trials} == set(offered_precisions(CPU))
     assert all(trial.agrees and trial.images_per_second > 0 for trial in chosen.trials)
