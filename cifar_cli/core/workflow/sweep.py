@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -103,7 +104,7 @@ class _Sweep:
 
     def run(self) -> SweepReport:
         runs = self.config.runs()
-        left = [run for run in runs if not _directory(self.config, run).summary.is_file()]
+        left = [run for run in runs if _scores(_directory(self.config, run)) is None]
         with ThreadPoolExecutor(self.at_once) as pool:
             try:
                 for number, done in enumerate(pool.map(self._train, left), start=len(runs) - len(left) + 1):
@@ -153,9 +154,7 @@ class _Sweep:
 
     def _result(self, run: SweptRun) -> SweptResult:
         directory = _directory(self.config, run)
-        if directory.summary.is_file():
-            summary = json.loads(directory.summary.read_text(encoding="utf-8"))
-            scores = {name: summary[name] for name in SCORES}
+        if (scores := _scores(directory)) is not None:
             return SweptResult(settings=run.settings, status="done", run_dir=directory.path, **scores)
         if run.name in self.failed:
             return SweptResult(
@@ -182,6 +181,14 @@ class _Sweep:
 
 def _directory(config: SweepConfig, run: SweptRun) -> RunDir:
     return RunDir(config.folder / run.name)
+
+
+def _scores(directory: RunDir) -> dict[str, Any] | None:
+    """The scores of a finished run; None for one whose summary is missing or damaged, which is continued."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        summary = json.loads(directory.summary.read_text(encoding="utf-8"))
+        return {name: summary[name] for name in SCORES}
+    return None
 
 
 def _log(config: SweepConfig, run: SweptRun) -> Path:

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from cifar_cli.core.workflow.sweep import sweep
 from cifar_cli.core.workflow.sweep_config import SweepConfig, SweptOption
+from cifar_cli.core.write import write_whole
 from cifar_cli.errors import CheckpointError, ConfigError, Interrupted
 
 SCORES = {
@@ -58,7 +59,7 @@ class Trainings:
             raise subprocess.TimeoutExpired("train", timeout or 0.0)
         if self.outcome == "too long":
             return 130
-        (self.run_dir / "summary.json").write_text(json.dumps(SCORES))
+        write_whole(self.run_dir / "summary.json", json.dumps(SCORES).encode())  # the sweep reads it at any moment
         return 0
 
 
@@ -96,6 +97,16 @@ def test_a_finished_run_is_not_trained_again(config: SweepConfig) -> None:
     rates = replace(RATES, values=("0.1", "0.2", "0.4"))
     assert run(replace(config, options=(rates, DECAYS)), more).count("done") == 6
     assert len(more.started) == 2
+
+
+@pytest.mark.parametrize("content", ["", "no json", "[]", "{}"])
+def test_a_run_whose_summary_is_damaged_is_continued(config: SweepConfig, content: str) -> None:
+    run(config, Trainings())
+    damaged = config.folder / "lr=0.1,weight_decay=5e-4"
+    (damaged / "summary.json").write_text(content)
+    again = Trainings()
+    assert run(config, again).count("done") == 4
+    assert [words for words, _ in again.started] == [["--resume", str(damaged)]]
 
 
 def test_an_interrupted_run_is_continued_and_the_rest_waits(config: SweepConfig) -> None:
