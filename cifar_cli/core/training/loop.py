@@ -131,7 +131,7 @@ class Loop:
             clock=seams.clock,
             train_images=len(loaders.train_indices),
             val_images=len(loaders.val_indices),
-            test_per_validation=(len(store.test) * TEST_PASSES + PLAIN_TRAIN_IMAGES)
+            test_per_validation=(len(store.test) * TEST_PASSES + min(PLAIN_TRAIN_IMAGES, len(loaders.train_indices)))
             / max(len(loaders.val_indices), 1)
             * (1 if config.precision == "32" else FLOAT32_COST),
         )

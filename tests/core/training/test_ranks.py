@@ -235,7 +235,7 @@ def test_the_steps_are_planned_by_rank_0_and_begin_again_in_all(
         )
         return replace(made, recipe=recipe)
 
-    capped = crew(run_at_speeds, cycle("capped", epochs=5, seconds=32), seconds=(1.0, 9.0))
+    capped = crew(run_at_speeds, cycle("capped", epochs=5, seconds=35), seconds=(1.0, 9.0))
     asked = crew(run_at_speeds, cycle("asked", epochs=3, seconds=3200), seconds=(1.0, 0.1))
     measured = 3
     assert [epochs for epochs, _, _ in capped] == [3, 3]
