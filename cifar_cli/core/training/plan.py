@@ -150,12 +150,14 @@ class Planner:
         if deadline.seconds_per_image is None:  # stopped before it was measured
             deadline.planned_steps = 0
         elif epochs:
+            begun = at.epoch_step * self._recipe.batch * deadline.seconds_per_image  # of the epoch, counted in both
             fitting = deadline.steps_that_fit(
                 epochs=epochs,
                 steps_per_epoch=self._steps_per_epoch,
                 seconds_per_image=deadline.seconds_per_image,
-                used_seconds=deadline.used_seconds,
+                used_seconds=deadline.used_seconds - begun,
             )
+            fitting = max(fitting, min(at.epoch_step + 1, self._steps_per_epoch))
             deadline.planned_steps = at.global_step - at.epoch_step + fitting
         self._rate.steps = self.steps
 

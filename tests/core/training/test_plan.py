@@ -203,3 +203,13 @@ def test_more_time_plans_more_epochs_with_the_speed_of_the_checkpoint(cycle: Con
     assert "now 6.833 epochs are planned: the learning rate is now that of a run of this length" in machine.notes[0]
     assert rates(tmp_path / "run")[2] < rates(tmp_path / "run")[3]
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["plan"]["steps"] == 41
+
+
+def test_the_steps_of_an_epoch_that_was_interrupted_count_once_when_its_time_changes(
+    cycle: ConfigOf, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        run_on(Machine(interrupted_at=(3 + 2 * STEPS + 5,)), cycle("run", epochs=9))
+    run_on(Machine(), ResumeConfig(run_dir=tmp_path / "run", max_seconds=63))
+    steps = read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"]
+    assert 40 <= steps <= 42, "as in a run that is extended after an epoch"

@@ -54,7 +54,7 @@ def test_an_unknown_optimizer_or_precision_is_an_error_and_never_another_one() -
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_every_optimizer_overfits_one_batch(name: OptimizerName, precision: Precision) -> None:
-    rate = {"adam": 1e-3, "adamw": 1e-3, "sgd": 0.01, "muon": 0.02}[name]
+    rate = {"adam": 1e-3, "adamw": 1e-3, "sgd": 0.01, "muon": 0.02, "muon-sgd": 0.02}[name]
     step = step_of(StepConfig(optimizer=name, learning_rate=rate, precision=precision, memory_format="channels-last"))
     losses = [float(step(IMAGES, LABELS)[0]) for _ in range(50)]
     assert losses[-1] < 0.5 * losses[0]
