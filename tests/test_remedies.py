@@ -21,8 +21,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Numbers, and names that are limited to letters, digits, dots, dashes and underscores.
 HARMLESS = {
     "gpus", "smallest", "SMALLEST_SIDE", "BUNDLED_BACKBONE", "name", "archive.dataset", "config.dataset", "self.device",
-    "self.memory_format", "step", "self.name", "job", "result.dataset.command_again", "epochs_done",
+    "self.memory_format", "step", "self.name", "job", "result.dataset.command_again", "epochs_done", "models",
 }  # fmt: skip
+SHORT = ("--max-epochs", 1, "--precision", "32", "--memory-format", "contiguous", "--no-report")
 PATHS = ["run [a] 1", "it's", "a;b", "$(c)", "`d`"]
 
 
@@ -66,7 +67,6 @@ def test_a_command_for_an_odd_path_is_read_back_by_the_shell_as_that_path(tmp_pa
 
 def test_the_next_command_quotes_the_run_directory(cifar: Cifar, data_dir: Path, tmp_path: Path) -> None:
     run = tmp_path / "run [a] 1"
-    done = cifar("train", "--dataset", "shapes", "--data-dir", data_dir, "--run-dir", run, "--fast-dev-run")
+    done = cifar("train", "--dataset", "shapes", "--data-dir", data_dir, "--run-dir", run, *SHORT)
     assert done.exit_code == 0, done.output
-    following = next(line for line in done.stderr.splitlines() if line.startswith("next: "))
-    assert shlex.split(following)[:4] == ["next:", "cifar", "evaluate", str(run)]
+    assert ["cifar", "evaluate", str(run)] in map(shlex.split, done.stderr.splitlines())

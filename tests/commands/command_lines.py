@@ -59,11 +59,11 @@ def options_of(command: Any) -> list[Any]:
     return [param for param in command.params if param.param_type_name == "option"]
 
 
-def required_words(command: Any) -> list[str]:
-    """What a command line of this command can't do without."""
+def required_words(command: Any, *, beside: Any = None) -> list[str]:
+    """What a command line of this command can't do without, but for one option that is given anyway."""
     words: list[str] = []
     for param in command.params:
-        if param.required:
+        if param.required and param is not beside:
             words += words_of(param) if param.param_type_name == "option" else [VALUES[param.metavar]]
     return words
 

@@ -21,8 +21,7 @@ SINGLE = [each for each in OPTIONS if not each.values[1].multiple]  # type: igno
 
 @pytest.mark.parametrize(("name", "option"), OPTIONS)
 def test_every_option_accepts_a_value_of_its_kind(name: str, option: Any) -> None:
-    missing = [] if option.required else required_words(commands()[name])
-    context = parse(name, [*missing, *words_of(option)])
+    context = parse(name, [*required_words(commands()[name], beside=option), *words_of(option)])
     assert option.name in context.params
 
 
@@ -31,7 +30,7 @@ def test_an_option_with_one_value_can_not_be_given_twice(name: str, option: Any)
     words = words_of(option)
     again = [option.opts[0], *words[1:]]  # in another spelling where there is one
     with pytest.raises(UsageError) as caught:
-        parse(name, [*required_words(commands()[name]), *words, *again])
+        parse(name, [*required_words(commands()[name], beside=option), *words, *again])
     assert caught.value.exit_code == 2
     assert caught.value.what == f"{option.opts[0]} is given 2 times"
 
@@ -105,6 +104,7 @@ def test_every_closed_set_has_an_option() -> None:
     assert {option.name for _, option in every_option()} >= {*CLOSED_SETS, *REGISTRIES}
 
 
+@pytest.mark.parametrize("model", [*MODELS, "timm:resnet18"])
 @pytest.mark.parametrize("name", ["summarize", "profile-memory", "train"])
 def test_every_model_is_accepted(name: str, model: str) -> None:
     assert model in parse(name, ["--model", model]).params["model"]

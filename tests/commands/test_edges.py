@@ -37,9 +37,15 @@ def test_a_value_at_the_edge_is_refused_in_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_picture_must_be_a_png_file(cifar: Cifar, trained_run: Path) -> None:
-    result = cifar("evaluate", trained_run, "--out", "conf.xyz")
+def test_a_picture_must_be_a_png_file(cifar: Cifar, data_dir: Path) -> None:
+    result = cifar("augment-preview", "--dataset", "shapes", "--data-dir", data_dir, "--out", "conf.xyz")
     assert result.stderr == "error: --out conf.xyz is not a PNG file's name\n  try: pass --out conf.png\n"
+
+
+def test_a_picture_in_place_of_the_folder_of_an_evaluation_is_refused(cifar: Cifar, trained_run: Path) -> None:
+    result = cifar("evaluate", trained_run, "--out", "conf.png")
+    message = "error: --out conf.png names a picture, but takes the folder of all files\n  try: pass --out conf\n"
+    assert result.stderr == message
 
 
 def test_a_dataset_of_one_class_is_trained_and_evaluated(cifar: Cifar, tmp_path: Path) -> None:

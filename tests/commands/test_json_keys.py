@@ -118,14 +118,14 @@ def test_a_loss_that_is_nan_is_null(document, trained_run: Path, tmp_path: Path)
     content = torch.load(trained_run / "checkpoints/best.ckpt", weights_only=True)
     content["state_dict"]["model.head.1.bias"][:] = float("nan")
     torch.save(content, tmp_path / "nan.ckpt")
-    found = document("evaluate", tmp_path / "nan.ckpt", "--out", tmp_path / "matrix.png")
+    found = document("evaluate", tmp_path / "nan.ckpt", "--out", tmp_path / "scores")
     assert found["loss"] is None
     assert found["accuracy"] == 0.1
 
 
 def test_fractions_have_the_digits_of_their_counts(document, trained_run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """And not those of a 32-bit float, such as 0.32100000977516174."""
-    found = document("evaluate", trained_run, "--out", tmp_path / "matrix.png")
+    found = document("evaluate", trained_run, "--out", tmp_path / "scores")
     assert found["accuracy"] == round(found["accuracy"] * found["images"]) / found["images"]
     summary = json.loads((trained_run / "summary.json").read_text())
     for name in ("val_accuracy", "test_accuracy", "test_accuracy_flip_averaged"):

@@ -14,7 +14,21 @@ from tests.conftest import Cifar
 
 @pytest.fixture
 def small(data_dir: Path, tmp_path: Path) -> list[object]:
-    return ["--dataset", "shapes", "--data-dir", data_dir, "--fast-dev-run", "--run-dir", tmp_path / "run"]
+    return [
+        "--dataset",
+        "shapes",
+        "--data-dir",
+        data_dir,
+        "--max-epochs",
+        1,
+        "--precision",
+        "32",
+        "--memory-format",
+        "contiguous",
+        "--no-report",
+        "--run-dir",
+        tmp_path / "run",
+    ]
 
 
 @pytest.mark.parametrize("words", [["-q", "train"], ["train", "--quiet"]])

@@ -129,7 +129,8 @@ def test_memory_is_counted_when_asked_and_points_to_profile_memory() -> None:
 def test_bad_input_is_one_error_line_and_one_remedy(args: list[str], error: str, remedy: str) -> None:
     code, out, err = run(*args)
     assert (code, out) == (1, "")
-    first, second = err.splitlines()
+    *progress, first, second = err.splitlines()
+    assert all(line.startswith("finding an image size that") for line in progress)
     assert first == f"error: {error}"
     assert remedy in second
 

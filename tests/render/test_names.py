@@ -12,9 +12,9 @@ import pytest
 from rich.text import Text
 
 import cifar_cli.render
-from cifar_cli.core.evaluation.results import ClassScore, EvaluateResult
+from cifar_cli.core.evaluation.results import Calibration, ClassScore, ConfusedPair, EvaluateResult, Interval
 from cifar_cli.core.progress import Progress
-from cifar_cli.render import console, tables
+from cifar_cli.render import console, evaluation_tables, tables
 from cifar_cli.render.progress import progress_shown
 from tests.golden import rendered
 
@@ -47,10 +47,12 @@ def test_names_are_shown_as_they_are_in_tables_messages_and_progress(
 ) -> None:
     score = ClassScore(name=name, images=1, precision=1.0, recall=1.0, f1=1.0)
     result = EvaluateResult(
-        checkpoint=Path(name), model=name, dataset=name, synthetic=False, images=1, accuracy=1.0, loss=0.0,
-        per_class=(score,), confusion=((1,),), figure=Path(name),
+        checkpoint=Path(name), model=name, dataset=name, synthetic=False, split="test", images=1, accuracy=1.0,
+        accuracy_interval=Interval(low=0.0, high=1.0), top5_accuracy=None, chance=1.0, loss=0.0, per_class=(score,),
+        confusion=((1,),), confused_pairs=(ConfusedPair(true=name, predicted=name, images=1, share=1.0),),
+        calibration=Calibration(error=0.0, bins=()), mistakes=(), suspects=(), folder=Path(name),
     )  # fmt: skip
-    assert rendered(tables.evaluation(result), width=120).count(name) == 4
+    assert rendered(evaluation_tables.evaluation(result), width=120).count(name) == 6
     columns: dict[str, list[str | Text]] = {name: [name]}
     assert rendered(tables.table_of(columns, footer=(name,), title=name, caption=name), width=120).count(name) == 5
     console.note(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from cifar_cli.core.choices import DeviceChoice, require_at_least, require_choice
-from cifar_cli.errors import ConfigError
+from cifar_cli.errors import ConfigError, shell_line
 
 SplitName = Literal["test", "val", "train"]
 
@@ -45,7 +45,7 @@ def _require_folder(out: Path) -> None:
     if out.suffix.lower() == ".png":
         raise ConfigError(
             f"--out {out} names a picture, but takes the folder of all files",
-            remedy=f"pass --out {out.with_suffix('')}",
+            remedy=shell_line("pass --out", out.with_suffix("")),
         )
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file, not a folder", remedy="pass another --out")
@@ -103,9 +103,9 @@ class ExportConfig:
         if self.out is not None and self.out.suffix != SUFFIXES[self.format]:
             raise ConfigError(
                 f"--out {self.out} does not end in {SUFFIXES[self.format]}",
-                remedy=f"pass --out {self.out.with_suffix(SUFFIXES[self.format])}",
+                remedy=shell_line("pass --out", self.out.with_suffix(SUFFIXES[self.format])),
             )
         if self.out is not None and not self.out.parent.is_dir():
             raise ConfigError(
-                f"the folder {self.out.parent} for --out does not exist", remedy=f"mkdir -p {self.out.parent}"
+                f"the folder {self.out.parent} for --out does not exist", remedy=shell_line("mkdir -p", self.out.parent)
             )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics.functional.classification import (
     multiclass_accuracy,
     multiclass_calibration_error,
@@ -112,9 +113,10 @@ def calibration(predictions: Predictions, *, bins: int = BINS) -> Calibration:
     confidence, accuracy = (
         torch.bincount(bin_N, weights=each, minlength=bins) / counts.clamp(min=1) for each in (confidence_N, correct_N)
     )
-    error = multiclass_calibration_error(
-        predictions.probabilities_NK, predictions.labels_N, max(len(predictions.classes), 2), n_bins=bins
-    )
+    probabilities_NK = predictions.probabilities_NK
+    if probabilities_NK.shape[1] == 1:
+        probabilities_NK = F.pad(probabilities_NK, (0, 1))  # torchmetrics takes two classes at least
+    error = multiclass_calibration_error(probabilities_NK, predictions.labels_N, probabilities_NK.shape[1], n_bins=bins)
     return Calibration(
         error=float(error),
         bins=tuple(
