@@ -11,6 +11,7 @@ from cifar_cli.commands.recipe_options import OVERRIDES, RecipeOptions
 from cifar_cli.commands.train import TAKEN_BESIDE_RESUME
 from cifar_cli.core import choices
 from cifar_cli.core.augment.policy import POLICIES
+from cifar_cli.core.models.registry import MODELS
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.errors import UsageError
 from tests.commands.command_lines import commands, every_option, options_of, parse, required_words, words_of
