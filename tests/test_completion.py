@@ -54,7 +54,7 @@ def test_values_are_completed(words: str, folder: Path) -> None:
 def test_without_a_letter_the_models_are_few() -> None:
     env = {"_CIFAR_COMPLETE": "complete_bash", "COMP_WORDS": "cifar train --model ", "COMP_CWORD": "3"}
     result = CliRunner().invoke(app, [], prog_name="cifar", env=env)
-    assert result.output.split() == ["null", "cnn", "hybrid", "timm:"]
+    assert result.output.split() == ["null", "cnn", "hybrid", "airbench", "timm:"]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 FUNCTIONS = [name for name in cifar_cli.__all__ if not name.startswith("_")]
 
 
+@pytest.mark.slow
 def test_the_import_loads_no_torch_and_the_first_function_does() -> None:
     program = "import sys, cifar_cli; a = 'torch' in sys.modules; cifar_cli.train; print(a, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -52,6 +53,7 @@ def here(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: str(text).strip().splitlines()[0])
 def test_the_example_of_the_page_runs(here: Path, example: str) -> None:
     namespace: dict[str, Any] = {}
@@ -60,6 +62,7 @@ def test_the_example_of_the_page_runs(here: Path, example: str) -> None:
         assert len(namespace["load"]()["train_images"]) == 200
 
 
+@pytest.mark.slow
 def test_a_model_and_a_dataset_of_the_page_train(here: Path, cifar) -> None:  # type: ignore[no-untyped-def]
     for example in EXAMPLES:
         if name := re.match(r"# (\w+\.py)\n", example):
@@ -70,6 +73,7 @@ def test_a_model_and_a_dataset_of_the_page_train(here: Path, cifar) -> None:  # 
     assert "net on pets" in trained.stdout
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_by_its_config(here: Path) -> None:
     epochs: list[float] = []
     first = cifar_cli.train(dataset="shapes", settings={"recipe.max_epochs": 1, "recipe.batch": 64}, run_dir="first")

@@ -65,6 +65,7 @@ def test_a_command_for_an_odd_path_is_read_back_by_the_shell_as_that_path(tmp_pa
         assert str(run.path) in {word.removesuffix("/absent") for word in shlex.split(command)}
 
 
+@pytest.mark.slow
 def test_the_next_command_quotes_the_run_directory(cifar: Cifar, data_dir: Path, tmp_path: Path) -> None:
     run = tmp_path / "run [a] 1"
     done = cifar("train", "--dataset", "shapes", "--data-dir", data_dir, "--run-dir", run, *SHORT)

@@ -48,6 +48,7 @@ def test_suspects_are_counted_among_the_candidates_and_those_not_upheld(module: 
     assert (found.candidates_by_chance, found.not_upheld_by_chance) == (0.25, 0.1)
 
 
+@pytest.mark.slow
 def test_an_ensemble_averages_the_runs(module: Any, checked: Path, trained_run: Path, data_dir: Path) -> None:
     last = trained_run / "checkpoints/last.ckpt"
     words = [str(checked), str(trained_run), str(last), "--data-dir", str(data_dir)]

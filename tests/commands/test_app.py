@@ -12,6 +12,7 @@ from cifar_cli.commands import COMMANDS
 HEAVY = ("torch", "torchvision", "lightning", "timm", "albumentations", "cv2", "numpy", "matplotlib", "pydantic")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [None, *COMMANDS])
 def test_help_loads_nothing_heavy(command: str | None) -> None:
     words = ["--help"] if command is None else [command, "--help"]

@@ -48,6 +48,7 @@ def test_a_picture_in_place_of_the_folder_of_an_evaluation_is_refused(cifar: Cif
     assert result.stderr == message
 
 
+@pytest.mark.slow
 def test_a_dataset_of_one_class_is_trained_and_evaluated(cifar: Cifar, tmp_path: Path) -> None:
     images = draw_shapes(train_images=40, test_images=10)
     one = replace(

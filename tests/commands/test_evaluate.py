@@ -29,6 +29,7 @@ def test_json_has_the_documented_keys(cifar, trained_run: Path, tmp_path: Path) 
     assert document["mean_recall"] == pytest.approx(sum(score["recall"] for score in document["per_class"]) / 10)
 
 
+@pytest.mark.slow
 def test_several_runs_are_compared_in_one_table_and_one_document(cifar, trained_run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     words = ("evaluate", trained_run, trained_run / "checkpoints/last.ckpt", "--out", tmp_path, "--split", "val")
     assert "null and null-last do not differ significantly" in " ".join(cifar(*words).stdout.split())

@@ -64,6 +64,7 @@ def require(found: dict[str, Any], command: str) -> None:
         assert isinstance(found[key], kind), f"{command}: {key} is {found.get(key)!r}"
 
 
+@pytest.mark.slow
 def test_train(document, data_dir: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     words = ("--dataset", "shapes", "--data-dir", data_dir, "--max-epochs", 1, "--batch", 16)
     found = document("train", "--model", "null", *words, "--run-dir", tmp_path / "run")
@@ -99,6 +100,7 @@ def test_profile_memory(document) -> None:  # type: ignore[no-untyped-def]
     assert model["peak_allocated_bytes"] <= model["peak_reserved_bytes"] <= model["memory_bytes"] == 1 << 30
 
 
+@pytest.mark.slow
 def test_a_measurement_has_the_keys_of_a_prediction(document) -> None:  # type: ignore[no-untyped-def]
     words = ("profile-memory", "-m", "null", "--batch", 8)
     (predicted,) = document(*words, "--estimate")["models"]

@@ -31,6 +31,7 @@ def small(data_dir: Path, tmp_path: Path) -> list[object]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["-q", "train"], ["train", "--quiet"]])
 def test_quiet_prints_the_result_only(cifar: Cifar, small: list[object], words: list[str]) -> None:
     result = cifar(*words, *small)
@@ -39,6 +40,7 @@ def test_quiet_prints_the_result_only(cifar: Cifar, small: list[object], words: 
     assert "test accuracy" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_next_commands_stand_on_lines_of_their_own(cifar: Cifar, small: list[object], tmp_path: Path) -> None:
     lines = cifar("train", *small).stderr.splitlines()
     at = lines.index("next:")

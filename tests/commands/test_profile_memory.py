@@ -51,6 +51,7 @@ def test_models_are_found_under_their_names_on_the_hub(name: str) -> None:
     assert json.loads(result.stdout)["models"][0]["model"] == "resnet18.a1_in1k"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [[], ["--measure", "--device", "cpu"]])
 @pytest.mark.parametrize(("batch", "remedy"), [("1", "pass --batch 2 or more"), ("4", "pass another --img-size")])
 def test_a_model_that_cant_read_the_images_is_refused_with_a_remedy_that_works(
@@ -71,6 +72,7 @@ def test_a_named_card_answers_whether_the_batch_fits(batch: str, status: int) ->
     assert ("doesn't fit on T4; try --precision bf16" in result.stderr) == bool(status)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_an_estimate_is_shown_as_tables(width: int, golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))

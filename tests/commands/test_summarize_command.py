@@ -28,6 +28,7 @@ def run(*args: str, columns: int = 120) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(
     ("args", "view"),
@@ -64,6 +65,7 @@ def test_json_is_one_document_on_stdout_and_nothing_else() -> None:
     assert {m["name"]: (m["total_params"], m["macs_per_batch"]) for m in models} == PUBLISHED
 
 
+@pytest.mark.slow
 def test_json_has_the_documented_keys() -> None:
     page = (Path(__file__).parents[2] / "docs" / "summarize.md").read_text(encoding="utf-8")
     section = re.split(r"^## .*\n", page.split("\n## `--json`\n")[1], flags=re.MULTILINE)[0]
@@ -77,12 +79,14 @@ def test_json_has_the_documented_keys() -> None:
     assert [model["name"] for model in models] == [*MODELS]
 
 
+@pytest.mark.slow
 def test_models_keep_their_order_whether_separated_by_commas_or_repeated() -> None:
     code, out, _ = run("-m", "hybrid,null", "--model", "cnn", "--model", "null", "--json")
     assert code == 0
     assert [model["name"] for model in json.loads(out)["models"]] == ["hybrid", "null", "cnn"]
 
 
+@pytest.mark.slow
 def test_several_models_share_one_table_that_marks_the_best_of_each_row() -> None:
     code, out, _ = run("--model", "all")
     row = next(line for line in out.splitlines() if line.startswith(" parameters   "))

@@ -23,6 +23,7 @@ def one_epoch(small: list[object]) -> list[object]:
     return ["--max-epochs", 1, "--batch", 64, *(word for word in small if word != "--fast-dev-run")]
 
 
+@pytest.mark.slow
 def test_json_is_one_document_with_the_documented_keys(cifar, one_epoch: list[object]) -> None:  # type: ignore[no-untyped-def]
     result = cifar("train", "--model", "null", "--lr", "1e-3", "--json", *one_epoch)
     assert result.exit_code == 0, result.stderr
@@ -37,6 +38,7 @@ def test_json_is_one_document_with_the_documented_keys(cifar, one_epoch: list[ob
     assert Path(document["checkpoint"]).is_file()
 
 
+@pytest.mark.slow
 def test_flags_reach_the_config_under_both_spellings(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     words = ("--learning-rate", "2e-3", "--batch-size", 16, "--seed", 7, "--max-time", "1:30", "--max-epochs", 3)
     result = cifar("train", "--model", "null", *words, *small)
@@ -48,17 +50,20 @@ def test_flags_reach_the_config_under_both_spellings(cifar, small: list[object],
     assert "shapes (synthetic)" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["cnn", "hybrid"])
 def test_the_other_models_train_too(cifar, small: list[object], model: str) -> None:  # type: ignore[no-untyped-def]
     result = cifar("train", "--model", model, "--weights", "none", "--batch", 8, *small)
     assert result.exit_code == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_the_albumentations_pipeline_trains(cifar, small: list[object]) -> None:  # type: ignore[no-untyped-def]
     result = cifar("train", "--pipeline", "albumentations", "--workers", 1, *small)
     assert result.exit_code == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_another_image_size_is_resized_to(cifar, small: list[object]) -> None:  # type: ignore[no-untyped-def]
     result = cifar("train", "--img-size", 40, *small)
     assert result.exit_code == 0, result.stderr
@@ -98,6 +103,7 @@ def test_a_directory_without_a_run_can_not_be_resumed(cifar, tmp_path: Path) -> 
     assert "last.ckpt" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_resumed_run_takes_a_moved_dataset_and_more_epochs(  # type: ignore[no-untyped-def]
     cifar, trained_run: Path, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -131,6 +137,7 @@ def test_an_epoch_line_fits_80_columns() -> None:
     assert "100.00%*" in line
 
 
+@pytest.mark.slow
 def test_several_seeds_train_several_runs(cifar, one_epoch: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     result = cifar("train", "--seeds", "3,4", "--json", *one_epoch)
     assert result.exit_code == 0, result.stderr
@@ -153,6 +160,7 @@ def test_a_profile_is_a_trace_that_names_the_operators_of_a_step(cifar, small: l
     assert "aten::convolution_backward" in names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["fast", "best"])
 def test_the_other_recipes_train_too(cifar, small: list[object], recipe: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     result = cifar("train", "--recipe", recipe, "--batch", 16, *small)
@@ -160,6 +168,7 @@ def test_the_other_recipes_train_too(cifar, small: list[object], recipe: str, tm
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["config"]["recipe"]["name"] == recipe
 
 
+@pytest.mark.slow
 def test_flags_replace_the_fields_of_a_recipe(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     words = ("--optimizer", "muon", "--schedule", "triangular", "--warmup", 0.4, "--weight-decay", 0.02)
     more = (
@@ -184,6 +193,7 @@ def test_flags_replace_the_fields_of_a_recipe(cifar, small: list[object], tmp_pa
     assert (config["precision"], config["memory_format"]) == ("32", "contiguous")
 
 
+@pytest.mark.slow
 def test_hybrid_is_trained_without_unused_layers_by_default(cifar, small: list[object], tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     words = ("train", "--model", "hybrid", "--weights", "none", "--batch", 8)
     trimmed = cifar(*words, *small)
@@ -194,6 +204,7 @@ def test_hybrid_is_trained_without_unused_layers_by_default(cifar, small: list[o
     assert "never reach" not in whole.stderr
 
 
+@pytest.mark.slow
 def test_a_fast_dev_run_reports_no_scores_and_stays_out_of_runs(  # type: ignore[no-untyped-def]
     cifar, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

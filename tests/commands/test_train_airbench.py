@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 RATES = ("--lr", "1e-9", "--bias-lr", "1e-9", "--head-lr", "1e-9")  # so that no epoch is better by much
 
 
+@pytest.mark.slow
 def test_patience_ends_a_run_that_can_be_continued_and_evaluated(cifar: Any, data_dir: Path, tmp_path: Path) -> None:
     words = ("--dataset", "shapes", "--data-dir", data_dir, "--batch", 100, "--run-dir", tmp_path / "run", "--json")
     plain = ("--precision", 32, "--memory-format", "channels-last", "--device", "cpu", "--width", 0.25)

@@ -18,6 +18,7 @@ def printed(cifar: Cifar, *words: object) -> dict[str, dict[str, object]]:
     return document
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_by_its_config_with_equal_weights(cifar: Cifar, data_dir: Path, tmp_path: Path) -> None:
     words = ("--model", "null", "--dataset", "shapes", "--data-dir", data_dir, "--recipe", "fast", "--max-epochs", 1)
     first = cifar("train", *words, "--batch", 64, "--seed", 3, "--run-dir", tmp_path / "first")
@@ -53,6 +54,7 @@ def test_the_environment_names_the_folders(cifar: Cifar, monkeypatch: pytest.Mon
     assert printed(cifar, "--data-dir", "here")["data.data_dir"] == {"value": "here", "from": "--data-dir"}
 
 
+@pytest.mark.slow
 def test_a_run_without_a_name_goes_to_the_folder_of_the_environment(
     cifar: Cifar, monkeypatch: pytest.MonkeyPatch, data_dir: Path, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", MISTAKES)
 def test_mistakes_are_answered_as_in_the_golden_file(
     golden: Golden, command: str, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory

@@ -91,6 +91,7 @@ def test_a_function_that_returns_no_dataset_is_refused_with_a_remedy(folder: Pat
     assert caught.value.remedy
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_own_model_executes_its_file_only_if_the_user_trusts_it(folder: Path, cifar: Cifar) -> None:
     model, run = f"{folder}/net.py:build", folder / "run"
     words = ("--dataset", "pets", "--data-dir", folder / "data", "--fast-dev-run", "--batch", 8)

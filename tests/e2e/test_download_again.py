@@ -119,6 +119,7 @@ def wait_for_part(part: Path, least_bytes: int, process: subprocess.Popen[str]) 
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)])
 def test_a_killed_download_continues_where_it_stopped(
     ending, status, server, route, body, tmp_path, tiny_cifar10, assert_complete
@@ -152,6 +153,7 @@ def test_a_killed_download_continues_where_it_stopped(
     assert_complete(data_dir)
 
 
+@pytest.mark.slow
 def test_two_downloads_into_one_folder_download_once(server, route, body, tmp_path, tiny_cifar10, assert_complete):
     shared = route(body=body, bytes_per_second=200_000)
     words = command(tiny_cifar10, server.add("/a", shared), tmp_path / "data", "--json")

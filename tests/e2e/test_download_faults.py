@@ -39,6 +39,7 @@ def test_cut_connections_resume_from_the_byte_reached(seed, server, route, fetch
     assert_complete(tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_the_fastest_mirror_is_kept_and_the_slow_one_dropped(
     server, route, fetch, body, tmp_path, assert_complete, quick
 ):
@@ -52,6 +53,7 @@ def test_the_fastest_mirror_is_kept_and_the_slow_one_dropped(
     assert_complete(tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_another_mirror_continues_when_one_stops_sending(server, route, fetch, body, tmp_path, assert_complete, quick):
     silent = route(body=body, stall_after=100_000)
     other = route(body=body, bytes_per_second=500_000)
@@ -60,6 +62,7 @@ def test_another_mirror_continues_when_one_stops_sending(server, route, fetch, b
     assert_complete(tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_another_mirror_continues_when_one_becomes_slow(server, route, fetch, body, tmp_path, assert_complete):
     tiring = route(body=body, bytes_per_second=8_000, slow_after=120_000)
     other = route(body=body, bytes_per_second=200_000)
@@ -72,6 +75,7 @@ def test_another_mirror_continues_when_one_becomes_slow(server, route, fetch, bo
     assert_complete(tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_the_download_completes_when_all_mirrors_are_slow(server, route, fetch, body, tmp_path, assert_complete, quick):
     mirrors = [server.add(f"/{name}", route(body=body, bytes_per_second=150_000)) for name in "ab"]
     fetch(*mirrors, transport=replace(quick, slow_bytes_per_second=10_000_000))
@@ -103,6 +107,7 @@ def test_wrong_bytes_are_rejected_with_both_checksums(server, route, fetch, body
     assert not list((tmp_path / "data").glob("cifar*"))
 
 
+@pytest.mark.slow
 def test_after_wrong_bytes_the_next_mirror_is_used(server, route, fetch, body, tmp_path, assert_complete):
     wrong = route(body=bytes(len(body)))
     sound = route(body=body, bytes_per_second=500_000)
@@ -111,6 +116,7 @@ def test_after_wrong_bytes_the_next_mirror_is_used(server, route, fetch, body, t
     assert_complete(tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_a_mirror_whose_wrong_bytes_were_mixed_with_right_ones_is_identified(
     server, route, fetch, body, tmp_path, assert_complete
 ):

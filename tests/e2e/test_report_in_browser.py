@@ -65,6 +65,7 @@ class Opened:
         self.page.goto(path.resolve().as_uri())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["one", "two"])
 def test_the_page_opens_from_its_file_without_an_error_or_a_request(
     browser: Any, pages: dict[str, Path], which: str
@@ -99,6 +100,7 @@ def test_nothing_overflows_a_narrow_screen(browser: Any, pages: dict[str, Path],
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("which", "width"), [("one", 1200), ("two", 390)])
 def test_axe_finds_no_serious_violation(
@@ -118,6 +120,7 @@ def test_axe_finds_no_serious_violation(
     assert serious == []
 
 
+@pytest.mark.slow
 def test_the_keyboard_reaches_links_tables_and_values(browser: Any, pages: dict[str, Path]) -> None:
     page = Opened(browser, pages["one"]).page
     reached = set()

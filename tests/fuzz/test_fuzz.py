@@ -13,6 +13,7 @@ from tests.fuzz.targets import TARGETS, run
 FILES = 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_changed_file_is_refused_or_read_rightly(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", os.environ["XDG_CACHE_HOME"])  # restored at the end

@@ -57,6 +57,7 @@ VIEWS: dict[str, tuple[list[str], dict[str, bool]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("view", VIEWS)
 def test_tables_look_like_their_golden_file(view: str, width: int, golden: Golden) -> None:

@@ -32,6 +32,8 @@ from cifar_cli.errors import CifarError, ResourceError
 
 STEP_SECONDS = 20.0  # a process that doesn't answer for so long within a step is taken for dead
 MEETING_SECONDS = 3600.0  # of a wait for rank 0, which may download, compile, or write to a slow disk
+LATE_SECONDS = 60.0  # of a wait of rank 0 for the others at the end of an evaluation, which they share evenly
+READ_SECONDS = 8.0  # that rank 0 serves the store after its end, for others that have not read its last word
 POLL_SECONDS = 0.05
 REASON_SECONDS = 2.0  # after a connection broke, to find the reason that its process left in the store
 FAILURE = "failure"
@@ -87,7 +89,7 @@ class Group(Ranks):
         return any(self.gather(flag))
 
     def gather(self, value: Any) -> list[Any]:
-        self.meet()  # some have more to score than others
+        self.meet(LATE_SECONDS if self.is_first else MEETING_SECONDS)  # some have more to score than others
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self._host)
         return values
@@ -108,11 +110,11 @@ class Group(Ranks):
         if not self.is_first:
             model.load_state_dict(state)
 
-    def meet(self) -> None:
+    def meet(self, limit_seconds: float = MEETING_SECONDS) -> None:
         name = f"meeting-{next(self._counter)}"
         if self._store.add(name, 1) == self.world_size:
             self._store.set(f"{name}-complete", "")
-        self._wait_for(f"{name}-complete")
+        self._wait_for(f"{name}-complete", limit_seconds)
 
     def order(self, what: Any) -> None:
         self._store.set(f"order-{next(self._orders)}", pickle.dumps(what))  # type: ignore[arg-type]
@@ -122,16 +124,18 @@ class Group(Ranks):
         self._wait_for(key)
         return pickle.loads(self._store.get(key))
 
-    def _wait_for(self, key: str) -> None:
+    def _wait_for(self, key: str, limit_seconds: float = MEETING_SECONDS) -> None:
         """Wait for a key of the store. Raises CifarError when a process fails in the meantime."""
         # Polled, because torch's own wait prints a warning whenever its time is up.
-        end, pause = time.monotonic() + MEETING_SECONDS, 0.0005
+        end, pause = time.monotonic() + limit_seconds, 0.0005
         try:
             while not self._store.check([key]):
                 if self._store.check([FAILURE]) or self._dead():
                     raise self._failure()
                 if time.monotonic() > end:
-                    raise LostProcessError(f"another process did not come within {MEETING_SECONDS:g} seconds")
+                    raise LostProcessError(
+                        f"another process of this run ended or can't be reached: it did not answer within {limit_seconds:g} seconds"
+                    )
                 time.sleep(pause)
                 pause = min(2 * pause, POLL_SECONDS)
         except dist.DistError:
@@ -162,7 +166,7 @@ class Group(Ranks):
 
     def _wait_until_all_left(self) -> None:
         """Keep the store, which may be this process's, until the others have read its last order, or its failure."""
-        end = time.monotonic() + LEAVE_SECONDS
+        end = time.monotonic() + READ_SECONDS
         with suppress(RuntimeError):
             self._store.add("left", 1)
             while self.is_first and self._store.add("left", 0) < self.world_size and not self._dead():

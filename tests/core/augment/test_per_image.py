@@ -231,6 +231,7 @@ def test_a_policy_that_fails_on_the_images_is_rejected_when_the_pipeline_is_made
     assert caught.value.remedy
 
 
+@pytest.mark.slow
 def test_albumentations_does_not_check_its_version_online():
     environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}
     code = (

@@ -59,6 +59,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_a_policy_that_asks_for_too_much_is_refused_before_it_is_built(name: str, tmp_path: Path) -> None:
     text, message = FILES[name]

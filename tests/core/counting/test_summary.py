@@ -20,6 +20,7 @@ def count(name: str, *, batch: int = 128, depth: int = 3, top: int = 5, **model:
     return summarize(SummaryConfig(model=config, batch=batch, depth=depth, top=top))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "trim", "params", "unused", "macs_per_batch", "flops_per_image"),
     [
@@ -41,6 +42,7 @@ def test_counts_equal_the_published_figures(
     assert summary.weight_bytes == 4 * params
 
 
+@pytest.mark.slow
 def test_largest_layers_are_the_published_ones() -> None:
     null = count("null").largest_layers[0]
     assert (null.path, null.kind, null.params) == ("head.1", "Linear 4096→128", 4096 * 128 + 128)
@@ -108,6 +110,7 @@ def test_shared_unused_and_frozen_parameters_are_counted_separately() -> None:
     assert [row.recurs for row in summary.layers if row.name == "again"] == [False, True]
 
 
+@pytest.mark.slow
 def test_work_done_once_per_batch_counts_fully_for_one_image() -> None:
     """SwinV2 computes its position bias with a small network whose cost doesn't depend on the batch."""
     summary = count("timm:swinv2_tiny_window8_256", batch=8, img_size=64, depth=0)
@@ -120,6 +123,7 @@ def test_a_training_step_costs_three_forward_passes_minus_the_gradient_of_the_im
     assert summary.train_step_flops_per_batch == 3 * summary.forward_flops_per_batch - first_convolution
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "regnety_002", "densenet121", "mobilenetv3_small_100"])
 def test_multiply_adds_of_convolutional_networks_equal_those_of_fvcore(name: str) -> None:
     side = 64
@@ -131,6 +135,7 @@ def test_multiply_adds_of_convolutional_networks_equal_those_of_fvcore(name: str
     assert ours.forward_flops_per_image == 2 * products
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "gmacs"),
     [
@@ -190,6 +195,7 @@ def test_bad_values_are_refused_when_the_config_is_made(bad: dict[str, int]) -> 
         SummaryConfig(model=ModelConfig(name="null"), **bad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize(("name", "side"), [("timm:crossvit_9_240", 240), ("timm:res2net50_14w_8s", 64)])
 def test_tables_of_models_whose_parents_call_their_parameters_add_up_at_every_depth(

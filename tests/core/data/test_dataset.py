@@ -91,6 +91,7 @@ class TestOpen:
             open_dataset(DataConfig(data_dir=tmp_path), archives=without_mirrors)
         assert datasets_in(tmp_path) == ["shapes"]
 
+    @pytest.mark.slow
     def test_a_first_import_reads_the_header_of_the_store_once_and_loads_no_torch(self, make_tree, tmp_path):
         """The audit hook sees every open() of Python; safetensors maps the file without one."""
         top = make_tree()
@@ -312,6 +313,7 @@ class TestCheck:
 
 @pytest.mark.slow
 class TestRealImages:
+    @pytest.mark.slow
     def test_the_official_split_and_counts_are_preserved(self, real_cifar10):
         check = check_dataset(real_cifar10)
         assert check.intact

@@ -90,6 +90,7 @@ def test_an_archive_that_ends_in_an_extended_header_is_damaged(kind, length, tmp
         list(read_members(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pack", "place"),
     [

@@ -35,6 +35,7 @@ def test_classes_are_balanced_and_images_differ_between_splits_and_seeds(drawn):
     assert not np.array_equal(other.train_images, drawn.train_images[:10])
 
 
+@pytest.mark.slow
 def test_a_linear_classifier_stays_under_60_percent(drawn):
     train, test = (
         torch.from_numpy(images).flatten(1).float() / 127.5 - 1 for images in (drawn.train_images, drawn.test_images)

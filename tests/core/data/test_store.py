@@ -154,6 +154,7 @@ def test_a_file_size_limit_is_an_error_and_leaves_no_partial_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_opened_store_is_mapped_and_not_read_into_memory(tmp_path):
     """Memory grows by the pages that are touched, not by the size of the file, 200 MB here."""
     path = tmp_path / "large.safetensors"

@@ -43,6 +43,7 @@ def hanging(words: Sequence[str], seconds: float) -> subprocess.CompletedProcess
     raise subprocess.TimeoutExpired(words, seconds)
 
 
+@pytest.mark.slow
 def test_torch_answers_from_a_process_of_its_own() -> None:
     facts = torch_facts()
     assert facts.failure is None

@@ -74,6 +74,7 @@ def test_the_files_hold_what_the_result_says(trained_run: Path, data_dir: Path, 
     assert [int(row["index"]) for row in suspects[: len(result.suspects)]] == [each.index for each in result.suspects]
 
 
+@pytest.mark.slow
 def test_no_evaluation_overwrites_another(trained_run: Path, data_dir: Path, tmp_path: Path) -> None:
     """Another dataset, split or checkpoint of one run has its own files."""
     other = tmp_path / "other.safetensors"
@@ -98,6 +99,7 @@ def test_train_and_validation_images_together_are_the_published_training_images(
     assert sorted(torch.cat([part.index_N for part in parts]).tolist()) == list(range(400))
 
 
+@pytest.mark.slow
 def test_several_checkpoints_are_compared_and_have_their_own_folders(trained_run: Path, tmp_path: Path) -> None:
     last = trained_run / "checkpoints/last.ckpt"
     configs = [EvaluateConfig(checkpoint=path, out=tmp_path, device="cpu") for path in (trained_run, last, trained_run)]
@@ -128,6 +130,7 @@ def test_a_run_without_a_checkpoint_says_so(tmp_path: Path) -> None:
         evaluate(EvaluateConfig(checkpoint=tmp_path / "empty"))
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_scored_and_marked(trained_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)

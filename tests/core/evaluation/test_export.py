@@ -19,6 +19,7 @@ from cifar_cli.errors import ConfigError
 MIXED = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MIXED)
 def test_an_exported_file_computes_the_models_logits(trained_run: Path, tmp_path: Path, kind: str) -> None:
     result = export(ExportConfig(checkpoint=trained_run, format=kind, out=tmp_path / f"m{MIXED[kind]}"))  # type: ignore[arg-type]
@@ -27,6 +28,7 @@ def test_an_exported_file_computes_the_models_logits(trained_run: Path, tmp_path
     assert result.size_bytes == result.path.stat().st_size
 
 
+@pytest.mark.slow
 def test_an_onnx_file_with_preprocessing_takes_uint8_images_and_says_what_it_is(
     trained_run: Path, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -64,6 +66,7 @@ def test_a_safetensors_file_carries_classes_and_preprocessing(trained_run: Path,
     assert json.loads(metadata["mean"]) == [0.4914, 0.4822, 0.4465]
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named_with_its_extra(trained_run: Path) -> None:
     script = (
         "import sys\nsys.modules['onnxruntime'] = None\nfrom typer.testing import CliRunner\n"

@@ -51,6 +51,7 @@ def test_predictions_for_the_validation_images_equal_the_evaluation_to_the_bit(
     assert not any(each.remarks for each in found.predictions)
 
 
+@pytest.mark.slow
 def test_a_run_with_another_image_size_predicts_as_it_validates(
     cifar,
     data_dir: Path,

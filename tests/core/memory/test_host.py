@@ -18,6 +18,7 @@ from cifar_cli.core.training.config import StepConfig
 BF16 = torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["null", "cnn", "hybrid"])
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 @pytest.mark.parametrize("batch", [6, 24])
@@ -31,6 +32,7 @@ def test_predicted_peak_is_within_one_percent_of_the_hosts_allocator(
     assert tensor_peak_bytes(Tracer(config).at(batch)) == pytest.approx(measured, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_fused_attention_is_predicted_to_one_percent(precision: Precision) -> None:
     model = ModelConfig(name="timm:test_vit", img_size=160, weights="none")
@@ -39,6 +41,7 @@ def test_fused_attention_is_predicted_to_one_percent(precision: Precision) -> No
     assert tensor_peak_bytes(Tracer(config).at(2)) == pytest.approx(measured, rel=0.01)
 
 
+@pytest.mark.slow
 def test_blocks_that_were_allocated_before_are_not_subtracted_from_the_peak() -> None:
     config = MemoryConfig(model=ModelConfig(name="null"), backend="cpu")
     clean = measure(config, 2).peak_allocated_bytes

@@ -43,6 +43,7 @@ def test_the_search_on_the_host_respects_margin_and_multiples() -> None:
     assert found.margin_left_bytes >= 0.2 * 24 * MIB
 
 
+@pytest.mark.slow
 def test_the_guess_is_near_the_measured_limit() -> None:
     guess = guess_on_host(Tracer(NULL), 30 * MIB)
     assert measure(NULL, guess).peak_allocated_bytes == pytest.approx(30 * MIB, rel=0.03)
@@ -108,6 +109,7 @@ def test_on_a_gpu_a_trial_reports_the_memory_in_use(monkeypatch: pytest.MonkeyPa
     assert trial.images_per_second == 50.0
 
 
+@pytest.mark.slow
 def test_on_a_gpu_a_margin_limits_the_allocator_to_the_memory_without_context_and_other_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -23,6 +23,7 @@ class Uncached(MetaOperators):
         return func(*args, **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

@@ -60,6 +60,7 @@ def test_an_estimate_traces_only_the_batch_sizes_asked_for_and_each_once(batches
     assert [peak.batch for peak in report.peaks] == list(batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"measure": True, "device": "cpu"}])
 def test_a_model_is_built_once(options: dict[str, Any]) -> None:
     built.cache_clear()

@@ -51,6 +51,7 @@ def test_every_optimizer_precision_and_memory_format_is_traced_and_has_its_rows(
     assert len(list(memory_tables.terms([found]).columns[0].cells)) == len(MemoryTerms.__slots__) + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("ema_decay", [None, 0.99])
 @pytest.mark.parametrize("memory_format", ["contiguous", "channels-last"])
@@ -62,6 +63,7 @@ def test_the_predicted_peak_of_every_optimizer_is_within_one_percent_of_the_meas
     assert tensor_peak_bytes(Tracer(config).at(24)) == pytest.approx(measured, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_the_predicted_peak_of_every_recipe_is_within_one_percent_of_the_measured_one(

@@ -19,6 +19,7 @@ def _double(number: int) -> int:
     return 2 * number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "argument", "kind", "value"),
     [
@@ -35,10 +36,12 @@ def test_how_a_process_ends_is_reported(function: object, argument: object, kind
     assert value is None or outcome.value == value
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_killed() -> None:
     assert in_child(time.sleep, 600, timeout_seconds=0.5).kind == "timed out"
 
 
+@pytest.mark.slow
 def test_one_process_answers_several_calls() -> None:
     worker = Worker(_double)
     try:

@@ -166,6 +166,7 @@ def test_convolutions_in_onednn_s_layout_support_stride_groups_dilation_and_no_b
     assert converted
 
 
+@pytest.mark.slow
 @needs_onednn
 def test_a_vgg_trains_in_onednn_s_layout(converted: list[torch.dtype]) -> None:
     model = timm.create_model("vgg11", num_classes=10)

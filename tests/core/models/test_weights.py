@@ -87,6 +87,7 @@ def test_a_file_of_anything_else_is_refused(tmp_path: Path, content: Any) -> Non
         read_state(tmp_path / "other.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", "-legacy.pt"])
 def test_damaged_weights_give_an_error_in_words_or_the_right_weights(
     donor: nn.Module, tmp_path: Path, suffix: str
@@ -107,6 +108,7 @@ def test_damaged_weights_give_an_error_in_words_or_the_right_weights(
     gc.collect()
 
 
+@pytest.mark.slow
 def test_restructured_weights_give_an_error_in_words_or_a_model(donor: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     for content in torch_files.restructured({"model": dict(donor.state_dict()), "epoch": 1}, mutations=200):

@@ -54,6 +54,7 @@ def test_flipped_bytes_in_the_best_checkpoint_are_refused_by_every_reader(run: R
         assert caught.value.remedy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["empty", "cut short", "flipped", "missing"])
 def test_a_damaged_last_checkpoint_is_replaced_by_the_one_before(run: RunDir, damage: str) -> None:
     content = run.last.read_bytes()
@@ -136,6 +137,7 @@ def test_a_checkpoint_whose_config_asks_for_another_size_claims_no_memory(run: R
         load_checkpoint(run.best)
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_give_an_error_in_words_or_the_right_weights(run: RunDir) -> None:
     right = load_checkpoint(run.best).model.state_dict()
     refused = 0
@@ -151,6 +153,7 @@ def test_damaged_checkpoints_give_an_error_in_words_or_the_right_weights(run: Ru
     assert refused > 150
 
 
+@pytest.mark.slow
 def test_restructured_checkpoints_give_an_error_in_words_or_scores(run: RunDir) -> None:
     content = torch.load(run.best, weights_only=True)
     for changed in torch_files.restructured(content, mutations=200):

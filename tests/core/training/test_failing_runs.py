@@ -44,12 +44,14 @@ def failing_from(step: int, spoil: Callable[[TrainingStep], None] | None = None)
     return Seams(make_step=Failing)
 
 
+@pytest.mark.slow
 def test_a_nan_loss_ends_the_run_with_a_remedy(config_of: ConfigOf, tmp_path: Path) -> None:
     with pytest.raises(CifarError, match="the training loss became nan in epoch 1") as caught:
         train(config_of(tmp_path / "run"), seams=failing_from(1))
     assert "lower --lr" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_loss_that_becomes_nan_leaves_the_weights_of_the_epochs_before(config_of: ConfigOf, tmp_path: Path) -> None:
     with pytest.raises(CifarError, match="the training loss became nan in epoch 2") as caught:
         train(config_of(tmp_path / "run"), seams=failing_from(7))
@@ -92,6 +94,7 @@ def test_a_bad_epoch_is_no_divergence(tmp_path: Path, figures: dict[str, float])
     require_converging(epoch_of(**figures), RunDir(tmp_path), classes=10, weights_are_finite=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [1e3, 1e30])
 def test_a_learning_rate_far_too_high_ends_with_an_error_and_leaves_no_weights(
     config_of: ConfigOf, tmp_path: Path, rate: float
@@ -123,6 +126,7 @@ def test_an_epoch_whose_validation_is_nan_is_not_kept_as_the_best(config_of: Con
     assert read_checkpoint(tmp_path / "run/checkpoints/best.ckpt")["epoch"] == 0
 
 
+@pytest.mark.slow
 def test_batch_norm_is_trained_though_one_of_360_images_is_left_over(config_of: ConfigOf, tmp_path: Path) -> None:
     plain = config_of(tmp_path / "run", epochs=1)
     model = ModelConfig(name="timm:test_resnet", weights="none")
@@ -144,6 +148,7 @@ def test_a_batch_of_one_image_is_refused_for_batch_norm_before_anything_is_writt
     assert train(replace(plain, recipe=recipe, fast_dev_run=True)).epochs == 1, "null has no batch norm"
 
 
+@pytest.mark.slow
 def test_a_deterministic_run_gives_the_same_weights_twice_and_leaves_torch_s_settings(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:
@@ -170,6 +175,7 @@ def test_an_operation_without_a_deterministic_kernel_is_an_error_with_a_remedy(
     assert "leave out --deterministic" in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not computes(torch.float32), reason="this torch was built without oneDNN")
 def test_a_weight_that_becomes_nan_ends_the_run_even_if_the_loss_does_not_show_it(
     config_of: ConfigOf, tmp_path: Path
@@ -183,6 +189,7 @@ def test_a_weight_that_becomes_nan_ends_the_run_even_if_the_loss_does_not_show_i
     assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["epoch"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("full_from", "go_on"), [(1, "start again"), (2, "continue with `cifar train --resume")])
 def test_a_full_disk_is_named_with_the_way_to_continue_and_damages_nothing(
     config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_from: int, go_on: str

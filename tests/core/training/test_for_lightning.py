@@ -32,6 +32,7 @@ def fitted(module: ClassifierModule, data: CifarDataModule, folder: Path, **opti
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe",
     [

@@ -39,6 +39,7 @@ def fill(disk: Path, *, left: int) -> None:
     (disk / "filling").write_bytes(bytes(max(free - left, 0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 3_000, 100_000])
 def test_a_disk_that_becomes_full_is_one_sentence_and_the_run_continues_once_there_is_space(
     config_of: ConfigOf, disk: Path, left: int, capsys: pytest.CaptureFixture[str]
@@ -58,6 +59,7 @@ def test_a_disk_that_becomes_full_is_one_sentence_and_the_run_continues_once_the
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 3_000, 20_000])
 def test_a_disk_that_is_full_from_the_start_is_one_sentence(
     config_of: ConfigOf, disk: Path, left: int, capsys: pytest.CaptureFixture[str]
@@ -71,6 +73,7 @@ def test_a_disk_that_is_full_from_the_start_is_one_sentence(
     assert train(config).epochs == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_can_only_be_read_is_evaluated_and_resumed_with_its_scores(config_of: ConfigOf, disk: Path) -> None:
     config = replace(config_of(disk / "run", epochs=1), precision="32", memory_format="contiguous")
     trained = train(config)

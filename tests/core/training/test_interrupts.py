@@ -43,6 +43,7 @@ def test_a_second_signal_leaves_at_once_and_says_what_is_saved(
     assert 128 + number == status
 
 
+@pytest.mark.slow
 def test_after_a_second_signal_the_run_continues_from_its_last_checkpoint(config_of: ConfigOf, tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match=r"interrupted at once; the checkpoint of \d\d:\d\d:\d\d stays in") as caught:
         train(config_of(tmp_path / "run"), seams=stopping_at(9, by=(signal.SIGINT, signal.SIGINT)))
@@ -59,6 +60,7 @@ def test_a_signal_that_a_closed_terminal_sends_twice_counts_once() -> None:
     assert interrupts.signal == signal.SIGHUP
 
 
+@pytest.mark.slow
 def test_a_slow_step_says_that_the_signal_was_heard() -> None:
     said: list[str] = []
     heard = threading.Event()

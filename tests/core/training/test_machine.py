@@ -29,6 +29,7 @@ print((faults() - before) / 10)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_kept_memory_at_least_halves_the_page_faults_of_a_training_step() -> None:
     def faults(call: str) -> float:

@@ -198,6 +198,7 @@ def test_given_values_are_not_tried() -> None:
     assert len(steps.tried) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_config", "recipe"),
     [pytest.param(CONFIG.model, recipe, id=name) for name, recipe in RECIPES.items()]

@@ -63,6 +63,7 @@ def assert_same_weights(first: Path, second: Path) -> None:
     assert rates(first) == rates(second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seconds", "step", "epochs"), [(35, 0.97, 4), (3200, 1.3, 2)], ids=["too little time", "enough time"]
 )
@@ -83,6 +84,7 @@ def test_the_same_command_ten_times_with_delays_everywhere_gives_one_result(
         assert_same_weights(tmp_path / "run0", tmp_path / f"run{number}")
 
 
+@pytest.mark.slow
 def test_a_run_that_its_time_shortens_equals_one_that_was_asked_for_as_many_epochs(
     cycle: ConfigOf, tmp_path: Path
 ) -> None:
@@ -99,6 +101,7 @@ def test_a_run_that_its_time_shortens_equals_one_that_was_asked_for_as_many_epoc
     assert (plan["steps"], plan["epochs"], plan["max_epochs"]) == (18, 3, 5)
 
 
+@pytest.mark.slow
 def test_a_constant_rate_needs_no_beginning_again(cycle: ConfigOf) -> None:
     machine = Machine()
     result = run_on(machine, cycle("run", schedule="constant"))
@@ -106,6 +109,7 @@ def test_a_constant_rate_needs_no_beginning_again(cycle: ConfigOf) -> None:
     assert "beginning again" not in machine.notes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 4, 9])
 def test_an_interruption_during_or_after_the_measurement_changes_nothing(
     cycle: ConfigOf, tmp_path: Path, step: int
@@ -119,6 +123,7 @@ def test_an_interruption_during_or_after_the_measurement_changes_nothing(
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_three_interruptions_in_the_first_epoch_change_nothing(cycle: ConfigOf, tmp_path: Path) -> None:
     run_on(Machine(), cycle("whole"))
     with pytest.raises(Interrupted):
@@ -130,6 +135,7 @@ def test_three_interruptions_in_the_first_epoch_change_nothing(cycle: ConfigOf, 
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_a_resume_keeps_the_plan_on_a_machine_of_another_speed(cycle: ConfigOf, tmp_path: Path) -> None:
     run_on(Machine(), cycle("whole"))
     with pytest.raises(Interrupted):
@@ -140,6 +146,7 @@ def test_a_resume_keeps_the_plan_on_a_machine_of_another_speed(cycle: ConfigOf, 
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_a_plan_is_remembered_and_said_to_be(cycle: ConfigOf) -> None:
     run_on(Machine(), cycle("first"))
     again = Machine(0.01)
@@ -148,6 +155,7 @@ def test_a_plan_is_remembered_and_said_to_be(cycle: ConfigOf) -> None:
     assert f"remembered from an earlier run, delete {cache_file('plans')} to measure again" in again.notes[1]
 
 
+@pytest.mark.slow
 def test_another_command_has_a_plan_of_its_own_and_another_seed_has_not(cycle: ConfigOf) -> None:
     run_on(Machine(), cycle("first"))
     for number, change in enumerate(
@@ -157,6 +165,7 @@ def test_another_command_has_a_plan_of_its_own_and_another_seed_has_not(cycle: C
     assert len(json.loads(cache_file("plans").read_text())) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0, -3, 1000, 7.5, "6", None, [18]])
 def test_a_remembered_plan_that_makes_no_sense_is_measured_anew(cycle: ConfigOf, value: object) -> None:
     run_on(Machine(), cycle("first"))
@@ -179,6 +188,7 @@ def test_a_machine_that_becomes_slow_ends_the_run_with_what_it_has_and_forgets_t
     assert (finished.epochs, finished.already_finished) == (result.epochs, True)
 
 
+@pytest.mark.slow
 def test_a_late_start_is_said_and_changes_no_weight(cycle: ConfigOf, tmp_path: Path) -> None:
     run_on(Machine(), cycle("soon"))
     machine = Machine(start_up=65)
@@ -195,6 +205,7 @@ def test_less_than_an_epoch_is_planned_where_no_more_fits(cycle: ConfigOf, tmp_p
     assert content["loop"]["deadline"]["planned_steps"] == content["global_step"]
 
 
+@pytest.mark.slow
 def test_more_time_plans_more_epochs_with_the_speed_of_the_checkpoint(cycle: ConfigOf, tmp_path: Path) -> None:
     run_on(Machine(), cycle("run", epochs=9))
     machine = Machine(0.01)
@@ -205,6 +216,7 @@ def test_more_time_plans_more_epochs_with_the_speed_of_the_checkpoint(cycle: Con
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["plan"]["steps"] == 41
 
 
+@pytest.mark.slow
 def test_the_steps_of_an_epoch_that_was_interrupted_count_once_when_its_time_changes(
     cycle: ConfigOf, tmp_path: Path
 ) -> None:

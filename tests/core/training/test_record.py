@@ -52,6 +52,7 @@ def smoothed(config_of: ConfigOf, tmp_path: Path) -> tuple[TrainConfig, list[Epo
     return result.config, epochs
 
 
+@pytest.mark.slow
 def test_a_run_records_all_that_its_report_needs(smoothed: tuple[TrainConfig, list[EpochResult]]) -> None:
     config, epochs = smoothed
     assert config.run_dir is not None

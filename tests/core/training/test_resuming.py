@@ -35,6 +35,7 @@ from tests.core.training.stopping import stopping_at
 ConfigOf = Callable[..., TrainConfig]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 6, 8])
 def test_a_run_interrupted_anywhere_and_resumed_gives_the_weights_of_an_uninterrupted_one(
     config_of: ConfigOf, tmp_path: Path, step: int
@@ -65,6 +66,7 @@ def test_every_signal_saves_and_has_its_own_exit_status(
     assert signal.getsignal(by) is before
 
 
+@pytest.mark.slow
 def test_a_signal_that_nohup_ignores_stays_ignored(config_of: ConfigOf, tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -83,6 +85,7 @@ def test_a_run_interrupted_in_its_first_epoch_has_told_tensorboard_what_it_is(
     assert set(events.Tags()["tensors"]) == {f"{name}/text_summary" for name in ("dataset", "config", "command")}
 
 
+@pytest.mark.slow
 def test_draws_of_every_generator_are_repeated_after_an_interruption_whatever_validation_draws(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:
@@ -114,6 +117,7 @@ def test_draws_of_every_generator_are_repeated_after_an_interruption_whatever_va
         assert torch.equal(value, theirs[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 def test_a_schedule_and_averaged_weights_survive_an_interruption(
     config_of: ConfigOf, tmp_path: Path, optimizer: str
@@ -149,6 +153,7 @@ def test_resuming_nothing_or_something_else_is_refused(tmp_path: Path) -> None:
         resume(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_refused_in_words(config_of: ConfigOf, tmp_path: Path) -> None:
     result = train(replace(config_of(tmp_path / "run"), fast_dev_run=True))
     last = result.run_dir / "checkpoints/last.ckpt"
@@ -167,6 +172,7 @@ def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"max_epochs": 2}, {"max_seconds": 10_000.0}])
 def test_resuming_a_run_that_is_finished_says_so_and_changes_no_file(
     config_of: ConfigOf, tmp_path: Path, more: dict[str, Any]
@@ -182,6 +188,7 @@ def test_resuming_a_run_that_is_finished_says_so_and_changes_no_file(
     assert f"cifar train --resume {whole.run_dir} --max-epochs 3" in said
 
 
+@pytest.mark.slow
 def test_a_finished_run_needs_no_dataset_and_may_have_moved(config_of: ConfigOf, tmp_path: Path) -> None:
     config = config_of(tmp_path / "run", epochs=1)
     whole = train(config)
@@ -191,6 +198,7 @@ def test_a_finished_run_needs_no_dataset_and_may_have_moved(config_of: ConfigOf,
     assert again.test_accuracy == whole.test_accuracy
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_its_test_is_tested_by_a_resume(config_of: ConfigOf, tmp_path: Path) -> None:
     whole = train(config_of(tmp_path / "run", epochs=1))
     for content in ("", "{}", '{"epochs": 7}'):
@@ -200,6 +208,7 @@ def test_a_run_that_was_killed_before_its_test_is_tested_by_a_resume(config_of: 
         assert json.loads((tmp_path / "run/summary.json").read_text())["epochs"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_is_extended_and_killed_before_its_test_is_tested_again(config_of: ConfigOf, tmp_path: Path) -> None:
     train(config_of(tmp_path / "run", epochs=1))
     old = (tmp_path / "run/summary.json").read_text()
@@ -209,6 +218,7 @@ def test_a_run_that_is_extended_and_killed_before_its_test_is_tested_again(confi
     assert (again.epochs, again.test_loss, again.already_finished) == (2, longer.test_loss, False)
 
 
+@pytest.mark.slow
 def test_the_best_weights_of_a_run_of_an_earlier_version_can_still_be_evaluated(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:
@@ -221,6 +231,7 @@ def test_the_best_weights_of_a_run_of_an_earlier_version_can_still_be_evaluated(
     assert evaluate(EvaluateConfig(checkpoint=result.run_dir)).accuracy == result.test_accuracy
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_extended_and_then_equals_one_that_was_longer_from_the_start(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:
@@ -233,6 +244,7 @@ def test_a_finished_run_can_be_extended_and_then_equals_one_that_was_longer_from
     assert told["trials"], "what the precision was chosen from is kept"
 
 
+@pytest.mark.slow
 def test_fewer_epochs_than_are_done_are_refused(config_of: ConfigOf, tmp_path: Path) -> None:
     train(config_of(tmp_path / "run", epochs=2))
     with pytest.raises(ConfigError, match="--max-epochs 1 is less than the 2 epochs that are done") as caught:
@@ -240,6 +252,7 @@ def test_fewer_epochs_than_are_done_are_refused(config_of: ConfigOf, tmp_path: P
     assert "pass more than 2" in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_cache")
 def test_a_run_that_ended_by_its_time_cap_grows_only_when_it_gets_more_time(
     config_of: ConfigOf, tmp_path: Path
@@ -255,6 +268,7 @@ def test_a_run_that_ended_by_its_time_cap_grows_only_when_it_gets_more_time(
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
 
 
+@pytest.mark.slow
 def test_a_dataset_that_moved_is_found_where_the_user_says(config_of: ConfigOf, data_dir: Path, tmp_path: Path) -> None:
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     here.mkdir()
@@ -267,6 +281,7 @@ def test_a_dataset_that_moved_is_found_where_the_user_says(config_of: ConfigOf, 
     assert again.epochs == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_cache")
 def test_more_epochs_alone_are_refused_for_a_run_that_its_time_cap_ended(config_of: ConfigOf, tmp_path: Path) -> None:
     slow = Machine(60.0)
@@ -276,6 +291,7 @@ def test_more_epochs_alone_are_refused_for_a_run_that_its_time_cap_ended(config_
     assert "pass a longer --max-time too" in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_cache")
 def test_a_time_cap_below_the_elapsed_time_is_refused(config_of: ConfigOf, tmp_path: Path) -> None:
     slow = Machine(20.0)
@@ -284,6 +300,7 @@ def test_a_time_cap_below_the_elapsed_time_is_refused(config_of: ConfigOf, tmp_p
         resume(ResumeConfig(run_dir=tmp_path / "run", max_epochs=2, max_seconds=60))
 
 
+@pytest.mark.slow
 def test_a_dataset_given_as_a_path_is_found_in_the_folder_it_moved_to(
     config_of: ConfigOf, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -295,6 +312,7 @@ def test_a_dataset_given_as_a_path_is_found_in_the_folder_it_moved_to(
     assert resume(ResumeConfig(run_dir=tmp_path / "run", max_epochs=2, data_dir=elsewhere)).epochs == 2
 
 
+@pytest.mark.slow
 def test_a_refused_checkpoint_leaves_the_run_unchanged(config_of: ConfigOf, tmp_path: Path) -> None:
     run = train(config_of(tmp_path / "run", epochs=1)).run_dir
     content = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
@@ -306,6 +324,7 @@ def test_a_refused_checkpoint_leaves_the_run_unchanged(config_of: ConfigOf, tmp_
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_run_without_its_best_weights_is_refused_before_it_trains(config_of: ConfigOf, tmp_path: Path) -> None:
     run = train(config_of(tmp_path / "run", epochs=1)).run_dir
     (run / "checkpoints/best.ckpt").unlink()

@@ -68,6 +68,7 @@ def test_the_same_process_may_enter_again_and_leaves_the_lock_free(tmp_path: Pat
         pass
 
 
+@pytest.mark.slow
 def test_a_directory_of_which_nothing_was_saved_is_begun_again(config_of: ConfigOf, tmp_path: Path) -> None:
     config = config_of(tmp_path / "run", epochs=1)
     run = create_run_dir(config.run_dir, model="null")
@@ -82,6 +83,7 @@ def test_a_directory_of_which_nothing_was_saved_is_begun_again(config_of: Config
     assert not (run.path / "events.out.tfevents.1.host").exists()
 
 
+@pytest.mark.slow
 def test_run_dir_and_resume_agree_on_whether_there_is_something_to_continue(
     config_of: ConfigOf, tmp_path: Path
 ) -> None:

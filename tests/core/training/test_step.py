@@ -51,6 +51,7 @@ def test_an_unknown_optimizer_or_precision_is_an_error_and_never_another_one() -
         autocast("8", "cpu")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_every_optimizer_overfits_one_batch(name: OptimizerName, precision: Precision) -> None:

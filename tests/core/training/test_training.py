@@ -88,6 +88,7 @@ def test_validation_and_test_images_are_normalised_and_nothing_else(config_of: C
         torch.testing.assert_close(seen, (images / 255 - mean) / std, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_directory_holds_everything_about_the_run(trained_run: Path) -> None:
     told = yaml.safe_load((trained_run / "config.yaml").read_text())
     assert told["config"]["recipe"]["name"] == "course"
@@ -102,6 +103,7 @@ def test_a_run_directory_holds_everything_about_the_run(trained_run: Path) -> No
     assert kept == {"best.ckpt", "model.safetensors", "last.ckpt", "previous.ckpt"}
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_files_and_no_others(
     config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +137,7 @@ def test_tensorboard_shows_scalars_confusion_matrices_and_samples_of_every_epoch
     assert "synthetic" in text
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_the_one_that_validated_best(config_of: ConfigOf, tmp_path: Path) -> None:
     seen: list[EpochResult] = []
     result = train(config_of(tmp_path / "run", epochs=4), Listeners(on_epoch=seen.append))
@@ -145,11 +148,13 @@ def test_the_best_checkpoint_is_the_one_that_validated_best(config_of: ConfigOf,
     assert read_checkpoint(result.run_dir / "checkpoints/last.ckpt")["global_step"] == 4 * 6
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_runs(config_of: ConfigOf, tmp_path: Path) -> None:
     first, second = (train(config_of(tmp_path / name, epochs=1)) for name in "ab")
     assert first.test_loss == second.test_loss
 
 
+@pytest.mark.slow
 def test_the_time_cap_ends_a_run_whole(config_of: ConfigOf, tmp_path: Path) -> None:
     start = time.monotonic()
     result = train(config_of(tmp_path / "run", epochs=10_000, seconds=6))
@@ -168,6 +173,7 @@ def test_fast_dev_run_sees_one_batch_of_each_kind(config_of: ConfigOf, tmp_path:
     assert read_checkpoint(result.checkpoint)["global_step"] == 1
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_what_is_validated_and_kept(config_of: ConfigOf, tmp_path: Path) -> None:
     plain = config_of(tmp_path / "run", epochs=1)
     result = train(replace(plain, recipe=replace(plain.recipe, ema_decay=0.9)))
@@ -177,6 +183,7 @@ def test_averaged_weights_are_what_is_validated_and_kept(config_of: ConfigOf, tm
     assert torch.equal(load_checkpoint(result.run_dir).model.state_dict()["head.1.weight"], kept["model.head.1.weight"])
 
 
+@pytest.mark.slow
 def test_a_run_s_seconds_are_accounted_for(config_of: ConfigOf, tmp_path: Path) -> None:
     result = train(config_of(tmp_path / "run"))
     spent = result.time
@@ -186,12 +193,14 @@ def test_a_run_s_seconds_are_accounted_for(config_of: ConfigOf, tmp_path: Path) 
     assert json.loads((result.run_dir / "summary.json").read_text())["time"] == asdict(spent)
 
 
+@pytest.mark.slow
 def test_the_test_split_is_scored_in_float32_as_evaluate_scores_it(config_of: ConfigOf, tmp_path: Path) -> None:
     result = train(replace(config_of(tmp_path / "run"), precision="bf16", memory_format="contiguous"))
     again = evaluate(EvaluateConfig(checkpoint=result.run_dir))
     assert (again.accuracy, again.loss) == (result.test_accuracy, pytest.approx(result.test_loss))
 
 
+@pytest.mark.slow
 def test_the_first_of_equally_good_epochs_is_kept_as_the_best(config_of: ConfigOf, tmp_path: Path) -> None:
     class Still(TrainingStep):
         """Trains nothing, so that all epochs validate equally."""

@@ -76,6 +76,7 @@ def test_a_run_directory_that_is_taken_is_named_before_a_dataset_is_opened(confi
         train_and_report(TrainRequest(config=absent))
 
 
+@pytest.mark.slow
 def test_ctrl_c_names_the_seeds_that_are_done_and_those_that_are_left(config: TrainConfig) -> None:
     """360 images in batches of 64 are 6 steps: the eighth is the second step of the second seed."""
     seams, calls = stopping_at(8)
@@ -86,6 +87,7 @@ def test_ctrl_c_names_the_seeds_that_are_done_and_those_that_are_left(config: Tr
     assert calls == [6, 2]
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_last_step_of_a_seed_starts_no_other(config: TrainConfig) -> None:
     seams, calls = stopping_at(6)
     with pytest.raises(Interrupted, match=r"^interrupted; seed 0 is done") as caught:
@@ -94,6 +96,7 @@ def test_ctrl_c_in_the_last_step_of_a_seed_starts_no_other(config: TrainConfig) 
     assert calls == [6]
 
 
+@pytest.mark.slow
 def test_a_seed_that_fails_names_those_that_are_done_and_those_that_are_left(config: TrainConfig) -> None:
     class Diverging(TrainingStep):
         seed = 0
@@ -114,6 +117,7 @@ def test_a_seed_that_fails_names_those_that_are_done_and_those_that_are_left(con
     assert caught.value.exit_code == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_is_finished_is_not_measured_against_this_moment_s_machine(config: TrainConfig) -> None:
     report = train_and_report(TrainRequest(config=replace(config, fast_dev_run=True)))
     assert report.utilization is not None
@@ -122,6 +126,7 @@ def test_a_run_that_is_finished_is_not_measured_against_this_moment_s_machine(co
     assert again.to_dict()["test_accuracy"] == report.to_dict()["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_each_seed_gives_the_run_that_it_gives_alone(config: TrainConfig, tmp_path: Path) -> None:
     report = train_and_report(TrainRequest(config=config, seeds=(3, 4)))
     alone = train(replace(config, seed=4, run_dir=tmp_path / "alone"))
@@ -171,6 +176,7 @@ def test_a_device_whose_memory_can_t_be_queried_is_refused(prepared: Prepared) -
         with_batch_found(replace(prepared, device=torch.device("mps")), keep_steps=True, listeners=SILENT)
 
 
+@pytest.mark.slow
 def test_a_utilization_that_can_t_be_measured_costs_no_result(config: TrainConfig) -> None:
     def fails(summary: object) -> None:
         raise ModelError("can't be counted")
