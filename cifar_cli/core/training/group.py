@@ -32,7 +32,8 @@ from cifar_cli.errors import CifarError, ResourceError
 
 STEP_SECONDS = 20.0  # a process that doesn't answer for so long within a step is taken for dead
 MEETING_SECONDS = 3600.0  # of a wait for rank 0, which may download, compile, or write to a slow disk
-LATE_SECONDS = 60.0  # of a wait of rank 0 for the others at the end of an evaluation, which they share evenly
+# Of a wait of rank 0 for the others at the end of an evaluation, which they share evenly.
+LATE_SECONDS = 60.0
 READ_SECONDS = 8.0  # that rank 0 serves the store after its end, for others that have not read its last word
 POLL_SECONDS = 0.05
 REASON_SECONDS = 2.0  # after a connection broke, to find the reason that its process left in the store
