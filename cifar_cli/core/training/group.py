@@ -135,7 +135,8 @@ class Group(Ranks):
                     raise self._failure()
                 if time.monotonic() > end:
                     raise LostProcessError(
-                        f"another process of this run ended or can't be reached: it did not answer within {limit_seconds:g} seconds"
+                        "another process of this run ended or can't be reached: "
+                        f"it did not answer within {limit_seconds:g} seconds"
                     )
                 time.sleep(pause)
                 pause = min(2 * pause, POLL_SECONDS)
