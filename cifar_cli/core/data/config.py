@@ -33,6 +33,10 @@ CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 SPLITS = ("train", "test")  # as published; the validation images are taken from "train"
 BUILT_IN = ("cifar10", "cifar100", "shapes")  # datasets that need no --from
 STORE_SUFFIX = ".safetensors"
+MAX_PIXELS_SIDE = 128
+"""Larger images are stored as files and decoded in training; up to this side, in pixels, they are stored as pixels."""
+PHOTO_SIDE = 224
+"""Side in pixels that photographs of many sizes are stored at, and trained at by default."""
 DATASET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

@@ -1,9 +1,10 @@
-"""The result of every source: images, labels and provenance in memory, ready to be written to a store."""
+"""The result of every source, ready to be written to a store: images in memory, or read one by one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cifar_cli.core.data.config import SPLITS
 
@@ -32,3 +33,34 @@ class SourceImages:
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """The tensors of a store file, by name and in its order."""
         return {name: getattr(self, name) for name in TENSORS}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One image of a dataset, before it is read."""
+
+    split: Literal["train", "val", "test"]
+    label: int
+    """Index into the classes."""
+    name: str
+    """Its path in the source, with `/`."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class SourceStream:
+    """A dataset that is read image by image, so that an import needs memory for one image."""
+
+    classes: tuple[str, ...]
+    img_size: int
+    """Side of the store's images, in pixels."""
+    encoded: bool
+    """Whether images are kept as files (JPEG, PNG, …) of any shape, to be decoded in training, instead of as pixels."""
+    rows: tuple[Row, ...]
+    """Every image, in the order of the store: train, then val, then test; within a split by class, then by name."""
+    images: Callable[[], Iterator[tuple[int, NDArray[np.uint8] | bytes]]]
+    """Reads the source once, in its own order: index into `rows`, and uint8 [S, S, 3] or the bytes of a file.
+
+    A row that is not yielded is left out. Raises DataError for a source that can't be read.
+    """
+    provenance: Callable[[], Provenance]
+    """Called after the last image, when all counts are known."""
