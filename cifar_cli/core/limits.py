@@ -55,6 +55,8 @@ MAX_POLICY_SCALE = 4
 """A factor of the image's size."""
 MAX_POLICY_COUNT = 64
 """A number of rows, columns, or repetitions inside one transform."""
+MAX_POLICY_KELVIN = 40_000
+"""A colour temperature, which costs nothing."""
 MIN_POLICY_STEP = 0.001
 """The step from one factor to the next, inside one transform."""
 MAX_POLICY_PIXELS = 16_000_000

@@ -144,5 +144,5 @@ def _transform(policy: Policy | Path, img_size: int, pipeline: PipelineName) -> 
         return BatchedPipeline(policy, img_size, CIFAR10_MEAN, CIFAR10_STD)
     from cifar_cli.core.augment.per_image import PerImagePipeline, load_policy
 
-    loaded = load_policy(policy) if isinstance(policy, Path) else policy
+    loaded = load_policy(policy, mean=CIFAR10_MEAN, std=CIFAR10_STD) if isinstance(policy, Path) else policy
     return PerImagePipeline(loaded, img_size, CIFAR10_MEAN, CIFAR10_STD)
