@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cifar_cli.core.evaluation.results import Calibration, CorruptionScore, RankedImage
+from cifar_cli.core.evaluation.explain import METHOD
+from cifar_cli.core.evaluation.results import Calibration, CorruptionScore, PredictResult, RankedImage
+from cifar_cli.printable import printable
 
 COLUMNS = 6  # of a page of images
 MAX_NAME = 22  # characters; a longer class or file name is cut
@@ -58,6 +61,37 @@ def ranked_figure(images_NHWC: Tensor, ranked: Sequence[RankedImage], *, title: 
         axes.text(1.9 * COLUMNS / 2, 1.2, "none", ha="center", fontsize=11)
     axes.set(xlim=(0, 1.9 * COLUMNS), ylim=(2.5 * rows, 0), aspect="equal")
     return figure
+
+
+def explanation_figure(result: PredictResult) -> Figure:
+    """Each explained image of a prediction, beside its heat map, with its file and its prediction."""
+    assert result.overlays_NHWC is not None
+    columns, width, height = 3, 3.6, 2.5  # of the pairs; inches of one
+    count = len(result.overlays_NHWC)
+    rows, across = -(-count // columns), min(columns, count)
+    title = _wrapped(METHOD, line=55 * across)
+    top = 0.3 + 0.18 * title.count("\n")
+    figure = _figure(width=width * across, height=height * rows + top)
+    figure.text(0.02, 1 - 0.1 / figure.get_figheight(), title, va="top", fontsize=8)
+    axes = figure.add_axes((0, 0, 1, height * rows / figure.get_figheight()))
+    axes.set_axis_off()
+    for place, images in enumerate(zip(result.images_NHWC, result.overlays_NHWC, strict=False)):
+        left, upper = width * (place % columns) + 0.15, height * (place // columns) + 0.65
+        for shift, pixels in zip((0.0, 1.68), images, strict=True):
+            extent = (left + shift, left + shift + 1.6, upper + 1.6, upper)
+            axes.imshow(pixels.numpy(), interpolation="nearest", extent=extent)
+        each = result.predictions[place]
+        ((name, share),) = result.top(each, 1)
+        text = (
+            f"{_cut(printable(each.file), from_end=True)}\n{_cut(name)} {share:.1%}, rests on: {result.places[place]}"
+        )
+        axes.text(left, upper - 0.05, text, fontsize=8, va="bottom")
+    axes.set(xlim=(0, width * across), ylim=(height * rows, 0), aspect="equal")
+    return figure
+
+
+def _wrapped(text: str, *, line: int) -> str:
+    return "\n".join(textwrap.wrap(text, line))
 
 
 def corruptions_figure(scores: Sequence[CorruptionScore], *, clean: float, title: str) -> Figure:

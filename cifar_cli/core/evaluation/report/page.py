@@ -15,16 +15,16 @@ from PIL import Image
 from torch import Tensor
 
 from cifar_cli import __version__
+from cifar_cli.core.evaluation.explain import METHOD, overlay, place_of
 from cifar_cli.core.evaluation.ranking import mistakes, suspects
 from cifar_cli.core.evaluation.report.answers import SPLITS, duration, pairs_of, share
 from cifar_cli.core.evaluation.report.curves import comparison_charts, run_charts
-from cifar_cli.core.evaluation.report.facts import Facts
+from cifar_cli.core.evaluation.report.facts import SHOWN, Facts
 from cifar_cli.core.evaluation.report.recorded import Matrix
 from cifar_cli.core.evaluation.report.results import Answer
 from cifar_cli.core.evaluation.results import RankedImage
 from cifar_cli.core.figures import confusion_figure
 
-SHOWN = 12  # mistakes, and suspects
 COMPARED_CARD = "RTX 3090"  # the course's
 PAIRS, IMAGES_OF_PAIR = 5, 4
 MOST_CLASSES = 20  # a table of more is too large to read; a picture shows them
@@ -38,6 +38,9 @@ class Picture:
     data: str
     alt: str
     caption: tuple[str, ...]
+    heat: str | None = None
+    """The same image with its heat map over it."""
+    heat_alt: str = ""
 
 
 def page(runs: Sequence[Facts], answers: Sequence[tuple[Answer, ...]]) -> str:
@@ -79,6 +82,7 @@ def _run_context(facts: Facts, answers: tuple[Answer, ...], number: int) -> dict
         "pairs": _pairs(facts),
         "mistakes": _pictures(facts, mistakes),
         "suspects": _pictures(facts, suspects),
+        "method": METHOD if facts.heat else None,
         "config": yaml.safe_dump(run.config.to_dict(), sort_keys=False),
         "told": {name: value for name, value in run.told.items() if isinstance(value, (str, int, float))},
         "data": run.told.get("data", {}),
@@ -166,8 +170,13 @@ def _samples(facts: Facts) -> list[dict[str, Any]]:
 def _test_picture(facts: Facts, ranked: RankedImage) -> Picture:
     """A test image with its given and its predicted class."""
     assert facts.store is not None
+    image_HWC, heat_HW = facts.store.test.images_NHWC[ranked.index], facts.heat.get(ranked.index)
     return Picture(
-        data=_embedded(facts.store.test.images_NHWC[ranked.index]),
+        data=_embedded(image_HWC),
+        heat=None if heat_HW is None else _embedded(overlay(image_HWC, heat_HW)),
+        heat_alt=""
+        if heat_HW is None
+        else f"heat map of test image {ranked.index}: {ranked.predicted} rests on {place_of(heat_HW)}",
         alt=f"test image {ranked.index}",
         caption=(
             ranked.file or f"test image {ranked.index}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+from cifar_cli.core.evaluation.explain import require_captum
 from cifar_cli.core.evaluation.report.answers import answers_of
 from cifar_cli.core.evaluation.report.config import ReportConfig
 from cifar_cli.core.evaluation.report.facts import facts_of
@@ -19,12 +20,15 @@ from cifar_cli.errors import ResourceError
 def report(config: ReportConfig, *, on_progress: OnProgress = silent) -> ReportResult:
     """Write the page.
 
-    Raises CheckpointError for a folder that holds no run, ResourceError where the page can't be written.
+    Raises CheckpointError for a folder that holds no run, ResourceError where the page can't be written or a package
+    is missing.
     """
+    if config.explain:
+        require_captum()
     runs = []
     for done, path in enumerate(config.runs):
         on_progress(Progress(task="reading runs", done=done, total=len(config.runs), detail=str(path)))
-        runs.append(facts_of(path))
+        runs.append(facts_of(path, explain=config.explain, on_progress=on_progress))
     answers = [answers_of(facts) for facts in runs]
     try:
         config.page.parent.mkdir(parents=True, exist_ok=True)
