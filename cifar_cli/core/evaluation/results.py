@@ -101,6 +101,20 @@ class McNemar:
     p_value: float
     """Probability of a difference at least as large between equally accurate models."""
 
+    @property
+    def p_text(self) -> str:
+        """The probability to three digits."""
+        return "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
+
+    @property
+    def sentence(self) -> str:
+        """The test in words."""
+        verdict = "differ" if self.p_value < 0.05 else "do not differ significantly"
+        return (
+            f"{self.first} and {self.second} {verdict}: {self.only_first:,} images only the first gets right, "
+            f"{self.only_second:,} only the second (McNemar's exact test, {self.p_text})"
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CorruptionScore:

@@ -18,14 +18,14 @@ from cifar_cli import __version__
 from cifar_cli.core.evaluation.explain import METHOD, overlay, place_of
 from cifar_cli.core.evaluation.ranking import mistakes, suspects
 from cifar_cli.core.evaluation.report.answers import SPLITS, duration, pairs_of, share
+from cifar_cli.core.evaluation.report.comparison import table
 from cifar_cli.core.evaluation.report.curves import comparison_charts, run_charts
 from cifar_cli.core.evaluation.report.facts import SHOWN, Facts
 from cifar_cli.core.evaluation.report.recorded import Matrix
-from cifar_cli.core.evaluation.report.results import Answer
+from cifar_cli.core.evaluation.report.results import Answer, Comparison
 from cifar_cli.core.evaluation.results import RankedImage
 from cifar_cli.core.figures import confusion_figure
 
-COMPARED_CARD = "RTX 3090"  # the course's
 PAIRS, IMAGES_OF_PAIR = 5, 4
 MOST_CLASSES = 20  # a table of more is too large to read; a picture shows them
 MOST_PIXELS = 96  # images are embedded with at most this side
@@ -43,8 +43,8 @@ class Picture:
     heat_alt: str = ""
 
 
-def page(runs: Sequence[Facts], answers: Sequence[tuple[Answer, ...]]) -> str:
-    """The HTML of a report over one or several runs."""
+def page(runs: Sequence[Facts], answers: Sequence[tuple[Answer, ...]], comparison: Comparison | None = None) -> str:
+    """The HTML of a report over one run, or over several with their comparison."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -57,10 +57,9 @@ def page(runs: Sequence[Facts], answers: Sequence[tuple[Answer, ...]]) -> str:
     return environment.get_template("page.html.jinja").render(
         title=f"Report on {title}",
         version=__version__,
-        several=len(runs) > 1,
-        card=COMPARED_CARD,
-        dict=dict,
-        comparison=comparison_charts(runs) if len(runs) > 1 else (),
+        comparison=comparison,
+        compared=table(comparison) if comparison else (),
+        comparison_charts=comparison_charts(runs) if comparison else (),
         runs=[
             _run_context(facts, each, number) for number, (facts, each) in enumerate(zip(runs, answers, strict=True))
         ],
