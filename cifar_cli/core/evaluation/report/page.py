@@ -166,10 +166,11 @@ def _samples(facts: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def _test_picture(facts: Facts, ranked: RankedImage) -> Picture:
-    """A test image with its given and its predicted class."""
+def _test_picture(facts: Facts, ranked: RankedImage, *, with_heat: bool) -> Picture:
+    """A test image with its given and its predicted class. with_heat: beside its heat map, if there is one."""
     assert facts.store is not None
-    image_HWC, heat_HW = facts.store.test.images_NHWC[ranked.index], facts.heat.get(ranked.index)
+    image_HWC = facts.store.test.images_NHWC[ranked.index]
+    heat_HW = facts.heat.get(ranked.index) if with_heat else None
     return Picture(
         data=_embedded(image_HWC),
         heat=None if heat_HW is None else _embedded(overlay(image_HWC, heat_HW)),
@@ -193,7 +194,7 @@ def _pairs(facts: Facts) -> list[dict[str, Any]]:
             "images": pair.images,
             "share": pair.share,
             "pictures": [
-                _test_picture(facts, each)
+                _test_picture(facts, each, with_heat=False)
                 for each in [each for each in wrong if (each.true, each.predicted) == (pair.true, pair.predicted)][
                     :IMAGES_OF_PAIR
                 ]
@@ -205,4 +206,6 @@ def _pairs(facts: Facts) -> list[dict[str, Any]]:
 
 def _pictures(facts: Facts, rank: Callable[..., tuple[RankedImage, ...]]) -> list[Picture]:
     """The first test images of a ranking."""
-    return [] if facts.predicted is None else [_test_picture(facts, each) for each in rank(facts.predicted, most=SHOWN)]
+    if facts.predicted is None:
+        return []
+    return [_test_picture(facts, each, with_heat=True) for each in rank(facts.predicted, most=SHOWN)]
