@@ -45,8 +45,8 @@ def heat_maps(
     The fall of the class's log-probability when a square around the pixel is covered with the mean colour (0 after
     normalisation), averaged over the squares that cover the pixel; rises count as 0. Each map is divided by its
     maximum. Source: Zeiler & Fergus 2014, Visualizing and understanding convolutional networks, section 4.2.
-    loader: normalised images in the order of targets_N, int64, which names a class for each. The model is left in
-    evaluation mode. Raises ResourceError without captum.
+    loader: normalised images in the order of targets_N, int64, which names a class for each of the first ones; images
+    beyond are left out. The model is left in evaluation mode. Raises ResourceError without captum.
     """
     require_captum()
     from captum.attr import Occlusion
@@ -56,7 +56,10 @@ def heat_maps(
     maps: list[Tensor] = []
     for images_BCHW, _ in loader:
         # A few images at a time, so that progress is seen and memory is bounded.
-        for chunk_BCHW in torch.split(images_BCHW, 8):
+        left = len(targets_N) - sum(map(len, maps))
+        if left <= 0:
+            break
+        for chunk_BCHW in torch.split(images_BCHW[:left], 8):
             first = sum(map(len, maps))
             on_progress(Progress(task="explaining", done=first, total=len(targets_N), unit="images"))
             channels, side = chunk_BCHW.shape[1], chunk_BCHW.shape[2]

@@ -87,9 +87,8 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
     )
     if not config.explain:
         return result
-    explained = eval_loader(resident(part, device), rows[:MOST_EXPLAINED], img_size=size, batch=config.batch)
     targets_N = logits_NK[:MOST_EXPLAINED].argmax(dim=1)
-    heat_NHW = heat_maps(checkpoint.model, explained, targets_N, device=device, on_progress=on_progress)
+    heat_NHW = heat_maps(checkpoint.model, loader, targets_N, device=device, on_progress=on_progress)
     return replace(
         result,
         heat_NHW=heat_NHW,
