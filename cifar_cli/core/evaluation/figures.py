@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from cifar_cli.core.evaluation.results import Calibration, CorruptionScore, RankedImage
+from cifar_cli.core.evaluation.explain import METHOD
+from cifar_cli.core.evaluation.results import Calibration, CorruptionScore, PredictResult, RankedImage
 from cifar_cli.core.figures import new_figure
 from cifar_cli.core.lettering import ems_of, lettered, plain_lettering, titled
 
@@ -66,6 +68,38 @@ def ranked_figure(images_NHWC: Tensor, ranked: Sequence[RankedImage], *, title: 
         axes.text(WIDTH * COLUMNS / 2, 1.2, "none", ha="center", fontsize=11)
     axes.set(xlim=(0, WIDTH * COLUMNS), ylim=(2.5 * rows, 0), aspect="equal")
     return figure
+
+
+@plain_lettering
+def explanation_figure(result: PredictResult) -> Figure:
+    """Each explained image of a prediction, beside its heat map, with its file and its prediction."""
+    assert result.overlays_NHWC is not None
+    columns, width, height = 3, 3.6, 2.5  # of the pairs; inches of one
+    count = len(result.overlays_NHWC)
+    rows, across = -(-count // columns), min(columns, count)
+    title = _wrapped(METHOD, line=55 * across)
+    top = 0.3 + 0.18 * title.count("\n")
+    figure = new_figure(width=width * across, height=height * rows + top)
+    figure.text(0.02, 1 - 0.1 / figure.get_figheight(), title, va="top", fontsize=8)
+    axes = figure.add_axes((0, 0, 1, height * rows / figure.get_figheight()))
+    axes.set_axis_off()
+    longest = (width - 0.2) * 72 / POINTS
+    for place, images in enumerate(zip(result.images_NHWC, result.overlays_NHWC, strict=False)):
+        left, upper = width * (place % columns) + 0.15, height * (place // columns) + 0.65
+        for shift, pixels in zip((0.0, 1.68), images, strict=True):
+            extent = (left + shift, left + shift + 1.6, upper + 1.6, upper)
+            axes.imshow(pixels.numpy(), interpolation="nearest", extent=extent)
+        each = result.predictions[place]
+        ((name, share),) = result.top(each, 1)
+        outcome = f" {share:.1%}, rests on: {result.places[place]}"
+        text = f"{lettered(each.file, longest, from_end=True)}\n{lettered(name, longest - ems_of(outcome))}{outcome}"
+        axes.text(left, upper - 0.05, text, fontsize=POINTS, va="bottom")
+    axes.set(xlim=(0, width * across), ylim=(height * rows, 0), aspect="equal")
+    return figure
+
+
+def _wrapped(text: str, *, line: int) -> str:
+    return "\n".join(textwrap.wrap(text, line))
 
 
 @plain_lettering

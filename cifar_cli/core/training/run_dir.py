@@ -19,6 +19,7 @@ from cifar_cli.core.limits import MAX_CONFIG_BYTES, MAX_RUN_FILE_BYTES
 from cifar_cli.core.plain_yaml import parse_yaml
 from cifar_cli.core.regular import read_json, read_regular, read_text
 from cifar_cli.core.training.config import TrainConfig, runs_dir
+from cifar_cli.core.training.loggers import FOLDERS
 from cifar_cli.core.training.results import EpochResult, TrainResult
 from cifar_cli.core.training.run_lock import LOCK, locked
 from cifar_cli.core.write import write_whole
@@ -220,7 +221,9 @@ def open_run_dir(path: Path) -> RunDir:
 
 
 # What a run writes before its first checkpoint.
-_STARTED = {"config.yaml", "metrics.csv", "learning_rate.csv", "confusion.json", "profile", "checkpoints", LOCK}
+_STARTED = {
+    "config.yaml", "metrics.csv", "learning_rate.csv", "confusion.json", "profile", "checkpoints", LOCK, *FOLDERS
+}  # fmt: skip
 _EVENTS = "events.out.tfevents."
 
 
