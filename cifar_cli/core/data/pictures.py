@@ -106,6 +106,8 @@ class Pictures:
     lengths_N: NDArray[np.int64]
     side: int
     """S."""
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
+    """Where batches of the pictures are wanted; decoding is done on the CPU."""
     _file: Any = field(default=None, init=False, repr=False)
     _identity: tuple[int, ...] = field(default=(), init=False, repr=False)
 
@@ -132,17 +134,20 @@ class Pictures:
     def shape(self) -> torch.Size:
         return torch.Size((len(self), self.side, self.side, 3))
 
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cpu")
-
     def __len__(self) -> int:
         return len(self.offsets_N)
 
     def at_side(self, side: int) -> Pictures:
         """The same pictures in another size."""
+        return self._with(side=side)
+
+    def to(self, device: torch.device) -> Pictures:
+        """The same pictures for batches on another device."""
+        return self._with(device=device)
+
+    def _with(self, **changed: Any) -> Pictures:
         other = object.__new__(Pictures)  # with the same open file
-        other.__dict__.update(self.__dict__, side=side)
+        other.__dict__.update(self.__dict__, **changed)
         return other
 
     def content(self, row: int) -> bytes:
