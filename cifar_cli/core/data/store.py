@@ -70,6 +70,11 @@ class Store:
     test: Part
     provenance: Provenance
     path: Path
+    content: str
+    """The content hash: "sha256:…"."""
+    mean: tuple[float, ...] | None = None
+    """Per channel of the training images, with values scaled to 0..1; None for a store of an earlier version."""
+    std: tuple[float, ...] | None = None
 
     @property
     def img_size(self) -> int:
@@ -139,7 +144,13 @@ def open_store(path: Path) -> Store:
             for split in SPLITS
         )
     return Store(
-        name=summary.name, classes=summary.classes, train=train, test=test, provenance=summary.provenance, path=path
+        name=summary.name,
+        classes=summary.classes,
+        train=train,
+        test=test,
+        provenance=summary.provenance,
+        path=path,
+        content=summary.content,
     )
 
 
