@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.loader import derive_seed
 from cifar_cli.core.data.store import Part
 from cifar_cli.core.evaluation.predictions import predict_batches
@@ -106,6 +107,7 @@ def accuracy_under_corruptions(
     *,
     classes: int,
     img_size: int,
+    normalisation: Normalisation,
     device: torch.device,
     batch: int = EVAL_BATCH,
     on_progress: OnProgress = silent,
@@ -117,7 +119,13 @@ def accuracy_under_corruptions(
         accuracies = []
         for severity in range(1, SEVERITIES + 1):
             changed = Part(images_NHWC=corrupted(images_NHWC, kind, severity), labels_N=labels_N)
-            loader = eval_loader(resident(changed, device), torch.arange(len(rows)), img_size=img_size, batch=batch)
+            loader = eval_loader(
+                resident(changed, device),
+                torch.arange(len(rows)),
+                img_size=img_size,
+                normalisation=normalisation,
+                batch=batch,
+            )
             logits_NK, _ = predict_batches(model, loader, classes=classes, device=device)
             accuracies.append(float((logits_NK.argmax(dim=1) == labels_N).double().mean()))
             done, total = SEVERITIES * len(scores) + severity, SEVERITIES * len(CORRUPTIONS)

@@ -14,7 +14,6 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from cifar_cli.core.augment.batched import EvalTransform
-from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
 from cifar_cli.core.data.sources.folder import decode
 from cifar_cli.core.data.sources.layout import is_image
 from cifar_cli.core.data.store import Part
@@ -61,8 +60,13 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
     if not images:
         raise DataError("; ".join(problems), remedy=REMEDY)
     part = Part(images_NHWC=torch.stack(images), labels_N=torch.zeros(len(images), dtype=torch.long))
-    size, rows = checkpoint.config.model.img_size, torch.arange(len(images))
-    loader = eval_loader(resident(part, device), rows, img_size=size, batch=config.batch)
+    loader = eval_loader(
+        resident(part, device),
+        torch.arange(len(images)),
+        img_size=checkpoint.config.model.img_size,
+        normalisation=checkpoint.config.normalised_by,
+        batch=config.batch,
+    )
     logits_NK, _ = predict_batches(
         checkpoint.model, loader, classes=len(checkpoint.classes), device=device, on_progress=on_progress
     )
@@ -91,7 +95,8 @@ def prepared(content: bytes, checkpoint: Checkpoint) -> tuple[Tensor, tuple[str,
     shorter, remarks = _inspected(content, size)
     side = size if checkpoint.config.img_size is None else shorter
     pixels, _ = decode(content, side)
-    transform = EvalTransform(size, CIFAR10_MEAN, CIFAR10_STD)
+    by = checkpoint.config.normalised_by
+    transform = EvalTransform(size, by.mean, by.std)
     return transform.resize(torch.from_numpy(pixels.copy())[None])[0], remarks
 
 

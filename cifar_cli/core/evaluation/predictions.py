@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.loader import BatchLoader
 from cifar_cli.core.data.splits import stratified_split
 from cifar_cli.core.data.store import Part, Store
@@ -88,13 +89,14 @@ def predict_split(
     split: SplitName,
     *,
     img_size: int,
+    normalisation: Normalisation,
     device: torch.device,
     batch: int = EVAL_BATCH,
     on_progress: OnProgress = silent,
 ) -> Predictions:
     """Run a model over a split in float32, prepared as validation prepares it: not augmented, in the split's order."""
     part, rows = rows_of(store, split)
-    loader = eval_loader(resident(part, device), rows, img_size=img_size, batch=batch)
+    loader = eval_loader(resident(part, device), rows, img_size=img_size, normalisation=normalisation, batch=batch)
     logits_NK, loss = predict_batches(model, loader, classes=len(store.classes), device=device, on_progress=on_progress)
     return Predictions(
         dataset=store.name,

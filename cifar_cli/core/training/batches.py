@@ -13,7 +13,7 @@ from cifar_cli.core.augment.batched import BatchedPipeline, EvalTransform
 from cifar_cli.core.augment.mixing import mixer_of
 from cifar_cli.core.augment.policy import Policy, policy_of
 from cifar_cli.core.choices import PipelineName
-from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
+from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.loader import BatchLoader, Transform, WorkerLoader
 from cifar_cli.core.data.splits import stratified_split
 from cifar_cli.core.data.store import Part, Store
@@ -53,6 +53,7 @@ def make_loaders(config: TrainConfig, store: Store, *, device: torch.device, ran
             train_indices,
             policy=config.augment_file or policy_of(config.recipe.policy),
             img_size=config.model.img_size,
+            normalisation=config.normalised_by,
             batch=config.recipe.batch,
             seed=config.seed,
             pipeline=config.pipeline,
@@ -60,8 +61,14 @@ def make_loaders(config: TrainConfig, store: Store, *, device: torch.device, ran
             ranks=ranks,
             classes=len(store.classes),
         ),
-        val=eval_loader(on_device, val_indices, img_size=config.model.img_size),
-        test=loader_of_test(store, img_size=config.model.img_size, device=device, images=only),
+        val=eval_loader(on_device, val_indices, img_size=config.model.img_size, normalisation=config.normalised_by),
+        test=loader_of_test(
+            store,
+            img_size=config.model.img_size,
+            normalisation=config.normalised_by,
+            device=device,
+            images=only,
+        ),
         train_indices=train_indices,
         val_indices=val_indices,
     )
@@ -73,6 +80,7 @@ def train_loader(
     *,
     policy: Policy | Path,
     img_size: int,
+    normalisation: Normalisation,
     batch: int,
     seed: int,
     pipeline: PipelineName,
@@ -84,7 +92,7 @@ def train_loader(
 
     policy: a declared one, or a file of `A.save` for the albumentations pipeline. Raises AugmentError for a bad file.
     """
-    make, transform = BatchLoader, _transform(policy, img_size, pipeline)
+    make, transform = BatchLoader, _transform(policy, img_size, pipeline, normalisation)
     if pipeline == "albumentations":
         make = partial(WorkerLoader, workers=workers)  # type: ignore[assignment]
     return make(
@@ -102,19 +110,26 @@ def train_loader(
     )
 
 
-def images_for_initialisation(store: Store, loaders: Loaders, *, img_size: int) -> Tensor:
+def images_for_initialisation(store: Store, loaders: Loaders, config: TrainConfig) -> Tensor:
     """The first training images of the split, normalised and on the CPU, for `initialise_from_images`."""
     rows = loaders.train_indices[:INITIALISED_FROM].cpu()
     images = store.train.images_NHWC.index_select(0, rows)
-    return EvalTransform(img_size, CIFAR10_MEAN, CIFAR10_STD)(images)
+    normalised_by = config.normalised_by
+    return EvalTransform(config.model.img_size, normalised_by.mean, normalised_by.std)(images)
 
 
 def loader_of_test(
-    store: Store, *, img_size: int, device: torch.device, batch: int = EVAL_BATCH, images: int | None = None
+    store: Store,
+    *,
+    img_size: int,
+    normalisation: Normalisation,
+    device: torch.device,
+    batch: int = EVAL_BATCH,
+    images: int | None = None,
 ) -> BatchLoader:
     """The test images in their order, normalised only; `images` limits them to the first ones."""
     rows = torch.arange(len(store.test))[:images]
-    return eval_loader(resident(store.test, device), rows, img_size=img_size, batch=batch)
+    return eval_loader(resident(store.test, device), rows, img_size=img_size, normalisation=normalisation, batch=batch)
 
 
 def plain_train_loader(store: Store, loaders: Loaders, config: TrainConfig, device: torch.device) -> BatchLoader:
@@ -122,12 +137,19 @@ def plain_train_loader(store: Store, loaders: Loaders, config: TrainConfig, devi
     rows = loaders.train_indices.cpu()
     chosen = rows[torch.linspace(0, len(rows) - 1, min(PLAIN_TRAIN_IMAGES, len(rows))).round().long()]
     part = Part(images_NHWC=store.train.images_NHWC[chosen], labels_N=store.train.labels_N[chosen])
-    return eval_loader(resident(part, device), torch.arange(len(chosen)), img_size=config.model.img_size)
+    return eval_loader(
+        resident(part, device),
+        torch.arange(len(chosen)),
+        img_size=config.model.img_size,
+        normalisation=config.normalised_by,
+    )
 
 
-def eval_loader(part: Part, indices: Tensor, *, img_size: int, batch: int = EVAL_BATCH) -> BatchLoader:
+def eval_loader(
+    part: Part, indices: Tensor, *, img_size: int, normalisation: Normalisation, batch: int = EVAL_BATCH
+) -> BatchLoader:
     """Images in the order of `indices`, resized to `img_size` where they differ, and normalised."""
-    transform = EvalTransform(img_size, CIFAR10_MEAN, CIFAR10_STD)
+    transform = EvalTransform(img_size, normalisation.mean, normalisation.std)
     return BatchLoader(
         part.images_NHWC, part.labels_N, indices, batch=batch, transform=transform, seed=0, shuffle=False
     )
@@ -138,11 +160,11 @@ def resident(part: Part, device: torch.device) -> Part:
     return Part(images_NHWC=part.images_NHWC.to(device), labels_N=part.labels_N.to(device))
 
 
-def _transform(policy: Policy | Path, img_size: int, pipeline: PipelineName) -> Transform:
+def _transform(policy: Policy | Path, img_size: int, pipeline: PipelineName, normalisation: Normalisation) -> Transform:
     if pipeline == "batched":
         assert isinstance(policy, Policy), "TrainConfig refuses policy files for the batched pipeline"
-        return BatchedPipeline(policy, img_size, CIFAR10_MEAN, CIFAR10_STD)
+        return BatchedPipeline(policy, img_size, normalisation.mean, normalisation.std)
     from cifar_cli.core.augment.per_image import PerImagePipeline, load_policy
 
     loaded = load_policy(policy) if isinstance(policy, Path) else policy
-    return PerImagePipeline(loaded, img_size, CIFAR10_MEAN, CIFAR10_STD)
+    return PerImagePipeline(loaded, img_size, normalisation.mean, normalisation.std)
