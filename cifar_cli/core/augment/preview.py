@@ -14,6 +14,7 @@ from cifar_cli.core.augment.batched import BatchedPipeline
 from cifar_cli.core.augment.config import PreviewConfig
 from cifar_cli.core.augment.policy import Step, policy_of
 from cifar_cli.core.augment.results import PreviewResult, StepResult
+from cifar_cli.core.transform import Images
 
 __all__ = ["PreviewResult", "across_classes", "preview", "require_policy"]
 
@@ -21,7 +22,7 @@ SAMPLE_IMAGES = 1000
 _UNUSED = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # mean and std: a preview shows images before normalisation
 
 
-def preview(config: PreviewConfig, images_NHWC: Tensor, labels_N: Tensor, classes: Sequence[str]) -> PreviewResult:
+def preview(config: PreviewConfig, images_NHWC: Images, labels_N: Tensor, classes: Sequence[str]) -> PreviewResult:
     """Augment `config.images` images for the picture and up to SAMPLE_IMAGES for the table.
 
     images_NHWC: uint8 [N, S, S, 3]; labels_N: int64 [N]; classes: names by label. Rows show different classes as
@@ -103,7 +104,7 @@ def _described_transform(transform: Any) -> dict[str, Any]:
     return {"name": type(transform).__name__, "probability": float(transform.p), "parameters": parameters}
 
 
-def _measure(pipeline: Any, described: list[dict[str, Any]], images_NHWC: Tensor, seed: int) -> tuple[StepResult, ...]:
+def _measure(pipeline: Any, described: list[dict[str, Any]], images_NHWC: Images, seed: int) -> tuple[StepResult, ...]:
     chosen = torch.randperm(len(images_NHWC), generator=torch.Generator().manual_seed(seed))[:SAMPLE_IMAGES]
     before = images_NHWC[chosen]
     results = []

@@ -291,8 +291,8 @@ class PictureLoader(BatchLoader):
         if self.framer is None:
             return pictures[rows]
         found = [pictures.picture(row) for row in rows.tolist()]
-        sizes = (torch.tensor([getattr(each, side) for each in found]) for side in ("height", "width"))
-        boxes_B4 = self.framer.boxes(*sizes, parts)
+        height_B, width_B = (torch.tensor([getattr(each, side) for each in found]) for side in ("height", "width"))
+        boxes_B4 = self.framer.boxes(height_B, width_B, parts)
         boxes = [None] * len(found) if boxes_B4 is None else boxes_B4.tolist()
         images = torch.empty(len(found), *pictures.shape[1:], dtype=torch.uint8)
         for place, (row, picture, box) in enumerate(zip(rows.tolist(), found, boxes, strict=True)):

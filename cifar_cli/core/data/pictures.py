@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,7 +30,12 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 EVAL_SHARE = 0.875
 """Of the shorter side of a picture that isn't square, evaluation sees this share: 224 of 256 pixels, as is usual."""
 DAMAGED_REMEDY = "`cifar download --check` finds every damaged image; import the dataset again with --force"
-_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+_FLAGS = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
 _WHITE = (255, 255, 255, 255)
 
 Box = tuple[int, int, int, int]
@@ -62,12 +67,14 @@ class Picture:
     def decoded(self, side: int, box: Box) -> Tensor:
         """What is in the box, scaled to uint8 [side, side, 3], RGB. Raises ValueError for a damaged file."""
         top, left, height, width = box
-        pixels, is_bgr = (_from_opencv(self.content, min(height, width) // side), True) if self.plain else (None, False)
+        factor = _reduction(min(height, width) // side) if self.plain else 1
+        pixels = _from_opencv(self.content, factor) if self.plain else None
+        is_bgr = pixels is not None
         if pixels is None:  # OpenCV refuses some files that Pillow reads
-            pixels, is_bgr = _from_pillow(self.content), False
-        down, across = pixels.shape[0] / self.height, pixels.shape[1] / self.width
-        first_row, first_column = int(top * down), int(left * across)
-        rows, columns = max(1, round(height * down)), max(1, round(width * across))
+            pixels, factor = _from_pillow(self.content), 1
+        rows, columns = max(1, round(height / factor)), max(1, round(width / factor))
+        # To whole pixels of the reduced picture, each of which is at most one of the result.
+        first_row, first_column = round(top / factor), round(left / factor)
         shown = torch.from_numpy(pixels[first_row : first_row + rows, first_column : first_column + columns])
         scaled = F.interpolate(
             shown.permute(2, 0, 1)[None], size=(side, side), mode="bilinear", antialias=True, align_corners=False
@@ -212,7 +219,8 @@ def _opened(content: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error and more
-        raise ValueError("not a JPEG, PNG or WebP file") from error
+        unknown = isinstance(error, UnidentifiedImageError)
+        raise ValueError("not a JPEG, PNG or WebP file" if unknown else str(error)) from error
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
     if image.format == "JPEG":
@@ -222,17 +230,17 @@ def _opened(content: bytes) -> Image.Image:
     return image
 
 
-def _from_opencv(content: bytes, reduction: int) -> NDArray[np.uint8] | None:
-    """A JPEG as BGR, its size divided by 1, 2, 4 or 8, at most by `reduction`; None if OpenCV can't decode it."""
-    flag = cv2.IMREAD_COLOR
-    for factor, reduced in _REDUCED.items():
-        if factor <= reduction:
-            flag = reduced
+def _reduction(most: int) -> int:
+    """By how much a JPEG's sides may be divided in decoding: the largest of 1, 2, 4 and 8 up to `most`."""
+    return max((factor for factor in _FLAGS if factor <= most), default=1)
+
+
+def _from_opencv(content: bytes, factor: int) -> NDArray[np.uint8] | None:
+    """A JPEG as BGR with its sides divided by `factor`, rounded up; None if OpenCV can't decode it."""
     try:
-        pixels: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(content, dtype=np.uint8), flag)
+        return cv2.imdecode(np.frombuffer(content, dtype=np.uint8), _FLAGS[factor])
     except cv2.error:
         return None
-    return pixels
 
 
 def _from_pillow(content: bytes) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar_cli.core.data.config import SPLITS
+from cifar_cli.core.data.config import PHOTO_SIDE, SPLITS
 from cifar_cli.core.data.results import DatasetSummary, Provenance
 from cifar_cli.core.data.store_schema import FILES, FORMAT_WITH_NAMES, Layout, parse_header
 from cifar_cli.core.data.store_writer import RowsHash, summary_of, write_store
@@ -72,11 +72,21 @@ class Part:
 
     @property
     def pixels_NHWC(self) -> Tensor:
-        """The images of a store of pixels, uint8 [N, H, W, 3]."""
+        """The images where they are pixels, uint8 [N, H, W, 3]."""
         import torch
 
         assert isinstance(self.images_NHWC, torch.Tensor), "an encoded store"
         return self.images_NHWC
+
+    def at_side(self, side: int) -> Part:
+        """The same images; those of an encoded store are decoded to this side, in pixels. Pixels stay as they are."""
+        if self.pictures is None:
+            return self
+        return Part(images_NHWC=self.pictures.at_side(side), labels_N=self.labels_N)
+
+    def taken(self, rows: Tensor) -> Part:
+        """A few of the images, as pixels."""
+        return Part(images_NHWC=self.images_NHWC[rows], labels_N=self.labels_N[rows])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -102,6 +112,11 @@ class Store:
     def img_size(self) -> int:
         """Side of the square images, in pixels; of an encoded store, the side that its images are decoded to."""
         return int(self.train.images_NHWC.shape[1])
+
+    @property
+    def default_side(self) -> int:
+        """Side in pixels that training sees without --img-size."""
+        return min(self.img_size, PHOTO_SIDE) if self.encoded else self.img_size
 
     @property
     def encoded(self) -> bool:

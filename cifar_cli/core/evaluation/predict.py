@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from cifar_cli.core.augment.batched import EvalTransform
+from cifar_cli.core.data.pictures import decoded
 from cifar_cli.core.data.sources.folder import decode
 from cifar_cli.core.data.sources.layout import is_image
 from cifar_cli.core.data.store import Part
@@ -79,7 +80,7 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
             FilePrediction(file=name, probabilities=tuple(each), remarks=said)
             for name, each, said in zip(names, shares, remarks, strict=True)
         ),
-        images_NHWC=part.images_NHWC,
+        images_NHWC=part.pixels_NHWC,
         problems=tuple(problems),
         unfinished=found.unfinished,
     )
@@ -88,10 +89,13 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
 def prepared(content: bytes, checkpoint: Checkpoint) -> tuple[Tensor, tuple[str, ...]]:
     """An encoded image as uint8 [S, S, 3] of the model's size, and what was done to it.
 
-    It is decoded as an import decodes it. A run with --img-size resizes the imported images itself; then the image is
-    first cropped to a square of its own size. Raises ValueError for anything but a complete PNG or JPEG.
+    It is decoded as the run's own images: image files as evaluation sees them, anything else as an import does it. A
+    run with --img-size resizes the imported images itself; then the image is first cropped to a square of its own size.
+    Raises ValueError for anything but a complete PNG or JPEG.
     """
     size = checkpoint.config.model.img_size
+    if checkpoint.config.encoded:
+        return decoded(content, size), _inspected(content, size)[1]
     shorter, remarks = _inspected(content, size)
     side = size if checkpoint.config.img_size is None else shorter
     pixels, _ = decode(content, side)

@@ -86,7 +86,9 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     recipe: Recipe = RECIPES["course"]
     img_size: int | None = None
-    """Side in pixels that images are resized to; None keeps the dataset's."""
+    """Side in pixels that images are resized to; None keeps the dataset's, or takes up to 224 pixels of image files."""
+    encoded: bool = False
+    """Whether the dataset keeps image files, of which evaluation sees the middle; follows the dataset."""
     normalisation: Normalisation | None = None
     """Of the model's input; None for one that follows the weights and the dataset, which `prepare` fills in."""
     seed: int = 42
@@ -96,7 +98,7 @@ class TrainConfig:
     augment_file: Path | None = None
     """A policy saved with albumentations' `A.save`, in place of the recipe's."""
     workers: int = 2
-    """Processes of the albumentations pipeline."""
+    """Processes of the albumentations pipeline, and those that decode image files."""
     device: DeviceChoice = "auto"
     devices: int | Literal["auto"] = 1
     """Processes on each node, one a device; "auto" takes all GPUs, or one process on the CPU. Under torchrun or srun

@@ -15,7 +15,7 @@ from cifar_cli.core.choices import PipelineName
 from cifar_cli.core.data.config import DataConfig, Normalisation
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.loader import BatchLoader
-from cifar_cli.core.data.splits import VAL_FRACTION, stratified_split
+from cifar_cli.core.data.splits import VAL_FRACTION, split_of
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.batches import eval_loader, train_loader
@@ -120,7 +120,8 @@ class CifarDataModule(LightningDataModule):
     """A dataset of this package as batches: float images [B, 3, H, W] and int64 labels [B].
 
     data_dir: folder of the datasets; a missing built-in one is fetched or drawn. img_size: side in pixels, None for the
-    dataset's. val_split: share of every class that is held out. seed: order and augmentation. num_workers: processes of
+    dataset's. val_split: share of every class that is held out,
+    unless the dataset came with validation images. seed: order and augmentation. num_workers: processes of
     the albumentations pipeline; the batched one needs none. normalisation: that of pretrained weights; None for the
     dataset's.
     """
@@ -154,13 +155,13 @@ class CifarDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the dataset and hold out the validation images. Raises DataError where that isn't possible."""
         self.store = open_dataset(self.config)
-        self.split = stratified_split(self.store.train.labels_N, fraction=self.val_split)
+        self.split = split_of(self.store, fraction=self.val_split)
 
     @property
     def side(self) -> int:
         """Side of the images in pixels."""
         assert self.store is not None, "setup() comes first"
-        return self.img_size or self.store.img_size
+        return self.img_size or self.store.default_side
 
     @property
     def normalised_by(self) -> Normalisation:
@@ -188,13 +189,27 @@ class CifarDataModule(LightningDataModule):
     def val_dataloader(self) -> _TrainerLoader:
         assert self.store is not None
         return _TrainerLoader(
-            eval_loader(self.store.train, self.split.val_indices, img_size=self.side, normalisation=self.normalised_by)
+            eval_loader(
+                self.store.train,
+                self.split.val_indices,
+                img_size=self.side,
+                normalisation=self.normalised_by,
+                workers=self.num_workers,
+            )
         )
 
     def test_dataloader(self) -> _TrainerLoader:
         assert self.store is not None
         rows = torch.arange(len(self.store.test))
-        return _TrainerLoader(eval_loader(self.store.test, rows, img_size=self.side, normalisation=self.normalised_by))
+        return _TrainerLoader(
+            eval_loader(
+                self.store.test,
+                rows,
+                img_size=self.side,
+                normalisation=self.normalised_by,
+                workers=self.num_workers,
+            )
+        )
 
 
 class _TrainerLoader:

@@ -38,7 +38,7 @@ class Pictures:
         rows, augmented_NHWC = augmented_samples(self._loaders, self._config.normalised_by, epoch=result.epoch - 1)
         original = self._part(rows)
         # A row of originals, and below each what the model was trained on.
-        images_NHWC = torch.cat([_resized(original.images_NHWC, augmented_NHWC), augmented_NHWC])
+        images_NHWC = torch.cat([_resized(original.pixels_NHWC, augmented_NHWC), augmented_NHWC])
         both = Part(images_NHWC=images_NHWC, labels_N=original.labels_N.repeat(2))
         self._draw_samples(
             "train", both, model, result, device, columns=len(rows), note=": original above, as trained on below"
@@ -58,7 +58,7 @@ class Pictures:
     ) -> None:
         predicted_N = self._predict(model, shown, device)
         figure = samples_figure(
-            shown.images_NHWC,
+            shown.pixels_NHWC,
             shown.labels_N,
             predicted_N,
             self._store.classes,
@@ -68,8 +68,7 @@ class Pictures:
         self._writer.add_figure(f"samples/{split}", figure, result.step, close=False)
 
     def _part(self, rows: Tensor) -> Part:
-        train = self._store.train
-        return Part(images_NHWC=train.images_NHWC[rows], labels_N=train.labels_N[rows])
+        return self._store.train.at_side(self._config.model.img_size).taken(rows)
 
     @torch.inference_mode()
     def _predict(self, model: nn.Module, shown: Part, device: torch.device) -> Tensor:

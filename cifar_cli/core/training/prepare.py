@@ -199,8 +199,8 @@ def run_config(run_dir: Path) -> TrainConfig:
 
 def fitted_to(config: TrainConfig, store: Store) -> TrainConfig:
     """The config with a model for the classes and the image size of the dataset, and the normalisation for both."""
-    model = replace(config.model, classes=len(store.classes), img_size=config.img_size or store.img_size)
-    return replace(config, model=model, normalisation=normalisation_of(config.model, store))
+    model = replace(config.model, classes=len(store.classes), img_size=config.img_size or store.default_side)
+    return replace(config, model=model, encoded=store.encoded, normalisation=normalisation_of(config.model, store))
 
 
 def _continued(run: RunDir, content: dict[str, Any]) -> tuple[TrainConfig, tuple[str, ...]]:

@@ -169,7 +169,7 @@ def _samples_of(run: RecordedRun, store: Store | None) -> Samples | None:
         return Samples(
             epoch=run.best.epoch,
             rows=rows.tolist(),
-            original_NHWC=store.train.images_NHWC[rows],
+            original_NHWC=store.train.at_side(run.config.model.img_size).images_NHWC[rows],
             augmented_NHWC=augmented_NHWC,
             labels_N=store.train.labels_N[rows],
         )
