@@ -14,6 +14,7 @@ from cifar_cli.core.augment.batched import BatchedPipeline, EvalTransform
 from cifar_cli.core.augment.config import PreviewConfig
 from cifar_cli.core.augment.policy import Step, policy_of
 from cifar_cli.core.augment.results import PreviewResult, StepResult
+from cifar_cli.core.transform import Images
 
 __all__ = ["PreviewResult", "across_classes", "preview", "require_policy"]
 
@@ -22,7 +23,7 @@ SAMPLE_PIXELS = 10_000_000
 _UNUSED = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # mean and std: a preview shows images before normalisation
 
 
-def preview(config: PreviewConfig, images_NHWC: Tensor, labels_N: Tensor, classes: Sequence[str]) -> PreviewResult:
+def preview(config: PreviewConfig, images_NHWC: Images, labels_N: Tensor, classes: Sequence[str]) -> PreviewResult:
     """Augment `config.images` images for the picture and up to SAMPLE_IMAGES for the table.
 
     images_NHWC: uint8 [N, S, S, 3], resized to `config.img_size` where that is given; labels_N: int64 [N]; classes:
@@ -106,7 +107,7 @@ def _described_transform(transform: Any) -> dict[str, Any]:
     return {"name": type(transform).__name__, "probability": float(transform.p), "parameters": parameters}
 
 
-def _sampled(images_NHWC: Tensor, size: int, seed: int) -> Tensor:
+def _sampled(images_NHWC: Images, size: int, seed: int) -> Tensor:
     """Up to SAMPLE_IMAGES images, and fewer large ones: as many as have SAMPLE_PIXELS, but some in any case."""
     count = max(MIN_SAMPLE_IMAGES, min(SAMPLE_IMAGES, SAMPLE_PIXELS // size**2))
     return images_NHWC[torch.randperm(len(images_NHWC), generator=torch.Generator().manual_seed(seed))[:count]]

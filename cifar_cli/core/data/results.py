@@ -60,7 +60,14 @@ class DatasetSummary(NotebookView):
     test_images: int
     provenance: Provenance
     content: str
-    """"sha256:…" of all images and labels, in the order they have in the file."""
+    """"sha256:…" of all images and labels in their order, and of the images' names where the store has them."""
+    val_images: int = 0
+    """The training images that came as a validation split; 0 where a part of the training images is held out."""
+    encoded: bool = False
+    """Whether the images are kept as files, such as JPEG, of any shape; `img_size` is then the side for training."""
+    mean: tuple[float, ...] | None = None
+    """Per channel of the training images, with values scaled to 0..1; None for a store of an earlier version."""
+    std: tuple[float, ...] | None = None
 
     @property
     def command_again(self) -> str:

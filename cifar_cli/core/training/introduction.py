@@ -23,6 +23,8 @@ def introduce(
         f"{len(loaders.train_indices):,} images of {dataset_line(store)}, {device}, precision {config.precision}, "
         f"{config.memory_format}; writing to {config.run_dir}"
     )
+    if config.model.img_size > store.img_size:
+        note(enlarged(config.model.img_size, store))
     if ranks.world_size > 1:
         batch, slices = config.recipe.batch, ranks.images_of(config.recipe.batch)
         even = batch % ranks.world_size == 0
@@ -32,6 +34,16 @@ def introduce(
     if left_out and config.model.trim_backbone:
         names = ", ".join(prefix.rstrip(".") for prefix in left_out)
         note(f"left out, because they never reach the logits: {names} (--full-backbone keeps them)")
+
+
+def enlarged(side: int, store: Store) -> str:
+    """What to know of an --img-size that is larger than the dataset's."""
+    if store.encoded:
+        return (
+            f"--img-size {side} is more than the {store.img_size} pixels that {store.name} was imported for; images "
+            "with fewer pixels are enlarged, which adds no detail"
+        )
+    return f"--img-size {side} enlarges the images of {store.img_size} pixels, which adds no detail"
 
 
 def dataset_line(store: Store) -> str:

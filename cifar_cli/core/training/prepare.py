@@ -23,6 +23,7 @@ from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.deadline import hours
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import fast_kernels, prepared_device
+from cifar_cli.core.training.normalisation import normalisation_of
 from cifar_cli.core.training.numerics import choose_numerics, require_precision
 from cifar_cli.core.training.ranks import ALONE, Ranks
 from cifar_cli.core.training.recipe import Recipe
@@ -84,9 +85,9 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
     model = build_model(config.model, seed=config.seed)
     store = open_dataset(config.data, on_progress=listeners.on_progress)
     fitted = fitted_to(config, store)
-    if fitted != config:
-        config = fitted
-        model = build_model(config.model, seed=config.seed)
+    if fitted.model != config.model:
+        model = build_model(fitted.model, seed=config.seed)
+    config = fitted
     loaders = make_loaders(config, store, device=device, ranks=ranks)
     _initialise(model, config, store, loaders)
     require_batch_for(model, config.recipe.batch, images=len(loaders.train_indices))
@@ -168,8 +169,7 @@ def prepare_ordered(config: TrainConfig, ranks: Ranks) -> Prepared:
 
 def _initialise(model: nn.Module, config: TrainConfig, store: Store, loaders: Loaders) -> None:
     """Compute the initial weights that depend on training images. Rank 0's are then given to the others."""
-    size = config.model.img_size
-    initialise_from_images(model, config.model, lambda: images_for_initialisation(store, loaders, img_size=size))
+    initialise_from_images(model, config.model, lambda: images_for_initialisation(store, loaders, config))
 
 
 def require_batch_for(model: nn.Module, batch: int, *, images: int) -> None:
@@ -198,9 +198,9 @@ def run_config(run_dir: Path) -> TrainConfig:
 
 
 def fitted_to(config: TrainConfig, store: Store) -> TrainConfig:
-    """The config with a model for the classes and the image size of the dataset."""
-    model = replace(config.model, classes=len(store.classes), img_size=config.img_size or store.img_size)
-    return replace(config, model=model)
+    """The config with a model for the classes and the image size of the dataset, and the normalisation for both."""
+    model = replace(config.model, classes=len(store.classes), img_size=config.img_size or store.default_side)
+    return replace(config, model=model, encoded=store.encoded, normalisation=normalisation_of(config.model, store))
 
 
 def _continued(run: RunDir, content: dict[str, Any]) -> tuple[TrainConfig, tuple[str, ...]]:

@@ -19,8 +19,8 @@ from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.recipe import ONLY_MUON_SGD, RECIPES, recipe_of
 from cifar_cli.errors import ConfigError
 
-FOLLOW_THE_DATASET = ("model.classes", "model.img_size")
-NOT_REPEATED = ("run_dir",)  # a run that is repeated gets a directory of its own
+FOLLOW_THE_DATASET = ("model.classes", "model.img_size", "normalisation")
+NOT_SET = (*FOLLOW_THE_DATASET, "run_dir")  # of a file: a run that is repeated gets a directory of its own
 _OF_ANOTHER_OPTIMIZER = [f"recipe.{name}" for name in ONLY_MUON_SGD]
 _OFF = object()
 
@@ -129,9 +129,8 @@ def _read(file: Path) -> Values:
     flat = dict(_flat(content, ""))
     if "accelerator" in flat:  # an earlier name, whose "gpu" meant CUDA or MPS
         flat["device"] = str(flat.pop("accelerator")).replace("gpu", "auto")
-    for path in (*FOLLOW_THE_DATASET, *NOT_REPEATED):
-        flat.pop(path, None)
-    return {path: checked(path, value, where=str(file)) for path, value in flat.items()}
+    left = [path for path in flat if not f"{path}.".startswith(tuple(f"{each}." for each in NOT_SET))]
+    return {path: checked(path, flat[path], where=str(file)) for path in left}
 
 
 def _flat(nested: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:

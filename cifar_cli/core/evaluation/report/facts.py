@@ -191,11 +191,11 @@ def _samples_of(run: RecordedRun, store: Store | None) -> Samples | None:
         return None
     with suppress(CifarError):
         loaders = make_loaders(run.config, store, device=torch.device("cpu"))
-        rows, augmented_NHWC = augmented_samples(loaders, epoch=run.best.epoch - 1)
+        rows, augmented_NHWC = augmented_samples(loaders, run.config.normalised_by, epoch=run.best.epoch - 1)
         return Samples(
             epoch=run.best.epoch,
             rows=rows.tolist(),
-            original_NHWC=store.train.images_NHWC[rows],
+            original_NHWC=store.train.at_side(run.config.model.img_size).images_NHWC[rows],
             augmented_NHWC=augmented_NHWC,
             labels_N=store.train.labels_N[rows],
         )
