@@ -135,7 +135,7 @@ class Loop:
             / max(len(loaders.val_indices), 1)
             * (1 if config.precision == "32" else FLOAT32_COST),
         )
-        self.description = describe(config, classes=store.classes, synthetic=store.synthetic)
+        self.description = describe(config, store)
         self.record = Record(run, listeners, clock=seams.clock, keeps_scores=not config.fast_dev_run)
         self.interrupts = Interrupts(listeners.on_note)
         self.agreed = Agreement()
