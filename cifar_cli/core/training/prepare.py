@@ -77,6 +77,7 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
     began = time.monotonic() if listeners.began is None else listeners.began
     device = prepared_device(config.device, deterministic=config.deterministic)
     require_precision(config.precision, device)
+    require_pretrained(config)
     if config.augment_file is not None:
         from cifar_cli.core.augment.per_image import load_policy  # albumentations takes seconds to import
 
@@ -196,6 +197,18 @@ def require_batch_for(model: nn.Module, batch: int, *, images: int) -> None:
     raise ConfigError(
         "--batch 1 can't train this model: its batch normalisation needs two images in a batch",
         remedy="pass --batch 2 or more, or train a model without batch normalisation, such as null",
+    )
+
+
+def require_pretrained(config: TrainConfig) -> None:
+    """Raise ConfigError for random weights that would be left as they are, in the whole run or at its beginning."""
+    recipe, model = config.recipe, config.model
+    if model.source_of_weights != "none" or (recipe.freeze == "none" and not recipe.head_first):
+        return
+    flag = "--freeze backbone" if recipe.freeze != "none" else f"--head-first {recipe.head_first:g}"
+    raise ConfigError(
+        f"{flag} keeps pretrained weights, and {model.label} starts from random ones",
+        remedy="pass --model cnn without --weights none, or --freeze none and --head-first 0",
     )
 
 
