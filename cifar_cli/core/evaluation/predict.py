@@ -97,7 +97,7 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
     return replace(
         result,
         heat_NHW=heat_NHW,
-        overlays_NHWC=torch.stack(list(map(overlay, part.images_NHWC, heat_NHW))),
+        overlays_NHWC=torch.stack(list(map(overlay, part.pixels_NHWC, heat_NHW))),
         places=tuple(map(place_of, heat_NHW)),
     )
 
