@@ -93,6 +93,15 @@ def margin(text: str) -> float:
     return fraction
 
 
+def share(text: str) -> float:
+    """Read "20%" or "0.2" as a fraction. Raises BadValue unless it is between 0 and 1."""
+    bad = BadValue("is not a share between 0% and 100%", example="20%")
+    fraction = _converted(float, text.removesuffix("%"), bad) / (100 if text.endswith("%") else 1)
+    if not 0 < fraction < 1:
+        raise bad
+    return fraction
+
+
 def seeds(text: str) -> tuple[int, ...]:
     """Read "0,1,2": different whole numbers, 0 or more. Raises BadValue."""
     words = [word.strip() for word in text.split(",")]

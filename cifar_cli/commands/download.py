@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from cifar_cli import parsers
 from cifar_cli.command import command, option_group
 from cifar_cli.options import DataOptions, OutputOptions
 
@@ -18,13 +19,20 @@ class ImportOptions:
     """The source of the images, and settings of the import."""
 
     source: Annotated[list[str] | None, Option("--from", metavar="URL|PATH")] = None
-    """Import images from here: a folder or tar archive of images, an official archive or its extracted folder, your
-    own function as path/to/file.py:function, or the URL of one more mirror. Several URLs are tried side by side.
+    """Import images from here: a folder, zip or tar archive of images in class folders or with a CSV of labels, an
+    official archive or its extracted folder, your own function as path/to/file.py:function, or the URL of one more
+    mirror. Several URLs are tried side by side.
     """
-    img_size: Annotated[int | None, Option(metavar="PIXELS", show_default="the size that most images have")] = None
-    """Scale and crop images to squares with this many pixels a side."""
+    img_size: Annotated[int | None, Option(metavar="PIXELS", show_default="the size of most images, at most 224")] = (
+        None
+    )
+    """Store images for squares with this many pixels a side."""
+    test_share: Annotated[float | None, Option(metavar="SHARE", parser=parsers.share, show_default="20%")] = None
+    """Set this share of each class aside as the test split, if the images have none."""
+    val_share: Annotated[float | None, Option(metavar="SHARE", parser=parsers.share)] = None
+    """Set this share of each class's training images aside for validation, if the images have no such split."""
     skip_bad: bool = False
-    """Leave out images that can't be read, and count them."""
+    """Leave out files and folders that can't be read, and say which."""
     force: bool = False
     """Fetch or import the dataset again, even if it is already there."""
     check: bool = False
@@ -35,7 +43,7 @@ class ImportOptions:
     examples=(
         ("Fetch CIFAR-10 from the fastest of its mirrors.", "cifar download"),
         (
-            "Import a folder laid out as train/CLASS/*.png and test/CLASS/*.png.",
+            "Import a folder of images in class folders, with or without train/ and test/ above them.",
             "cifar download --dataset pets --from pets/",
         ),
         ("Verify what is on disk.", "cifar download --check"),
@@ -54,6 +62,8 @@ def download(data: DataOptions, images: ImportOptions, output: OutputOptions) ->
         img_size=images.img_size,
         skip_bad=images.skip_bad,
         force=images.force,
+        test_share=images.test_share,
+        val_share=images.val_share,
     )
     from cifar_cli.core.data.dataset import import_dataset
     from cifar_cli.render import console, data_tables

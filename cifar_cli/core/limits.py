@@ -21,6 +21,9 @@ MAX_RATIO = 100
 FREE_UNPACKED_BYTES = 64 << 20
 """So many bytes are unpacked whatever the ratio is."""
 
+MAX_LABELS_BYTES = 64 << 20
+"""A CSV file of labels; that of Kaggle's CIFAR-10 has 1 MB."""
+
 # Images
 MAX_PIXELS = 100_000_000
 """One image."""

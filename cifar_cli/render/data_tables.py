@@ -10,6 +10,7 @@ from rich.text import Text
 
 from cifar_cli.core.data.results import DatasetCheck, DatasetSummary, DownloadResult
 
+MAX_LISTED_FILES = 5
 MAX_LISTED_CLASSES = 12  # more are counted, not listed
 
 
@@ -19,16 +20,25 @@ def downloaded(result: DownloadResult) -> Table:
 
 
 def remarks(result: DownloadResult) -> list[str]:
-    """One sentence each about resized and about skipped images."""
+    """What the import decided, changed and left out, a sentence each."""
     provenance, size = result.dataset.provenance, result.dataset.img_size
     remarks = []
     if provenance.resized_images:
         remarks.append(
             f"{_images(provenance.resized_images)} of another size scaled and cropped to {size}×{size} pixels"
         )
-    if provenance.skipped_images:
+    if provenance.reencoded_images:
+        count = _images(provenance.reencoded_images)
+        remarks.append(f"{count} encoded again, to be upright, in RGB, and not larger than needed")
+    if provenance.animated_images:
+        remarks.append(f"{_images(provenance.animated_images)} with several frames or pages: the first was taken")
+    if result.left_out:
+        few = ", ".join(f"{each.name} ({each.reason})" for each in result.left_out[:MAX_LISTED_FILES])
+        more = f", and {len(result.left_out) - MAX_LISTED_FILES:,} more" * (len(result.left_out) > MAX_LISTED_FILES)
+        remarks.append(f"left out: {few}{more}; {result.left_out_csv} lists all")
+    elif provenance.skipped_images:
         remarks.append(f"{_images(provenance.skipped_images)} left out as unreadable (--skip-bad)")
-    return remarks
+    return [*provenance.notes, *remarks]
 
 
 def checked(result: DatasetCheck) -> Group:
@@ -57,7 +67,8 @@ def _facts(dataset: DatasetSummary) -> Table:
     if len(dataset.classes) <= MAX_LISTED_CLASSES:
         classes += f": {', '.join(dataset.classes)}"
     size = f"{dataset.img_size}×{dataset.img_size}"
-    table.add_row("images", f"{dataset.train_images:,} train, {dataset.test_images:,} test, {size} RGB")
+    of_train = f" ({dataset.val_images:,} for validation)" if dataset.val_images else ""
+    table.add_row("images", f"{dataset.train_images:,} train{of_train}, {dataset.test_images:,} test, {size} RGB")
     table.add_row("classes", classes)
     table.add_row("source", dataset.provenance.source)
     algorithm, _, checksum = dataset.provenance.checksum.partition(":")

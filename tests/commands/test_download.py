@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -52,8 +51,8 @@ def test_json_is_one_document_with_stable_keys(cifar, pets, data):
     result = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", data, "--json")
     document = json.loads(result.stdout)
     assert sorted(document) == [
-        "already_there", "classes", "content", "dataset", "encoded", "img_size", "mean", "path", "provenance",
-        "size_bytes", "std", "synthetic", "test_images", "train_images", "val_images",
+        "already_there", "classes", "content", "dataset", "encoded", "img_size", "left_out",
+        "left_out_csv", "mean", "path", "provenance", "size_bytes", "std", "synthetic", "test_images", "train_images", "val_images",
     ]  # fmt: skip
     assert (document["dataset"], document["train_images"], document["already_there"]) == ("pets", 6, False)
     assert document["path"] == str(data / "pets.safetensors")
@@ -155,7 +154,9 @@ def test_skipped_and_resized_images_are_reported(cifar, pets, data):
     result = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", data, "--skip-bad")
     assert result.exit_code == 0, result.stderr
     assert "note: 1 image of another size scaled and cropped to 32×32 pixels" in result.stderr
-    assert "note: 1 image left out as unreadable (--skip-bad)" in result.stderr
+    listed = data / "pets.left-out.csv"
+    assert f"left out: train/cat/1.png (not an image of a known kind); {listed} lists all" in result.stderr
+    assert listed.read_text().splitlines() == ["file,reason", "train/cat/1.png,not an image of a known kind"]
     assert "5 train, 3 test" in result.stdout
     document = json.loads(cifar("download", "--dataset", "pets", "--data-dir", data, "--json").stdout)
     assert document["provenance"]["resized_images"] == 1
@@ -167,10 +168,9 @@ def test_images_are_stored_in_the_requested_size(cifar, pets, data):
     assert json.loads(result.stdout)["img_size"] == 16
 
 
-def zip_of(pets: Path) -> Path:
-    path = pets.parent / "pets.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.write(pets / "train/cat/0.png", "train/cat/0.png")
+def seven_zip(pets: Path) -> Path:
+    path = pets.parent / "pets.7z"
+    path.write_bytes(b"7z\xbc\xaf\x27\x1c" + b"\0" * 600)
     return path
 
 
@@ -218,12 +218,12 @@ def empty_folder(pets: Path) -> Path:
     ("source", "message", "remedy"),
     [
         (lambda pets: pets.parent / "nowhere", "nowhere does not exist", "check the spelling"),
-        (text, "notes.txt is not a tar archive", "pass a .tar, .tar.gz"),
-        (zip_of, "pets.zip is a zip archive, which is not supported", "extract it and pass the folder"),
+        (text, "notes.txt is neither a tar nor a zip archive", "a .zip or .tar.gz of them"),
+        (seven_zip, "pets.7z is a 7z archive, which is not read", "extract it and pass the folder"),
         (truncated, "pets.tar.gz is damaged or truncated", "download or pack the archive again"),
-        (linked, "pets/train/cat/link.png is a link", "pack plain files only"),
+        (linked, "pets/train/cat/link.png is a link inside an archive", "--skip-bad"),
         (climbing, "../train/cat/0.png is a path that leads outside the archive", "pack plain files only"),
-        (empty_folder, "empty holds no images (.png, .jpg, .jpeg)", "lay the images out as train/CLASS/*.png"),
+        (empty_folder, "empty holds no images", "lay the images out as CLASS/IMAGE"),
         (bad_image, "pets/test/dog/0.png is not a readable image", "--skip-bad"),
     ],
 )

@@ -107,12 +107,21 @@ class ImportConfig:
     """Leave unreadable images out instead of failing."""
     force: bool = False
     """Import even if the dataset exists."""
+    test_share: float | None = None
+    """Of each class, the share that becomes the test split of a source without one; None takes a fifth."""
+    val_share: float | None = None
+    """Of each class's training images, the share that becomes the validation split; None leaves it to training."""
 
     def __post_init__(self) -> None:
         if self.img_size is not None:
             require_at_least("--img-size", self.img_size, 1, example=32)
             if self.img_size > MAX_SIDE:
                 raise ConfigError(f"--img-size {self.img_size} is more than {MAX_SIDE}", remedy="pass --img-size 224")
+        for flag, share in (("--test-share", self.test_share), ("--val-share", self.val_share)):
+            if share is not None and not 0 < share < 1:
+                raise ConfigError(
+                    f"{flag} {share:g} is not a share of the images", remedy=f"pass for example {flag} 20%"
+                )
         for url in self.urls:
             _require_url(url)
         if len(self.paths) > 1 or (self.paths and self.urls):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar_cli.core.data.config import SPLITS, DataConfig, ImportConfig
-from cifar_cli.core.data.results import ClassCount, DatasetCheck, DownloadResult
+from cifar_cli.core.data.config import SPLITS, STORE_SUFFIX, DataConfig, ImportConfig
+from cifar_cli.core.data.results import ClassCount, DatasetCheck, DatasetSummary, DownloadResult, LeftOut
+from cifar_cli.core.data.sources.images import SourceStream
 from cifar_cli.core.data.sources.mirrors import ARCHIVES, Archive
 from cifar_cli.core.data.sources.obtain import obtain, require_source, unknown
 from cifar_cli.core.data.store import (
@@ -22,6 +24,7 @@ from cifar_cli.core.data.store import (
 )  # fmt: skip
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import DataError, ResourceError
+from cifar_cli.printable import printable
 
 if TYPE_CHECKING:
     from cifar_cli.core.data.sources.http_stream import Transport
@@ -69,7 +72,10 @@ def import_dataset(
         if found := _existing(config):  # another process has imported it in the meantime
             return found
         images = obtain(config, archives, transport, on_progress)
-        return DownloadResult(dataset=write_store(path, name=config.data.dataset, images=images), already_there=False)
+        summary = write_store(path, name=config.data.dataset, images=images)
+        left_out = images.left_out() if isinstance(images, SourceStream) else ()
+        listed = _list_left_out(path, left_out)
+        return DownloadResult(dataset=summary, already_there=False, left_out=left_out, left_out_csv=listed)
 
 
 def check_dataset(
@@ -110,14 +116,52 @@ def check_dataset(
 def _existing(config: ImportConfig) -> DownloadResult | None:
     """The existing dataset, if the header and the length of its store are valid, unless an import is forced.
 
-    Reads no pixels, so that the answer is immediate.
+    Reads no pixels, so that the answer is immediate. Raises DataError where something else is asked for than is stored.
     """
     if config.force:
         return None
     try:
-        return DownloadResult(dataset=read_header(config.data.store_path).summary, already_there=True)
+        summary = read_header(config.data.store_path).summary
     except DataError:
         return None
+    _require_same(config, summary)
+    return DownloadResult(dataset=summary, already_there=True)
+
+
+def _require_same(config: ImportConfig, stored: DatasetSummary) -> None:
+    """Raise DataError if the config asks for another size or source than a store has."""
+    differs = None
+    if config.img_size not in (None, stored.img_size):
+        differs = f"is stored with {stored.img_size} pixels a side, not {config.img_size}"
+    for path in config.paths:
+        source = stored.provenance.source
+        if printable(str(path)) != source and path.resolve() != Path(source).resolve():
+            differs = f"was imported from {source}, not from {path}"
+    if config.test_share is not None or config.val_share is not None:
+        differs = differs or "has its splits already, and --test-share and --val-share belong to an import"
+    if differs:
+        raise DataError(
+            f"{stored.path} {differs}",
+            remedy="pass --force to import it again, or another --dataset NAME to keep both",
+        )
+
+
+def _list_left_out(store: Path, left_out: tuple[LeftOut, ...]) -> Path | None:
+    """Write what an import left out into a CSV file beside its store; without anything, remove an earlier one."""
+    path = store.with_name(f"{store.name.removesuffix(STORE_SUFFIX)}.left-out.csv")
+    try:
+        if not left_out:
+            path.unlink(missing_ok=True)
+            return None
+        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("file", "reason"))
+            writer.writerows((printable(each.name), printable(each.reason)) for each in left_out)
+    except OSError as error:
+        raise ResourceError(
+            f"{path} can't be written ({error.strerror})", remedy="free some space; the store itself is complete"
+        ) from error
+    return path
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,20 @@ class Provenance:
     """Images that were scaled to the store's image size."""
     skipped_images: int = 0
     """Unreadable images that were left out."""
+    reencoded_images: int = 0
+    """Images whose own file does not show upright 8-bit RGB, or is far larger than needed; they were encoded again."""
+    animated_images: int = 0
+    """Images with several frames or pages, of which the first was taken."""
+    left_out_kinds: dict[str, int] = field(default_factory=dict)
+    """Files of kinds that are not read, by suffix."""
+    notes: tuple[str, ...] = ()
+    """What the import decided, and what to know before training: sentences."""
 
     @classmethod
     def now(cls, *, source: str, checksum: str, **counts: Any) -> Provenance:
         """The provenance of an import that happens now; `counts` are the fields with defaults."""
+        counts["notes"] = tuple(printable(note) for note in counts.get("notes", ()))
+        counts["left_out_kinds"] = {printable(kind): n for kind, n in counts.get("left_out_kinds", {}).items()}
         imported_at = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(
             source=printable(source), checksum=checksum, imported_at=imported_at, tool_version=__version__, **counts
@@ -84,15 +94,33 @@ class DatasetSummary(NotebookView):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """A file or folder of the source that is not in the store."""
+
+    name: str
+    """Its path in the source, with `/`."""
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DownloadResult(NotebookView):
     """The outcome of `cifar download`."""
 
     dataset: DatasetSummary
     already_there: bool
     """The dataset existed and was intact, so nothing was downloaded or imported."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What this import left out, file by file."""
+    left_out_csv: Path | None = None
+    """The file beside the store that lists them all; None if nothing was left out."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {**self.dataset.to_dict(), "already_there": self.already_there}
+        return {
+            **self.dataset.to_dict(),
+            "already_there": self.already_there,
+            "left_out": [{"name": printable(each.name), "reason": printable(each.reason)} for each in self.left_out],
+            "left_out_csv": plain(self.left_out_csv),
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

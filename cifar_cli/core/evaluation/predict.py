@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cifar_cli.core.augment.batched import EvalTransform
 from cifar_cli.core.data.pictures import decoded
-from cifar_cli.core.data.sources.folder import decode
-from cifar_cli.core.data.sources.layout import is_image
+from cifar_cli.core.data.sources.kinds import is_image
+from cifar_cli.core.data.sources.pixels import decode
 from cifar_cli.core.data.store import Part
 from cifar_cli.core.evaluation.config import MOST_EXPLAINED, PredictConfig
 from cifar_cli.core.evaluation.explain import heat_maps, overlay, place_of, require_captum

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from cifar_cli.core.data.results import Provenance
-from cifar_cli.core.data.sources.images import Row, SourceStream
+from cifar_cli.core.data.results import LeftOut, Provenance
+from cifar_cli.core.data.sources.images import TENSORS, Row, SourceImages, SourceStream
 
 PROVENANCE = Provenance(source="here", checksum="", imported_at="2026-01-01T00:00:00+00:00", tool_version="0")
 CLASSES = ("cat", "dög")
@@ -27,6 +28,37 @@ def jpeg(pixels: np.ndarray, *, kind: str = "JPEG", **options: Any) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind, **({"quality": 95} if kind == "JPEG" else {}) | options)
     return file.getvalue()
+
+
+def collected(stream: SourceStream) -> Collected:
+    """A stream of pixels, read to its end and sorted into arrays. Rows for validation count as training."""
+    images = dict(stream.images())
+    found: dict[str, list[Any]] = {name: [] for name in TENSORS}
+    for index, row in enumerate(stream.rows):
+        if index in images:
+            split = "test" if row.split == "test" else "train"
+            found[f"{split}_images"].append(images[index])
+            found[f"{split}_labels"].append(row.label)
+    arrays = {
+        name: np.stack(values) if name.endswith("images") else np.array(values, dtype=np.int64)
+        for name, values in found.items()
+    }
+    return Collected(SourceImages(stream.classes, **arrays, provenance=stream.provenance()), stream.left_out())
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What an import gave."""
+
+    source: SourceImages
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def notes(self) -> str:
+        return "\n".join(self.source.provenance.notes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
 
 
 def rows_of(train: int, val: int, test: int) -> tuple[Row, ...]:

@@ -66,7 +66,7 @@ def test_a_member_that_is_too_large_is_rejected_before_it_is_read(tmp_path):
 def test_a_text_file_is_not_an_archive(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("hello")
-    with pytest.raises(DataError, match=r"notes\.txt is not a tar archive") as caught:
+    with pytest.raises(DataError, match=r"notes\.txt is neither a tar nor a zip archive") as caught:
         read_all(path)
     assert ".tar.gz" in (caught.value.remedy or "")
 
@@ -75,7 +75,7 @@ def test_a_zip_archive_is_recognised(tmp_path):
     path = tmp_path / "images.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("train/cat/1.png", b"")
-    with pytest.raises(DataError, match=r"images\.zip is a zip archive, which is not supported") as caught:
+    with pytest.raises(DataError, match=r"images\.zip is a zip archive, which is not read") as caught:
         read_all(path)
     assert "extract it and pass the folder" in (caught.value.remedy or "")
 

@@ -91,7 +91,9 @@ class TestOpen:
         assert datasets_in(tmp_path) == ["shapes"]
 
     @pytest.mark.slow
-    def test_a_first_import_reads_the_header_of_the_store_once_and_loads_no_torch(self, make_tree, tmp_path):
+    def test_a_first_import_opens_the_store_for_its_header_labels_and_names_and_loads_no_torch(
+        self, make_tree, tmp_path
+    ):
         """The audit hook sees every open() of Python; safetensors maps the file without one."""
         top = make_tree()
         script = (
@@ -109,7 +111,7 @@ class TestOpen:
             "print(len(opened))"
         )
         result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-        assert result.stdout.strip() == "1"
+        assert result.stdout.strip() == "5"
 
     def test_opening_a_damaged_store_is_an_error_and_does_not_replace_it(self, make_tree, tmp_path):
         config = pets(make_tree, tmp_path)

@@ -9,16 +9,23 @@ import lzma
 import os
 import tarfile
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from cifar_cli.core.data.sources import folder
 from cifar_cli.core.data.sources.archive import clean_name, first_folder, read_members
-from cifar_cli.core.data.sources.folder import decode, import_images
+from cifar_cli.core.data.sources.pixels import decode
 from cifar_cli.core.limits import FREE_UNPACKED_BYTES, MAX_EXTENDED_HEADER_BYTES, MAX_RATIO
 from cifar_cli.errors import DataError
+from tests.core.data.streams import Collected, collected
 
 MOST_MEMORY = FREE_UNPACKED_BYTES + (64 << 20)
+
+
+def import_images(path: Path) -> Collected:
+    return collected(folder.import_images(path))
 
 
 def header(kind: bytes, size: int, name: str = "x") -> bytes:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Literal, Self, overload
 
 from cifar_cli.core.data.sources.tar_header import CheckedMember, DamagedError, UnsafeError
 from cifar_cli.core.limits import FREE_UNPACKED_BYTES, MAX_MEMBER_BYTES, MAX_NAME_BYTES, MAX_RATIO
@@ -28,10 +28,22 @@ _BROKEN = (
 )  # fmt: skip
 
 
-def read_members(path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> Generator[tuple[str, bytes]]:
+@overload
+def read_members(path: Path, *, max_member_bytes: int = ...) -> Generator[tuple[str, bytes]]: ...
+
+
+@overload
+def read_members(
+    path: Path, *, max_member_bytes: int = ..., keep_links: Literal[True]
+) -> Generator[tuple[str, bytes | None]]: ...
+
+
+def read_members(
+    path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES, keep_links: bool = False
+) -> Generator[tuple[str, Any]]:
     """Yield name and content of every file in a tar archive (plain, .gz, .bz2 or .xz), in its order.
 
-    The name of a folder ends in `/`, and its content is empty.
+    The name of a folder ends in `/`, and its content is empty. With `keep_links` the content of a link is None.
     Raises DataError for a file that is not a tar archive, for a damaged or truncated one, for one that unpacks to far
     more than its own size, and for members that no archive of images needs: absolute paths, `..`, links, devices,
     sparse files, files over `max_member_bytes`.
@@ -44,7 +56,10 @@ def read_members(path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> Gen
         ):
             for member in archive:
                 archive.members = []  # tarfile would keep 60,000 headers
-                _reject_unsafe(path, member)
+                _reject_unsafe(path, member, keep_links=keep_links)
+                if member.issym() or member.islnk():
+                    yield clean_name(member.name), None
+                    continue
                 if member.isdir():
                     yield clean_name(f"{member.name}/"), b""
                     continue
@@ -116,6 +131,9 @@ def _open(path: Path) -> BinaryIO:
         raise DataError(f"{path} can't be read ({error.strerror})", remedy="check its permissions") from error
 
 
+_REFUSED = {b"PK\x03\x04": "zip", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "rar", b"\x28\xb5\x2f\xfd": "zstandard"}
+
+
 class _Unpacked:
     """The tar stream of an archive, which may not become far larger than the archive itself.
 
@@ -157,21 +175,28 @@ def _decompressed(packed: BinaryIO, path: Path) -> BinaryIO | gzip.GzipFile | bz
         return lzma.open(packed)
     if start[257:262] == b"ustar":
         return packed
-    if start.startswith(b"PK\x03\x04"):
-        raise DataError(f"{path} is a zip archive, which is not supported", remedy="extract it and pass the folder")
+    for magic, kind in _REFUSED.items():
+        if start.startswith(magic):
+            raise DataError(f"{path} is a {kind} archive, which is not read", remedy="extract it and pass the folder")
     raise DataError(
-        f"{path} is not a tar archive",
-        remedy="pass a .tar, .tar.gz, .tar.bz2 or .tar.xz of images, a folder of images, or CIFAR's official archive",
+        f"{path} is neither a tar nor a zip archive",
+        remedy="pass a folder of images, a .zip or .tar.gz of them, a .parquet or .npz file, or an official archive",
     )
 
 
-def _reject_unsafe(path: Path, member: tarfile.TarInfo) -> None:
-    parts = PurePosixPath(member.name).parts
-    if len(member.name) > MAX_NAME_BYTES:
-        raise DataError(f"{path} has a name of {len(member.name):,} characters", remedy="pack files with shorter names")
-    if member.name.startswith("/") or ".." in parts:
-        kind = "a path that leads outside the archive"
-    elif member.issym() or member.islnk():
+def reject_unsafe_name(path: Path, name: str) -> None:
+    """Raise DataError for the name of a member that no archive of images needs."""
+    if len(name) > MAX_NAME_BYTES:
+        raise DataError(f"{path} has a name of {len(name):,} characters", remedy="pack files with shorter names")
+    if name.startswith("/") or ".." in PurePosixPath(name).parts:
+        raise _unsafe(path, f"{name} is a path that leads outside the archive")
+
+
+def _reject_unsafe(path: Path, member: tarfile.TarInfo, *, keep_links: bool) -> None:
+    reject_unsafe_name(path, member.name)
+    if member.issym() or member.islnk():
+        if keep_links:
+            return
         kind = "a link"
     elif not (member.isfile() or member.isdir()):
         kind = "a device or another special file"

@@ -1,36 +1,38 @@
-"""Images in a folder or a tar archive, laid out as train/CLASS/IMAGE and test/CLASS/IMAGE.
+"""Images in a folder, a zip or a tar archive, laid out in class folders or with labels in a CSV file.
 
 There are two passes. The first collects names and sizes, so that a wrong layout is reported before any decoding.
-The second decodes into arrays of the final size. Small sources are kept in memory between the passes; large ones
-are read again.
+The second reads the images one by one. Neither keeps more than names and one image in memory.
 """
 
 from __future__ import annotations
 
-import io
-import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from cifar_cli.core.data.config import SPLITS
-from cifar_cli.core.data.results import Provenance
-from cifar_cli.core.data.sources.archive import checksum_of, clean_name, read_members
-from cifar_cli.core.data.sources.images import SourceImages
-from cifar_cli.core.data.sources.layout import Layout, is_image, lay_out
-from cifar_cli.core.limits import MAX_MEMBER_BYTES, MAX_NAMES_BYTES, MAX_PIXELS, MAX_SCANNED_PIXELS
+from cifar_cli.core.data.config import MAX_PIXELS_SIDE, PHOTO_SIDE
+from cifar_cli.core.data.results import LeftOut, Provenance
+from cifar_cli.core.data.sources.archive import checksum_of
+from cifar_cli.core.data.sources.entries import HEAD_BYTES, Entry, entries
+from cifar_cli.core.data.sources.images import SourceStream
+from cifar_cli.core.data.sources.kinds import HEIF_REMEDY, SUFFIXES, is_image, suffix_of
+from cifar_cli.core.data.sources.labels import is_label_file, parse_csv
+from cifar_cli.core.data.sources.layout import Layout, Shares, lay_out, listed
+from cifar_cli.core.data.sources.pixels import as_file, as_pixels, size_of
+from cifar_cli.core.limits import MAX_LABELS_BYTES, MAX_NAMES_BYTES
 from cifar_cli.core.progress import OnProgress, Progress, silent
-from cifar_cli.core.regular import read_regular
-from cifar_cli.errors import DataError, ResourceError
+from cifar_cli.errors import DataError
 
-FORMATS = ("JPEG", "PNG")
-MAX_KEPT_BYTES = 64 << 20  # of encoded images, kept in memory between the two passes
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 REPORT_EVERY = 500  # images
-WHITE = (255, 255, 255, 255)
+MAX_NAMED_KINDS = 8
+THUMBNAIL = 4  # a side of less than 1/THUMBNAIL of the store's is named
+SKIP_REMEDY = "replace it, or pass --skip-bad to leave out what can't be read"
 
 
 def import_images(
@@ -40,206 +42,235 @@ def import_images(
     img_size: int | None = None,
     skip_bad: bool = False,
     expected_classes: tuple[str, ...] | None = None,
-    max_kept_bytes: int = MAX_KEPT_BYTES,
+    shares: Shares = Shares(),
     on_progress: OnProgress = silent,
-) -> SourceImages:
-    """Decode every image in a folder or a tar archive.
+) -> SourceStream:
+    """Find every image in a folder or an archive; they are decoded as the stream is read.
 
     source: its origin, for the provenance; by default the path.
-    img_size: side of the square result in pixels; None takes the most common size (its shorter side).
-    Images of another size are scaled to cover the square and cropped at the centre. Greyscale, palette,
-    CMYK and 16-bit images are converted to 8-bit RGB; transparent pixels become white.
-    skip_bad: leave out unreadable images and count them. expected_classes: see `lay_out`.
-    max_kept_bytes: sources with more bytes of encoded images are read twice instead of kept in memory.
-    Raises DataError for a source that can't be read, has another layout, or contains an unreadable image;
-    ResourceError when the pixels don't fit into memory.
+    img_size: side of the square result in pixels; None takes that of `chosen_side`.
+    Up to MAX_PIXELS_SIDE, images become pixels: those of another size are scaled to cover the square and cropped at the
+    centre. Larger stores keep files, as `as_file` makes them. All are upright 8-bit RGB, and transparent pixels white.
+    skip_bad: leave out what can't be read, and say what. expected_classes, shares: see `lay_out`.
+    Raises DataError for a source that can't be read or has another layout; reading the stream raises it for an
+    unreadable image.
     """
-    names, sizes, kept = _scan(path, max_kept_bytes, on_progress)
-    layout = lay_out(str(path), names, expected_classes=expected_classes)
-    size = img_size or _most_common_size(path, sizes)
-    try:
-        images = {split: np.zeros((len(layout.labels[split]), size, size, 3), dtype=np.uint8) for split in SPLITS}
-    except MemoryError as error:
-        raise ResourceError(
-            f"{len(layout.places):,} images of {size}×{size} pixels don't fit into memory",
-            remedy="pass a smaller --img-size",
-        ) from error
-    entries = _entries(path) if kept is None else iter(kept)
-    resized, bad = _decode_all(path, entries, layout, images, skip_bad=skip_bad, on_progress=on_progress)
-    labels = {split: np.array(layout.labels[split], dtype=np.int64) for split in SPLITS}
-    for split, indices in bad.items():
-        images[split] = np.delete(images[split], indices, axis=0)
-        labels[split] = np.delete(labels[split], indices)
-        _require_every_class(path, split, labels[split], layout.classes)
-    provenance = Provenance.now(
-        source=source or str(path),
-        checksum="" if path.is_dir() else checksum_of(path, "sha256", on_progress),
-        resized_images=resized,
-        skipped_images=sum(map(len, bad.values())),
+    scan = _scan(path, skip_bad=skip_bad, on_progress=on_progress)
+    layout = lay_out(
+        str(path),
+        scan.names,
+        expected_classes=expected_classes,
+        labels=scan.labels,
+        shares=shares,
+        skip_bad=skip_bad,
     )
-    train, test = ((images[split], labels[split]) for split in SPLITS)
-    return SourceImages(layout.classes, *train, *test, provenance=provenance)
+    sides = {
+        layout.rows[layout.index_of[name]].name: side for name, side in scan.sides.items() if name in layout.index_of
+    }
+    if not sides:
+        raise DataError(f"no image in {path} can be read", remedy="convert the images to PNG or JPEG")
+    size, notes = chosen_side(sides, img_size)
+    reading = _Reading(
+        path=path,
+        source=source or str(path),
+        layout=layout,
+        size=size,
+        skip_bad=skip_bad,
+        kinds=scan.kinds,
+        notes=[*layout.notes, *notes, *_about_kinds(scan.kinds)],
+        left_out=[*layout.left_out, *scan.left_out],
+        on_progress=on_progress,
+    )
+    return SourceStream(
+        classes=layout.classes,
+        img_size=size,
+        encoded=size > MAX_PIXELS_SIDE,
+        rows=layout.rows,
+        images=reading.images,
+        provenance=reading.provenance,
+        left_out=lambda: tuple(reading.left_out),
+    )
 
 
-def decode(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], bool]:
-    """Decode a JPEG or PNG to uint8 [size, size, 3]; also returns whether it had another size.
+def chosen_side(sides: dict[str, int], img_size: int | None) -> tuple[int, list[str]]:
+    """The side of a store's images, and sentences about it.
 
-    Raises ValueError, with the reason, for anything but a complete image of at most `max_pixels`.
+    sides: the shorter side of each image by its name. It is `img_size` if given, else the side that more than half of
+    the images have if that is at most PHOTO_SIDE, else PHOTO_SIDE.
     """
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            if opened.width * opened.height > max_pixels:
-                raise ValueError(f"{opened.width}×{opened.height} pixels are more than {max_pixels:,}")
-            _require_few_scans(opened, content)
-            image = _to_rgb(ImageOps.exif_transpose(opened) if "exif" in opened.info else opened)
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
-        reason = "not a JPEG or PNG" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise ValueError(reason) from error
-    resized = image.size != (size, size)
-    if resized:
-        image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
-    return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(size, size, 3), resized
+    notes = []
+    size = img_size
+    if size is None:
+        common, count = Counter(sides.values()).most_common(1)[0]
+        size = common
+        if 2 * count <= len(sides) or common > PHOTO_SIDE:
+            size = PHOTO_SIDE
+            why = f"images have sides of {min(sides.values())} to {max(sides.values())} pixels"
+            notes.append(f"{why}; they are stored for training at {size} pixels (--img-size chooses another size)")
+    small = [name for name, side in sides.items() if THUMBNAIL * side < size]
+    if small:
+        what = "1 image has" if len(small) == 1 else f"{len(small):,} images have"
+        notes.append(f"{what} less than a quarter of {size} pixels a side: {listed(small)}")
+    return size, notes
 
 
-def _require_few_scans(image: Image.Image, content: bytes) -> None:
-    """Raise ValueError for a JPEG that takes minutes to decode. Every scan may change all pixels."""
-    if image.format == "JPEG":
-        scans = content.count(b"\xff\xda")  # start of scan (ITU-T T.81, annex B)
-        if scans * image.width * image.height > MAX_SCANNED_PIXELS:
-            raise ValueError(f"{scans:,} scans of {image.width}×{image.height} pixels take too long to decode")
+@dataclass(eq=False, slots=True)
+class _Scan:
+    """What the first pass finds."""
+
+    names: list[str] = field(default_factory=list)
+    sides: dict[str, int] = field(default_factory=dict)
+    """The shorter side of each image in pixels, where its header says it."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Files that are no images, by suffix."""
+    labels: dict[str, list[list[str]]] = field(default_factory=dict)
+    left_out: list[LeftOut] = field(default_factory=list)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        image.load()
-        return image
-    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip at 255 instead of scaling
-        return Image.fromarray((np.asarray(image, dtype=np.uint32) // 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _entries(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every file; the name of a folder ends in `/` and its content is empty."""
-    return _folder_entries(path) if path.is_dir() else read_members(path)
-
-
-def _folder_entries(top: Path) -> Iterator[tuple[str, bytes]]:
-    for folder, subfolders, files in os.walk(top):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        here = Path(folder)
-        if here != top:
-            yield clean_name(f"{here.relative_to(top).as_posix()}/"), b""
-        for file in (here / name for name in sorted(files) if is_image(name)):
-            try:
-                content = read_regular(file, MAX_MEMBER_BYTES)
-            except OSError as error:
-                raise DataError(f"{file} can't be read ({error.strerror})", remedy="check its permissions") from error
-            yield clean_name(file.relative_to(top).as_posix()), content
-
-
-def _scan(
-    path: Path, max_kept_bytes: int, on_progress: OnProgress
-) -> tuple[list[str], Counter[tuple[int, int]], list[tuple[str, bytes]] | None]:
-    """The first pass.
-
-    Returns the names of all entries, the number of images by (width, height), and names and contents of all images,
-    or None if they are too large to keep.
-    """
-    names: list[str] = []
-    sizes: Counter[tuple[int, int]] = Counter()
-    kept: list[tuple[str, bytes]] | None = []
-    seen: set[str] = set()
-    kept_bytes = names_bytes = 0
+def _scan(path: Path, *, skip_bad: bool, on_progress: OnProgress) -> _Scan:
+    scan, seen = _Scan(), set()
+    names_bytes = 0
     task = f"scan {path.name}"
-    for name, content in _entries(path):
-        names.append(name)
-        names_bytes += len(name)
+    for entry in entries(path):
+        names_bytes += len(entry.name)
         if names_bytes > MAX_NAMES_BYTES:
             raise DataError(f"{path} has more names than fit into memory", remedy="import fewer or shorter names")
-        if not is_image(name):
-            continue
-        if name in seen:
-            raise DataError(f"{path} contains {name} twice", remedy="pack each image once")
-        seen.add(name)
-        if size := _size_of(content):
-            sizes[size] += 1
-        kept_bytes += len(content)
-        if kept_bytes > max_kept_bytes:
-            kept = None
-        elif kept is not None:
-            kept.append((name, content))
-        if len(seen) % REPORT_EVERY == 0:
-            on_progress(Progress(task=task, done=len(seen), unit="images"))
+        if entry.problem is not None:
+            _skip(path, entry, entry.problem, scan.left_out, skip_bad=skip_bad)
+        elif entry.name.endswith("/"):
+            scan.names.append(entry.name)
+        elif is_image(entry.name):
+            if entry.name in seen:
+                raise DataError(f"{path} contains {entry.name} twice", remedy="keep one of the two")
+            seen.add(entry.name)
+            _scan_image(path, entry, scan, skip_bad=skip_bad)
+            if len(seen) % REPORT_EVERY == 0:
+                on_progress(Progress(task=task, done=len(seen), unit="images"))
+        elif is_label_file(entry.name):
+            scan.labels[entry.name] = _read_labels(path, entry)
+        else:
+            scan.kinds[suffix_of(entry.name) or "without a suffix"] += 1
     on_progress(Progress(task=task, done=len(seen), total=len(seen), unit="images"))
-    return names, sizes, kept
+    return scan
 
 
-def _size_of(content: bytes) -> tuple[int, int] | None:
-    """Width and height from the header; None if it has none (decoding then reports the reason).
-
-    This takes a tenth of the time that Pillow needs. PNG: IHDR comes first (W3C PNG, section 11.2.1).
-    JPEG: segments are skipped up to the frame header (ITU-T T.81, annex B).
-    """
-    if content.startswith(b"\x89PNG"):
-        return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
-    at = 2
-    while content.startswith(b"\xff\xd8") and at + 9 <= len(content) and content[at] == 0xFF:
-        marker = content[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(content[at + 7 : at + 9]), int.from_bytes(content[at + 5 : at + 7])
-        at += 2 + int.from_bytes(content[at + 2 : at + 4])
-    return None
+def _scan_image(path: Path, entry: Entry, scan: _Scan, *, skip_bad: bool) -> None:
+    try:
+        size = size_of(entry.read(HEAD_BYTES)) or size_of(entry.read(None))
+    except OSError as error:
+        _skip(path, entry, f"it can't be read ({error.strerror or error})", scan.left_out, skip_bad=skip_bad)
+        return
+    scan.names.append(entry.name)
+    if size:
+        scan.sides[entry.name] = max(1, min(size))
 
 
-def _most_common_size(path: Path, sizes: Counter[tuple[int, int]]) -> int:
-    if not sizes:
-        raise DataError(f"no image in {path} can be read", remedy="convert the images to PNG or JPEG")
-    most = max(sizes.values())
-    return max(1, min(min(size) for size, count in sizes.items() if count == most))  # the smallest of equally common
+def _read_labels(path: Path, entry: Entry) -> list[list[str]]:
+    where = _where(path, entry.name)
+    try:
+        content = entry.read(MAX_LABELS_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"{where} can't be read ({error.strerror})", remedy="check its permissions") from error
+    if len(content) > MAX_LABELS_BYTES:
+        raise DataError(f"{where} has more than {MAX_LABELS_BYTES:,} bytes", remedy="leave it out")
+    return parse_csv(content, where)
 
 
-def _decode_all(
-    path: Path,
-    entries: Iterator[tuple[str, bytes]],
-    layout: Layout,
-    images: dict[str, NDArray[np.uint8]],
-    *,
-    skip_bad: bool,
-    on_progress: OnProgress,
-) -> tuple[int, dict[str, list[int]]]:
-    """Fill `images`; return how many were resized, and the indices of the unreadable ones by split."""
-    size = images["train"].shape[1]
-    resized, done, total = 0, 0, len(layout.places)
-    bad: dict[str, list[int]] = {split: [] for split in SPLITS}
-    for name, content in entries:
-        if name not in layout.places:
-            continue
-        split, index = layout.places[name]
+def _skip(path: Path, entry: Entry, problem: str, left_out: list[LeftOut], *, skip_bad: bool) -> None:
+    """Remember what is left out. Raises DataError where something would be lost without --skip-bad."""
+    if not skip_bad and not entry.harmless:
+        what = problem.removeprefix("it ")
+        raise DataError(f"{_where(path, entry.name)} {what}", remedy=SKIP_REMEDY)
+    left_out.append(LeftOut(name=entry.name, reason=problem))
+
+
+def _where(path: Path, name: str) -> str:
+    return str(path / name) if path.is_dir() else f"{path}: {name}"
+
+
+def _about_kinds(kinds: Counter[str]) -> list[str]:
+    """A sentence about files that are no images, and one about those that only a plug-in reads."""
+    if not kinds:
+        return []
+    most = kinds.most_common(MAX_NAMED_KINDS)
+    parts = [f"{count:,} {kind}" for kind, count in most]
+    if len(kinds) > len(most):
+        parts.append(f"{kinds.total() - sum(count for _, count in most):,} of {len(kinds) - len(most)} other kinds")
+    files = "1 file" if kinds.total() == 1 else f"{kinds.total():,} files"
+    notes = [f"{files} of kinds that are not read left out: {', '.join(parts)}"]
+    if any(SUFFIXES.get(kind) == "HEIF" for kind in kinds):
+        notes.append(HEIF_REMEDY)
+    return notes
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class _Reading:
+    """The second pass."""
+
+    path: Path
+    source: str
+    layout: Layout
+    size: int
+    skip_bad: bool
+    kinds: Counter[str]
+    notes: list[str]
+    left_out: list[LeftOut]
+    on_progress: OnProgress
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def images(self) -> Iterator[tuple[int, NDArray[np.uint8] | bytes]]:
+        done, total = 0, len(self.layout.rows)
+        read: Counter[tuple[str, int]] = Counter()
+        for entry in entries(self.path):
+            index = self.layout.index_of.get(entry.name)
+            if index is None:
+                continue
+            content = self._content(entry, index)
+            if content is not None:
+                row = self.layout.rows[index]
+                read["test" if row.split == "test" else "train", row.label] += 1
+                yield index, content
+            done += 1
+            if done % REPORT_EVERY == 0 or done == total:
+                task = f"decode {self.path.name}"
+                self.on_progress(Progress(task=task, done=done, total=total, unit="images"))
+        if done != total:
+            raise DataError(f"{self.path} changed during the import", remedy="import it again")
+        self._require_every_class(read)
+
+    def _content(self, entry: Entry, index: int) -> NDArray[np.uint8] | bytes | None:
+        """The image as the store keeps it; None if it is left out. Raises DataError."""
         try:
-            images[split][index], other_size = decode(content, size)
-            resized += other_size
-        except ValueError as error:
-            if not skip_bad:
-                where = path / name if path.is_dir() else f"{path}: {name}"
+            raw = entry.read(None)
+            image = as_file(raw, self.size) if self.size > MAX_PIXELS_SIDE else as_pixels(raw, self.size)
+        except (ValueError, OSError) as error:
+            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            if not self.skip_bad:
                 raise DataError(
-                    f"{where} is not a readable image ({error})",
-                    remedy="replace it, or pass --skip-bad to leave unreadable images out",
+                    f"{_where(self.path, entry.name)} is not a readable image ({reason})", remedy=SKIP_REMEDY
                 ) from error
-            bad[split].append(index)
-        done += 1
-        if done % REPORT_EVERY == 0 or done == total:
-            on_progress(Progress(task=f"decode {path.name}", done=done, total=total, unit="images"))
-    if done != total:
-        raise DataError(f"{path} changed during the import", remedy="import it again")
-    return resized, {split: indices for split, indices in bad.items() if indices}
+            self.left_out.append(LeftOut(name=self.layout.rows[index].name, reason=reason))
+            self.counts["bad"] += 1
+            return None
+        self.counts.update(resized=image.resized, reencoded=image.reencoded, animated=image.animated)
+        return image.content
 
+    def _require_every_class(self, read: Counter[tuple[str, int]]) -> None:
+        for row in self.layout.rows:
+            if not read["test" if row.split == "test" else "train", row.label]:
+                raise DataError(
+                    f"{self.path}: no image of {row.split}/{self.layout.classes[row.label]} can be read",
+                    remedy="replace them, or remove the class",
+                )
 
-def _require_every_class(path: Path, split: str, labels: NDArray[np.int64], classes: tuple[str, ...]) -> None:
-    for index in np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 0):
-        raise DataError(
-            f"{path}: no image of {split}/{classes[index]} can be read",
-            remedy="replace them, or remove the class from train/ and test/",
+    def provenance(self) -> Provenance:
+        return Provenance.now(
+            source=self.source,
+            checksum="" if self.path.is_dir() else checksum_of(self.path, "sha256", self.on_progress),
+            resized_images=self.counts["resized"],
+            skipped_images=len([each for each in self.left_out if not each.reason.startswith("without a label")]),
+            reencoded_images=self.counts["reencoded"],
+            animated_images=self.counts["animated"],
+            left_out_kinds=dict(self.kinds.most_common(MAX_NAMED_KINDS)),
+            notes=tuple(self.notes),
         )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cifar_cli.core.data.results import Provenance
+    from cifar_cli.core.data.results import LeftOut, Provenance
 
 TENSORS = tuple(f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels"))
 """The tensors of a store file, in its order."""
@@ -64,3 +64,5 @@ class SourceStream:
     """
     provenance: Callable[[], Provenance]
     """Called after the last image, when all counts are known."""
+    left_out: Callable[[], tuple[LeftOut, ...]] = tuple
+    """Called after the last image: what was left out, file by file."""

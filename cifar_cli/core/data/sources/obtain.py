@@ -16,7 +16,7 @@ from cifar_cli.errors import DataError, shell_line
 
 if TYPE_CHECKING:
     from cifar_cli.core.data.sources.http_stream import Transport
-    from cifar_cli.core.data.sources.images import SourceImages
+    from cifar_cli.core.data.sources.images import SourceImages, SourceStream
 
 SHAPES = "shapes"
 
@@ -46,7 +46,7 @@ def require_source(config: ImportConfig, archives: dict[str, Archive]) -> None:
 
 def obtain(
     config: ImportConfig, archives: dict[str, Archive], transport: Transport | None, on_progress: OnProgress
-) -> SourceImages:
+) -> SourceImages | SourceStream:
     """Get the images of a dataset from the source that the config names; `require_source` has accepted it."""
     name, folder = config.data.dataset, config.data.data_dir
     if name == SHAPES:
@@ -75,11 +75,12 @@ def obtain(
 
 def _from_path(
     config: ImportConfig, path: Path, source: str, archives: dict[str, Archive], on_progress: OnProgress
-) -> SourceImages:
+) -> SourceImages | SourceStream:
     """Import a folder or archive: an official one if it has the names of one, otherwise images."""
     from cifar_cli.core.data.sources.archive import checksum_of
     from cifar_cli.core.data.sources.cifar_pickle import import_archive, import_folder
     from cifar_cli.core.data.sources.folder import import_images
+    from cifar_cli.core.data.sources.layout import Shares
 
     if official := _official(path, archives):
         archive, place = official
@@ -109,6 +110,7 @@ def _from_path(
         img_size=config.img_size,
         skip_bad=config.skip_bad,
         expected_classes=own.classes if own else None,
+        shares=Shares(test=config.test_share, val=config.val_share),
         on_progress=on_progress,
     )
 
@@ -116,8 +118,9 @@ def _from_path(
 def _official(path: Path, archives: dict[str, Archive]) -> tuple[Archive, Path] | None:
     """The official archive at `path`, or extracted there or directly below it, and its place."""
     from cifar_cli.core.data.sources.archive import first_folder
+    from cifar_cli.core.data.sources.entries import is_zip
 
-    top = None if path.is_dir() else first_folder(path)
+    top = None if path.is_dir() or is_zip(path) else first_folder(path)
     for archive in archives.values():
         if top == archive.folder:
             return archive, path

@@ -1,0 +1,173 @@
+"""The files in a folder or an archive, by one set of rules: hidden ones are skipped, links are followed once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cifar_cli.core.data.sources.archive import clean_name, read_members, reject_unsafe_name
+from cifar_cli.core.data.sources.kinds import is_hidden
+from cifar_cli.core.limits import FREE_UNPACKED_BYTES, MAX_MEMBER_BYTES, MAX_RATIO
+from cifar_cli.core.regular import open_regular
+from cifar_cli.errors import DataError
+
+HEAD_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Entry:
+    """A file or a folder of a source."""
+
+    name: str
+    """Its path with `/`, as `clean_name` spells it; that of a folder ends in `/`."""
+    read: Callable[[int | None], bytes]
+    """Its content, or that many bytes of its beginning. Raises OSError when it can't be read."""
+    problem: str | None = None
+    """Why it can't be read, or is not followed."""
+    harmless: bool = False
+    """Nothing is lost with it: what it leads to is read elsewhere."""
+
+
+def entries(path: Path) -> Iterator[Entry]:
+    """Everything in a folder, a zip or a tar archive that isn't hidden, in an order that doesn't change.
+
+    Raises DataError for an archive that is damaged or unsafe to read.
+    """
+    found = _in_folder(path) if path.is_dir() else _in_zip(path) if is_zip(path) else _in_tar(path)
+    return (entry for entry in found if not is_hidden(entry.name))
+
+
+def _in_tar(path: Path) -> Iterator[Entry]:
+    for name, content in read_members(path, keep_links=True):
+        if content is None:
+            yield Entry(name, _fails(errno.EINVAL, "it is a link"), "it is a link inside an archive")
+        else:
+            yield Entry(name, lambda most, content=content: content if most is None else content[:most])  # type: ignore[misc]
+
+
+def _in_folder(top: Path) -> Iterator[Entry]:
+    """Real folders first, so that their files keep their names; then the folders that links lead to, each once."""
+    seen: set[tuple[int, int]] = set()
+    links: list[Path] = []
+    yield from _walk(top, top, seen, links)
+    while links:
+        link = links.pop(0)
+        name = f"{clean_name(link.relative_to(top).as_posix())}/"
+        if _identity(link) in seen:
+            problem = "a link to a folder that is read already"
+            yield Entry(name, _fails(errno.ELOOP, problem), problem, harmless=True)
+        else:
+            yield from _walk(top, link, seen, links)
+
+
+def _walk(top: Path, folder: Path, seen: set[tuple[int, int]], links: list[Path]) -> Iterator[Entry]:
+    seen.add(_identity(folder))
+    name = "" if folder == top else f"{clean_name(folder.relative_to(top).as_posix())}/"
+    try:
+        children = sorted(os.scandir(folder), key=lambda child: child.name)
+    except OSError as error:
+        yield Entry(name or "./", _fails(error.errno, error.strerror), f"it can't be read ({error.strerror})")
+        return
+    if name:
+        yield Entry(name, _fails(errno.EISDIR, "it is a folder"))
+    for child in children:
+        path = folder / child.name
+        inner = clean_name(path.relative_to(top).as_posix())
+        if is_hidden(child.name):
+            continue
+        if child.is_dir(follow_symlinks=False):
+            yield from _walk(top, path, seen, links)
+        elif child.is_symlink() and not path.exists():
+            yield Entry(inner, _fails(errno.ENOENT, "it is a broken link"), "it is a link to nothing")
+        elif child.is_dir():
+            links.append(path)
+        else:
+            yield Entry(inner, lambda most, path=path: _read_file(path, most))  # type: ignore[misc]
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    try:
+        found = folder.stat()
+    except OSError:
+        return -1, -1
+    return found.st_dev, found.st_ino
+
+
+def _read_file(path: Path, most: int | None) -> bytes:
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > MAX_MEMBER_BYTES:
+            raise OSError(errno.EFBIG, f"it has more than {MAX_MEMBER_BYTES:,} bytes")
+        return file.read() if most is None else file.read(most)
+
+
+def _fails(number: int | None, reason: str | None) -> Callable[[int | None], bytes]:
+    def read(most: int | None) -> bytes:
+        raise OSError(number or 0, reason or "it can't be read")
+
+    return read
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file begins as a zip archive does."""
+    try:
+        with open_regular(path) as file:
+            return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+    except OSError:
+        return False  # the reader of tar archives says why
+
+
+_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
+
+
+def _in_zip(path: Path) -> Iterator[Entry]:
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            _require_ratio(path, sum(member.file_size for member in members))
+            for member in members:
+                name = member.filename.replace("\\", "/")
+                reject_unsafe_name(path, name)
+                if is_hidden(name):
+                    continue
+                inner = clean_name(name)
+                if stat.S_ISLNK(member.external_attr >> 16):
+                    yield Entry(inner, _fails(errno.EINVAL, "it is a link"), "it is a link inside an archive")
+                elif name.endswith("/"):
+                    yield Entry(inner, _fails(errno.EISDIR, "it is a folder"))
+                else:
+                    yield Entry(inner, _member_reader(path, archive, member))
+    except _BROKEN_ZIP as error:
+        raise damaged_zip(path, error) from error
+
+
+def _member_reader(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[int | None], bytes]:
+    def read(most: int | None) -> bytes:
+        if member.file_size > MAX_MEMBER_BYTES:
+            raise OSError(errno.EFBIG, f"it has more than {MAX_MEMBER_BYTES:,} bytes")
+        if member.flag_bits & 1:
+            raise DataError(f"{path} is encrypted", remedy="extract it and pass the folder")
+        try:
+            with archive.open(member) as file:
+                return file.read(MAX_MEMBER_BYTES) if most is None else file.read(most)
+        except _BROKEN_ZIP as error:
+            raise damaged_zip(path, error) from error
+
+    return read
+
+
+def damaged_zip(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path} is damaged or truncated ({error})", remedy="download or pack the archive again")
+
+
+def _require_ratio(path: Path, unpacked_bytes: int) -> None:
+    if unpacked_bytes > FREE_UNPACKED_BYTES + MAX_RATIO * path.stat().st_size:
+        raise DataError(
+            f"{path} unpacks to more than {MAX_RATIO} times its size, as no archive of images does",
+            remedy="pack the images again, or pass a folder of them",
+        )

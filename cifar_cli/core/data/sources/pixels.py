@@ -1,0 +1,216 @@
+"""An image file becomes upright 8-bit RGB: as pixels of one size, or as a file that trains fast."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from cifar_cli.core.data.sources.kinds import readable_formats
+from cifar_cli.core.limits import MAX_PIXELS, MAX_SCANNED_PIXELS
+
+WHITE = (255, 255, 255, 255)
+KEPT_FACTOR = 2  # a file is kept as it is up to so many times the store's side
+JPEG_QUALITY = 95
+_KEPT_MODES = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "L"), "WEBP": ("RGB",)}
+_LOSSLESS = ("PNG", "BMP", "GIF", "TIFF", "PPM")
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Imported:
+    """An image as a store keeps it."""
+
+    content: NDArray[np.uint8] | bytes
+    """uint8 [S, S, 3], or a file."""
+    resized: bool = False
+    """Scaled and cropped to the store's size."""
+    reencoded: bool = False
+    """Decoded and written again as another file."""
+    animated: bool = False
+    """The first of several frames or pages."""
+
+
+def decode(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], bool]:
+    """Decode an image to uint8 [size, size, 3]; also returns whether it had another size.
+
+    Raises ValueError, with the reason, for anything but a complete image of at most `max_pixels`.
+    """
+    found = as_pixels(content, size, max_pixels=max_pixels)
+    assert not isinstance(found.content, bytes)
+    return found.content, found.resized
+
+
+def as_pixels(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Imported:
+    """An image as pixels. Raises ValueError as `decode`."""
+    try:
+        with _opened(content, max_pixels) as opened:
+            animated = _is_animated(opened)
+            image = _upright(opened, content)
+            pixels, resized = square(image, size)
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
+        raise ValueError(_reason(error)) from error
+    return Imported(content=pixels, resized=resized, animated=animated)
+
+
+def square(image: Image.Image, size: int) -> tuple[NDArray[np.uint8], bool]:
+    """Scale an RGB image to cover a square and crop it at the centre; also returns whether it had another size."""
+    resized = image.size != (size, size)
+    if resized:
+        image = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
+    return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(size, size, 3), resized
+
+
+def as_file(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Imported:
+    """An image as a file that shows upright 8-bit RGB to every decoder.
+
+    It is the file itself if it is such a JPEG, PNG or WebP whose shorter side has at most twice `size` pixels. Any
+    other is decoded, scaled down so that its shorter side has `size` pixels, and encoded again.
+    Raises ValueError, with the reason, for anything but a complete image of at most `max_pixels`.
+    """
+    try:
+        with _opened(content, max_pixels) as opened:
+            kind, animated = opened.format, _is_animated(opened)
+            large = min(opened.size) > KEPT_FACTOR * size
+            if large:  # the JPEG decoder then reduces, which takes a fraction of the time
+                opened.draft(None, (KEPT_FACTOR * size, KEPT_FACTOR * size))
+            keep = not large and not animated and _is_plain(opened, content)
+            image = _upright(opened, content)
+        if keep:
+            return Imported(content=content)
+        scaled = min(image.size) > size
+        if scaled:
+            factor = size / min(image.size)
+            shape = tuple(max(size, round(side * factor)) for side in image.size)
+            image = image.resize((shape[0], shape[1]), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        file = io.BytesIO()
+        if kind in _LOSSLESS and not scaled:
+            image.save(file, "PNG")
+        else:
+            image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    except Exception as error:
+        raise ValueError(_reason(error)) from error
+    return Imported(content=file.getvalue(), reencoded=True, animated=animated)
+
+
+def from_array(pixels: NDArray[np.uint8], size: int, *, encoded: bool) -> Imported:
+    """An image that was never a file, uint8 [H, W, 3]; of an encoded store it becomes a PNG, scaled down as `as_file`.
+
+    Raises ValueError for an image that can't be encoded.
+    """
+    image = Image.fromarray(pixels)
+    if not encoded:
+        content, resized = square(image, size)
+        return Imported(content=content, resized=resized)
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=3)
+    return as_file(file.getvalue(), size)
+
+
+def size_of(content: bytes) -> tuple[int, int] | None:
+    """Width and height from the header, before the image is turned upright; None if it has none.
+
+    For JPEG and PNG this takes a tenth of the time that Pillow needs, and a beginning of the file suffices. PNG: IHDR
+    comes first (W3C PNG, section 11.2.1). JPEG: segments are skipped up to the frame header (ITU-T T.81, annex B).
+    """
+    if content.startswith(b"\x89PNG"):
+        return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
+    if content.startswith(b"\xff\xd8"):
+        at = 2
+        while at + 9 <= len(content) and content[at] == 0xFF:
+            marker = content[at + 1]
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                return int.from_bytes(content[at + 7 : at + 9]), int.from_bytes(content[at + 5 : at + 7])
+            at += 2 + int.from_bytes(content[at + 2 : at + 4])
+        return None
+    try:
+        with Image.open(io.BytesIO(content), formats=readable_formats()) as image:
+            return image.size
+    except Exception:  # decoding then reports the reason
+        return None
+
+
+def _opened(content: bytes, max_pixels: int) -> Image.Image:
+    opened = Image.open(io.BytesIO(content), formats=readable_formats())
+    if opened.width * opened.height > max_pixels:
+        raise ValueError(f"{opened.width}×{opened.height} pixels are more than {max_pixels:,}")
+    if opened.format in ("JPEG", "MPO"):
+        # A JPEG may take minutes to decode: every scan may change all pixels.
+        scans = content.count(b"\xff\xda")  # start of scan (ITU-T T.81, annex B)
+        if scans * opened.width * opened.height > MAX_SCANNED_PIXELS:
+            raise ValueError(f"{scans:,} scans of {opened.width}×{opened.height} pixels take too long to decode")
+    return opened
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known kind"
+    return str(error) or type(error).__name__
+
+
+def _is_animated(image: Image.Image) -> bool:
+    """Whether there are more frames or pages than the first. A camera's MPO has previews of the same photograph."""
+    with suppress(Exception):
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    return False
+
+
+def _is_plain(image: Image.Image, content: bytes) -> bool:
+    """Whether every decoder shows the file as upright 8-bit RGB."""
+    deep = image.format == "PNG" and content[24:25] != b"\x08"  # bits per sample, in IHDR
+    known = image.mode in _KEPT_MODES.get(image.format or "", ())
+    return known and not deep and not image.has_transparency_data and _orientation(image) == 1
+
+
+def _upright(image: Image.Image, content: bytes) -> Image.Image:
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    deep = image.format == "PNG" and content[24:25] == b"\x10"
+    rgb = _to_rgb(image, deep=deep)
+    return rgb if turn is None else rgb.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8, as EXIF counts: from EXIF wherever it stands, from ImageMagick's raw profile, or from XMP.
+
+    Pillow's getexif looks in all of these places, and reads a PNG to its end for it.
+    """
+    with suppress(Exception):  # damaged EXIF says nothing about the pixels
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return found if found in _TURNS else 1
+    return 1
+
+
+def _to_rgb(image: Image.Image, *, deep: bool) -> Image.Image:
+    """deep: a PNG of 16 bits per sample, whose transparent colour Pillow gives in 16 bits too."""
+    transparent = image.info.get("transparency")
+    if image.mode == "RGB" and transparent is None:
+        return image
+    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip at 255 instead of scaling
+        values = np.asarray(image, dtype=np.int64)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError("pixels of 32 bits, whose range is not known")
+        grey = (values // 257).astype(np.uint8)
+        if isinstance(transparent, int):
+            grey[values == transparent] = WHITE[0]
+        return Image.fromarray(grey).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("pixels of floating-point numbers, whose range is not known")
+    if image.has_transparency_data:
+        if deep and isinstance(transparent, tuple):
+            image.info["transparency"] = tuple(value >> 8 for value in transparent)
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, WHITE), rgba).convert("RGB")
+    return image.convert("RGB")
