@@ -18,7 +18,6 @@ from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.workflow.batch_size import with_batch_found
 
-
 LITE = ModelConfig(name="cnn", backbone="tf_efficientnet_lite0", weights="bundled")  # with pretrained weights
 
 
