@@ -21,6 +21,8 @@ class PredictOptions:
     checkpoint: Annotated[Path, Option("--checkpoint", "-c", metavar="RUN_DIR|CHECKPOINT", rich_help_panel="Model")]
     """Use the best weights of this run directory, or the weights of this checkpoint file."""
     batch: BatchOpt = 512
+    explain: Annotated[bool, Option("--explain")] = False
+    """Show which part of an image its prediction rests on, as a heat map beside the image; of at most 48 images."""
 
 
 @option_group("Output")
@@ -31,6 +33,8 @@ class PredictOutput(OutputOptions):
     """Show this many of the most probable classes."""
     csv: Annotated[Path | None, Option(metavar="FILE.csv", show_default="none")] = None
     """Write the probabilities of all classes into this file."""
+    explain_out: Annotated[Path, Option(metavar="FILE.png")] = Path("explain.png")
+    """With --explain, draw the heat maps into this file."""
 
 
 @command(
@@ -38,6 +42,7 @@ class PredictOutput(OutputOptions):
         ("Classify one image.", "cifar predict cat.png --checkpoint runs/20261124-093000-null"),
         ("Classify a folder, with all probabilities in a file.",
          "cifar predict photos --checkpoint RUN_DIR --csv photos.csv"),
+        ("Show what a prediction rests on.", "cifar predict cat.png --checkpoint RUN_DIR --explain"),
     )
 )  # fmt: skip
 def predict(asked: PredictOptions, device: DeviceOptions, output: PredictOutput) -> None:
@@ -52,9 +57,10 @@ def predict(asked: PredictOptions, device: DeviceOptions, output: PredictOutput)
         batch=asked.batch,
         device=device.chosen_device(),
         top=output.top,
+        explain=asked.explain,
     )
     from cifar_cli.core.evaluation.predict import predict as run
-    from cifar_cli.core.evaluation.predict import save_csv
+    from cifar_cli.core.evaluation.predict import save_csv, save_explanation
     from cifar_cli.render import console, evaluation_predictions
     from cifar_cli.render.progress import progress_shown
 
@@ -70,5 +76,8 @@ def predict(asked: PredictOptions, device: DeviceOptions, output: PredictOutput)
         console.show(evaluation_predictions.as_table(result, output.top))
     if output.csv is not None:
         save_csv(result, output.csv)
+    if asked.explain:
+        save_explanation(result, output.explain_out)
+        console.note(f"heat maps: {output.explain_out}")
     if result.problems:
         raise DataError("; ".join(result.problems), remedy="the other images were classified")

@@ -21,6 +21,8 @@ class ReportOptions:
         Path | None, Option(metavar="FILE.html", show_default="report.html in the run directory, or beside several")
     ] = None
     """Write the page to this file."""
+    explain: Annotated[bool, Option("--explain")] = False
+    """Show beside each mistake and suspect which part of the image its prediction rests on. This runs the model."""
     open_page: Annotated[bool, Option("--open")] = False
     """Open the page in the web browser."""
 
@@ -28,6 +30,7 @@ class ReportOptions:
 @command(
     examples=(
         ("Write a report on a run and open it.", "cifar report runs/20261124-093000-null --open"),
+        ("Show what mistakes rest on.", "cifar report RUN_DIR --explain"),
         ("Compare three runs in one page.", "cifar report RUN_DIR RUN_DIR RUN_DIR --out FILE.html"),
     )
 )
@@ -35,7 +38,7 @@ def report(asked: ReportOptions, output: OutputOptions) -> None:
     """Write one HTML page with curves, answers, mistakes and settings of a run, or of several side by side."""
     from cifar_cli.core.evaluation.report.config import ReportConfig
 
-    config = ReportConfig(runs=tuple(asked.runs), out=asked.out)
+    config = ReportConfig(runs=tuple(asked.runs), out=asked.out, explain=asked.explain)
     from cifar_cli.core.evaluation.report.report import report as run
     from cifar_cli.render import console, report_view
     from cifar_cli.render.progress import progress_shown

@@ -17,6 +17,7 @@ from cifar_cli.commands.train_settings import ConfigOptions
 from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice, StrategyChoice
 from cifar_cli.core.training.config import runs_dir
 from cifar_cli.core.training.launch import silence_all_but_rank_0
+from cifar_cli.core.training.loggers import require_loggers
 from cifar_cli.errors import UsageError, shell_line
 from cifar_cli.options import (
     MEMORY_FORMAT,
@@ -51,6 +52,7 @@ TAKEN_BESIDE_RESUME = frozenset(
         "verbose",
         "debug",
         "requeue",
+        "loggers",
     }
 )
 
@@ -164,6 +166,10 @@ class RunOptions:
     """Write a trace of ten steps for TensorBoard and Perfetto."""
     report: Annotated[bool, Option("--report/--no-report")] = True
     """Write report.html, a page about the run, at the end."""
+    loggers: Annotated[list[str] | None, Option("--logger", metavar="wandb|mlflow|csv")] = None
+    """Log the metrics for this program as well as for TensorBoard: CSV files, Weights & Biases (offline unless
+    WANDB_MODE is set) or MLflow (in the run directory unless MLFLOW_TRACKING_URI is set). Can be repeated.
+    """
     fast_dev_run: bool = False
     """Run one batch each of training, validation and test, to try a command."""
 
@@ -210,6 +216,7 @@ def train(
     """Train a classifier, keep the weights with the best validation accuracy, and score them on the test split."""
     began = time.monotonic()
     silence_all_but_rank_0()
+    require_loggers(run.loggers or ())
     if run.resume is not None:
         _train(_resume_config(run.resume, recipe, data, processes, typed(ctx)), began=began, run=run, output=output)
         return
@@ -336,6 +343,7 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOption
             on_step=view.on_step,
             on_epoch=lambda epoch: view.on_note(training_tables.epoch_line(epoch, fast_dev_run=run.fast_dev_run)),
             on_numerics=lambda numerics: training_tables.say_numerics(numerics, verbose=output.verbose),
+            loggers=require_loggers(run.loggers or ()),
             began=began,
         )
         if isinstance(request, ResumeConfig):

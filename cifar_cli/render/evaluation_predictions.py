@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 from torch.nn import functional as F
 
 from cifar_cli.core.evaluation.results import FilePrediction, PredictResult
@@ -30,19 +33,28 @@ def as_table(result: PredictResult, k: int) -> RenderableType:
             Text(", ".join(f"{name} {share:.1%}" for name, share in result.top(each, others)[1:]))
             for each in result.predictions
         ]
-    return table_of(columns, words=("file", "predicted", "next"))
+    if result.places:
+        blank = [""] * (len(result.predictions) - len(result.places))
+        columns["rests on"] = [*result.places, *blank]
+    return table_of(columns, words=("file", "predicted", "next", "rests on"))
 
 
 def as_pictures(result: PredictResult, k: int) -> RenderableType:
-    """Each image in half blocks, beside the bars of its most probable classes."""
-    images_NCHW = result.images_NHWC.permute(0, 3, 1, 2).float()
-    small = F.interpolate(images_NCHW, size=(SIDE, SIDE), mode="area").round().byte().permute(0, 2, 3, 1)
+    """Each image in half blocks, beside its heat map where there is one, and the bars of its most probable classes."""
+    images = _small(result.images_NHWC)
+    overlays = [] if result.overlays_NHWC is None else _small(result.overlays_NHWC)
     grid = Table.grid(padding=(0, 2, 1, 0))
-    for each, image in zip(result.predictions, small, strict=True):
-        grid.add_row(
-            half_blocks(image.numpy()), Group(Text(printable(each.file), style="bold"), *_bars(result, each, k))
-        )
+    for each, image, heat, place in zip_longest(result.predictions, images, overlays, result.places):
+        pictures = [image] if heat is None else [image, heat]
+        rests_on = [] if place is None else [Text(f"rests on: {place}", style="dim")]
+        grid.add_row(*pictures, Group(Text(printable(each.file), style="bold"), *_bars(result, each, k), *rests_on))
     return grid
+
+
+def _small(images_NHWC: Tensor) -> list[Text]:
+    images_NCHW = images_NHWC.permute(0, 3, 1, 2).float()
+    small = F.interpolate(images_NCHW, size=(SIDE, SIDE), mode="area").round().byte().permute(0, 2, 3, 1)
+    return [half_blocks(image.numpy()) for image in small]
 
 
 def _bars(result: PredictResult, prediction: FilePrediction, k: int) -> list[RenderableType]:

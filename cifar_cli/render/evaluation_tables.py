@@ -11,7 +11,6 @@ from cifar_cli.core.evaluation.results import (
     EvaluateResult,
     EvaluationReport,
     ExportResult,
-    McNemar,
 )
 from cifar_cli.render.tables import dataset_name, table_of
 
@@ -96,7 +95,7 @@ def comparison(report: EvaluationReport) -> Group:
     )
     parts: list[RenderableType] = [Text(f"scored on {'; '.join(scored)}"), table_of(columns, words=("run",))]
     parts += [Text(f"note: {each.unfinished}", style="yellow") for each in every if each.unfinished]
-    parts += [Text(test_line(test)) for test in report.tests]
+    parts += [Text(test.sentence) for test in report.tests]
     for name, each in zip(report.names, every, strict=True):
         if each.corruptions:
             parts += [Text(name), corruptions(each.corruptions, clean=each.accuracy)]
@@ -107,16 +106,6 @@ def comparison(report: EvaluationReport) -> Group:
 def _named(name: str, model: str) -> str:
     """The run's name, with the model where the name lacks it."""
     return name if model in name else f"{name} ({model})"
-
-
-def test_line(test: McNemar) -> str:
-    """One test in a sentence."""
-    p_value = "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"
-    verdict = "differ" if test.p_value < 0.05 else "do not differ significantly"
-    return (
-        f"{test.first} and {test.second} {verdict}: {test.only_first:,} images only the first gets right, "
-        f"{test.only_second:,} only the second (McNemar's exact test, {p_value})"
-    )
 
 
 def exported(result: ExportResult) -> Group:

@@ -9,6 +9,9 @@ from typing import Literal
 from cifar_cli.core.choices import DeviceChoice, require_at_least, require_choice
 from cifar_cli.errors import ConfigError, shell_line
 
+MOST_EXPLAINED = 48
+"""Images that a prediction explains: each costs about 50 passes, and a picture of more can't be looked at."""
+
 SplitName = Literal["test", "val", "train"]
 
 
@@ -64,6 +67,8 @@ class PredictConfig:
     device: DeviceChoice = "auto"
     top: int = 5
     """Classes that are shown for an image, the most probable ones."""
+    explain: bool = False
+    """Find out which part of each image its prediction rests on; of the first MOST_EXPLAINED images."""
 
     def __post_init__(self) -> None:
         require_at_least("--top", self.top, 1, example=5)

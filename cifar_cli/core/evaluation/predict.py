@@ -6,6 +6,7 @@ import csv
 import glob
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,10 +19,13 @@ from cifar_cli.core.data.pictures import decoded
 from cifar_cli.core.data.sources.folder import decode
 from cifar_cli.core.data.sources.layout import is_image
 from cifar_cli.core.data.store import Part
-from cifar_cli.core.evaluation.config import PredictConfig
+from cifar_cli.core.evaluation.config import MOST_EXPLAINED, PredictConfig
+from cifar_cli.core.evaluation.explain import heat_maps, overlay, place_of, require_captum
+from cifar_cli.core.evaluation.figures import explanation_figure
 from cifar_cli.core.evaluation.predictions import predict_batches
 from cifar_cli.core.evaluation.results import FilePrediction, PredictResult
 from cifar_cli.core.evaluation.runs import checkpoint_of
+from cifar_cli.core.figures import save_figure
 from cifar_cli.core.limits import MAX_MEMBER_BYTES
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.core.regular import read_regular
@@ -41,6 +45,8 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
     stdin: where the image "-" is read from.
     Raises CheckpointError when the checkpoint can't be read, DataError when no file can be read.
     """
+    if config.explain:
+        require_captum()
     device = device_of(config.device)
     found = checkpoint_of(config.checkpoint)
     checkpoint = load_checkpoint(found.path)
@@ -72,7 +78,7 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
         checkpoint.model, loader, classes=len(checkpoint.classes), device=device, on_progress=on_progress
     )
     shares = logits_NK.double().softmax(dim=1).tolist()
-    return PredictResult(
+    result = PredictResult(
         checkpoint=found.path,
         model=checkpoint.config.model.label,
         classes=checkpoint.classes,
@@ -83,6 +89,16 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
         images_NHWC=part.pixels_NHWC,
         problems=tuple(problems),
         unfinished=found.unfinished,
+    )
+    if not config.explain:
+        return result
+    targets_N = logits_NK[:MOST_EXPLAINED].argmax(dim=1)
+    heat_NHW = heat_maps(checkpoint.model, loader, targets_N, device=device, on_progress=on_progress)
+    return replace(
+        result,
+        heat_NHW=heat_NHW,
+        overlays_NHWC=torch.stack(list(map(overlay, part.pixels_NHWC, heat_NHW))),
+        places=tuple(map(place_of, heat_NHW)),
     )
 
 
@@ -121,6 +137,11 @@ def save_csv(result: PredictResult, path: Path) -> None:
             f"{path} can't be written ({error.strerror or error})",
             remedy="pass --csv FILE in a folder you may write to",
         ) from error
+
+
+def save_explanation(result: PredictResult, path: Path) -> None:
+    """Draw each explained image beside its heat map. Raises ResourceError when the file can't be written."""
+    save_figure(explanation_figure(result), path)
 
 
 def _contents(words: tuple[str, ...], stdin: BinaryIO | None) -> Iterator[tuple[str, bytes | Exception]]:

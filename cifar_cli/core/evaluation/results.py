@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,20 @@ class McNemar:
     only_second: int
     p_value: float
     """Probability of a difference at least as large between equally accurate models."""
+
+    @property
+    def p_text(self) -> str:
+        """The probability to three digits."""
+        return "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
+
+    @property
+    def sentence(self) -> str:
+        """The test in words."""
+        verdict = "differ" if self.p_value < 0.05 else "do not differ significantly"
+        return (
+            f"{self.first} and {self.second} {verdict}: {self.only_first:,} images only the first gets right, "
+            f"{self.only_second:,} only the second (McNemar's exact test, {self.p_text})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,6 +246,12 @@ class PredictResult:
     """One sentence for each file without a prediction."""
     unfinished: str | None
     """What the run lacks to be finished."""
+    heat_NHW: Tensor | None = None
+    """float32 [M, S, S], 0 to 1, of the first images: which parts the prediction rests on; None where not asked for."""
+    overlays_NHWC: Tensor | None = None
+    """uint8 [M, S, S, 3]: these images in grey with the heat over them."""
+    places: tuple[str, ...] = ()
+    """The part of each of these images that its prediction rests on most, in words."""
 
     def top(self, prediction: FilePrediction, k: int) -> list[tuple[str, float]]:
         """The `k` most probable classes with their probabilities, the most probable first."""
@@ -245,8 +266,9 @@ class PredictResult:
                 "predicted": self.top(each, 1)[0][0],
                 "top": [{"class": name, "probability": share} for name, share in self.top(each, k)],
                 "remarks": list(each.remarks),
+                "rests_on": place,
             }
-            for each in self.predictions
+            for each, place in zip_longest(self.predictions, self.places)
         ]
         return {
             "checkpoint": str(self.checkpoint),

@@ -213,5 +213,6 @@ def _transform(
         return BatchedPipeline(policy, img_size, normalisation.mean, normalisation.std, cropped=cropped)
     from cifar_cli.core.augment.per_image import PerImagePipeline, load_policy
 
-    loaded = load_policy(policy) if isinstance(policy, Path) else policy
-    return PerImagePipeline(loaded, img_size, normalisation.mean, normalisation.std)
+    mean, std = normalisation.mean, normalisation.std
+    loaded = load_policy(policy, mean=mean, std=std) if isinstance(policy, Path) else policy
+    return PerImagePipeline(loaded, img_size, mean, std)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cifar_cli.core.progress import OnProgress, silent
+from cifar_cli.core.training.loggers import LoggerName
 from cifar_cli.core.training.results import EpochResult, Numerics, TrainProgress
 
 
@@ -22,6 +23,8 @@ class Listeners:
     on_epoch: Callable[[EpochResult], None] = lambda result: None
     on_numerics: Callable[[Numerics], None] = lambda numerics: None
     """The precision and memory format, once they are chosen."""
+    loggers: tuple[LoggerName, ...] = ()
+    """Other programs that get the metrics; TensorBoard always does."""
     began: float | None = None
     """When the user's command began, in seconds of time.monotonic(); None for the call of `train`."""
 

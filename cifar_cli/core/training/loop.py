@@ -27,6 +27,7 @@ from cifar_cli.core.training.failures import explained, require_converging
 from cifar_cli.core.training.interrupts import Interrupts, interrupted, left_at_once
 from cifar_cli.core.training.introduction import dataset_line, introduce
 from cifar_cli.core.training.listeners import SILENT, Listeners
+from cifar_cli.core.training.loggers import Loggers
 from cifar_cli.core.training.machine import kernels, wait_for
 from cifar_cli.core.training.pace import Pace
 from cifar_cli.core.training.pictures import Pictures
@@ -153,12 +154,14 @@ class Loop:
             self.planner.restore(checkpoint, at)
         self.began = prepared.began
         self.writer: Events | None = None
+        self.loggers: Loggers | None = None
         if not ranks.is_first:
             return
         # Only now, so that a run that is refused stays unchanged. What was written after the checkpoint is dropped.
         purge_step = None if checkpoint is None else self.record.unwritten_step(at.global_step)
         self.writer = Events(run.path, purge_step=purge_step)
-        self.record.write_to(self.writer, self.global_step)
+        self.loggers = Loggers(listeners.loggers, run.path, listeners.on_note)
+        self.record.write_to(self.writer, self.global_step, self.loggers)
         self.pictures = seams.make_pictures(self.writer, store, loaders, config)
         run.write_config(self.description | provenance(prepared))
         self.record.add_texts(config, dataset=dataset_line(store))
@@ -167,6 +170,8 @@ class Loop:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self.loggers is not None:
+            self.loggers.close(finished=error[0] is None)
         if self.writer is not None:
             self.writer.close()
 

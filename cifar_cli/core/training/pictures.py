@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.store import Part, Store
-from cifar_cli.core.figures import confusion_figure, samples_figure
+from cifar_cli.core.figures import MOST_CONFUSED, confusion_figure, samples_figure
 from cifar_cli.core.training.batches import Loaders, eval_loader, resident
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.results import EpochResult
@@ -32,7 +32,8 @@ class Pictures:
         only = ", one batch only (--fast-dev-run)" if self._config.fast_dev_run else ""
         for split, counted in scores.items():
             title = f"{split}, epoch {result.epoch}{only}"
-            figure = confusion_figure(counted.matrix_KK, self._store.classes, title=title)
+            # A matrix of 100 named classes takes a second to draw.
+            figure = confusion_figure(counted.matrix_KK, self._store.classes, title=title, most_classes=MOST_CONFUSED)
             self._writer.add_figure(f"confusion/{split}", figure, result.step, close=False)
         self._draw_samples("val", self._part(self._val_rows), model, result, device)
         rows, augmented_NHWC = augmented_samples(self._loaders, self._config.normalised_by, epoch=result.epoch - 1)

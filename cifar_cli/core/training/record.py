@@ -12,6 +12,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.listeners import Listeners
+from cifar_cli.core.training.loggers import Loggers
 from cifar_cli.core.training.repeat import repeat_command
 from cifar_cli.core.training.results import SCORES, EpochResult, TrainProgress, TrainResult
 from cifar_cli.core.training.run_dir import RunDir
@@ -36,6 +37,7 @@ class Record:
         """Of the finished epochs, the first one first."""
         self._run, self._listeners, self._clock, self._keeps_scores = run, listeners, clock, keeps_scores
         self._writer: SummaryWriter | None = None
+        self._loggers: Loggers | None = None
         self._last_progress = 0.0
         self._rates: list[Rate] = []  # of the unfinished epoch
         self._recorded, self._highest = -1.0, 0.0  # the last rate in the record, and the highest
@@ -44,9 +46,12 @@ class Record:
         """The first step of which nothing is in the files yet, if `step` steps of the run are done."""
         return self._rates[0][0] if self._rates else step + 1
 
-    def write_to(self, writer: SummaryWriter, step: int) -> None:
-        """Begin to write. What the files hold of later steps is dropped: those steps are trained again."""
-        self._writer = writer
+    def write_to(self, writer: SummaryWriter, step: int, loggers: Loggers | None = None) -> None:
+        """Begin to write, and to tell the loggers.
+
+        What the files hold of later steps is dropped: those steps are trained again.
+        """
+        self._writer, self._loggers = writer, loggers
         self._run.keep_metrics(len(self.val_accuracies))
         self._run.keep_rates(before=self.unwritten_step(step))
 
@@ -86,10 +91,16 @@ class Record:
             self._run.append_metrics(result)
             if result.best:
                 self._run.write_confusion({"epoch": result.epoch, **confusion})
-            for name, value in asdict(result).items():
-                if name not in ("best", "step", "learning_rate"):
-                    tag = name.replace("train_", "train/").replace("val_", "val/")
-                    self._writer.add_scalar(tag, value, result.step)
+            metrics = {
+                name.replace("train_", "train/").replace("val_", "val/"): value
+                for name, value in asdict(result).items()
+                if name not in ("best", "step", "learning_rate")
+            }
+            for tag, value in metrics.items():
+                self._writer.add_scalar(tag, value, result.step)
+            if self._loggers is not None:
+                self._loggers.add_metrics(metrics, result.step)
+                self._loggers.flush()
         self._writer.flush()
         self._listeners.on_epoch(result)
 
@@ -100,6 +111,8 @@ class Record:
         self._run.append_rates(rates)
         for step, rate in rates:
             writer.add_scalar("learning_rate", rate, step)
+            if self._loggers is not None:
+                self._loggers.add_metrics({"learning_rate": rate}, step)
         self._rates.clear()
 
     def add_texts(self, config: TrainConfig, *, dataset: str) -> None:
@@ -108,6 +121,8 @@ class Record:
         self._writer.add_text("dataset", dataset)
         self._writer.add_text("config", _as_code(yaml.safe_dump(config.to_dict(), sort_keys=False)))
         self._writer.add_text("command", _as_code(repeat_command(config)))
+        if self._loggers is not None:
+            self._loggers.add_config(config.to_dict())
 
     def add_result(self, result: TrainResult, step: int) -> None:
         """Show the result of the run in TensorBoard: as a table, and in the tab HParams."""
@@ -128,6 +143,9 @@ class Record:
         for name, value in scores.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
+        if self._loggers is not None:
+            self._loggers.add_metrics(scores, step)
+            self._loggers.flush()
 
     def state_dict(self) -> dict[str, Any]:
         return {

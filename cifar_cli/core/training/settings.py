@@ -9,9 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from cifar_cli.core.limits import MAX_CONFIG_BYTES
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.plain import plain
 from cifar_cli.core.plain_yaml import parse_yaml
+from cifar_cli.core.regular import read_text
 from cifar_cli.core.suggest import nearest
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.recipe import MODEL_OF_RECIPE, ONLY_MUON_SGD, RECIPES, recipe_of
@@ -116,7 +118,7 @@ def _read(file: Path) -> Values:
     """The settings of a config.yaml, checked. Raises ConfigError."""
     remedy = "pass the config.yaml of a run, or what `cifar train --print-config` prints"
     try:
-        content = parse_yaml(file.read_text(encoding="utf-8"))
+        content = parse_yaml(read_text(file, MAX_CONFIG_BYTES))
     except OSError as error:
         raise ConfigError(f"--config {file} can't be read ({error.strerror})", remedy=remedy) from error
     except ValueError as error:

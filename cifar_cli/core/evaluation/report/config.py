@@ -15,6 +15,8 @@ class ReportConfig:
     runs: tuple[Path, ...]
     out: Path | None = None
     """The page to write; None for report.html in the run directory, or in the folder of the first of several."""
+    explain: bool = False
+    """Run the best weights to find out which part of each mistake and suspect its prediction rests on."""
 
     def __post_init__(self) -> None:
         if not self.runs:

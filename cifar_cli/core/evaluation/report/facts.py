@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ import torch
 from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.results import ModelSummary
 from cifar_cli.core.counting.summary import summarize
-from cifar_cli.core.data.store import Store
+from cifar_cli.core.data.store import Part, Store
+from cifar_cli.core.evaluation.explain import heat_maps
 from cifar_cli.core.evaluation.metrics import chance_level, confusion_matrix, wilson_interval
 from cifar_cli.core.evaluation.predictions import Predictions
+from cifar_cli.core.evaluation.ranking import mistakes, suspects
 from cifar_cli.core.evaluation.report.predicted import read_predictions
 from cifar_cli.core.evaluation.report.recorded import Matrix, RecordedRun, read_run
 from cifar_cli.core.evaluation.report.rules import Judgement, judge
@@ -22,13 +25,17 @@ from cifar_cli.core.evaluation.results import Interval
 from cifar_cli.core.memory.config import MemoryConfig
 from cifar_cli.core.memory.estimate import WORKSPACE_BYTES, Tracer
 from cifar_cli.core.memory.gpus import CONTEXT_BYTES, GPUS, TABLE_GPUS
-from cifar_cli.core.training.batches import make_loaders
+from cifar_cli.core.progress import OnProgress, silent
+from cifar_cli.core.training.batches import eval_loader, make_loaders, resident
+from cifar_cli.core.training.checkpoint import load_checkpoint
+from cifar_cli.core.training.machine import device_of
 from cifar_cli.core.training.pictures import augmented_samples
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.training.trained_on import open_trained
 from cifar_cli.errors import CifarError
 
 EARLIER_RUNS = 8
+SHOWN = 12  # mistakes, and suspects
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,10 +113,16 @@ class Facts:
     counted: ModelSummary | None
     memory: Memory | None
     earlier: tuple[EarlierRun, ...]
+    heat: Mapping[int, torch.Tensor]
+    """Heat maps [S, S] of mistakes and suspects, by the number of the test image; empty where not asked for."""
 
 
-def facts_of(path: Path) -> Facts:
-    """Read a run directory, and find out the rest. Raises CheckpointError where it can't be read."""
+def facts_of(path: Path, *, explain: bool = False, on_progress: OnProgress = silent) -> Facts:
+    """Read a run directory, and find out the rest.
+
+    explain: run the best weights on mistakes and suspects. Raises CheckpointError where the run, or then its weights,
+    can't be read, and ResourceError where the package for it is missing.
+    """
     run = read_run(path)
     store = _store_of(run)
     predicted = None
@@ -138,7 +151,25 @@ def facts_of(path: Path) -> Facts:
         counted=_counted(run),
         memory=_memory_of(run),
         earlier=_earlier(run),
+        heat=_heat_of(run, predicted, on_progress) if explain and predicted is not None else {},
     )
+
+
+def _heat_of(run: RecordedRun, predicted: Predictions, on_progress: OnProgress) -> dict[int, torch.Tensor]:
+    device = device_of("auto")
+    checkpoint = load_checkpoint(RunDir(run.path).best)
+    ranked = (*mistakes(predicted, most=SHOWN), *suspects(predicted, most=SHOWN))
+    chosen = sorted({each.index for each in ranked})
+    part = Part(images_NHWC=predicted.images_NHWC[chosen], labels_N=predicted.labels_N[chosen])
+    loader = eval_loader(
+        resident(part, device),
+        torch.arange(len(chosen)),
+        img_size=checkpoint.config.model.img_size,
+        normalisation=checkpoint.config.normalised_by,
+    )
+    targets_N = predicted.predicted_N[chosen]
+    maps = heat_maps(checkpoint.model, loader, targets_N, device=device, on_progress=on_progress)
+    return dict(zip(chosen, maps, strict=True))
 
 
 def _store_of(run: RecordedRun) -> Store | None:

@@ -15,17 +15,17 @@ from PIL import Image
 from torch import Tensor
 
 from cifar_cli import __version__
+from cifar_cli.core.evaluation.explain import METHOD, overlay, place_of
 from cifar_cli.core.evaluation.ranking import mistakes, suspects
 from cifar_cli.core.evaluation.report.answers import SPLITS, duration, pairs_of, share
+from cifar_cli.core.evaluation.report.comparison import table
 from cifar_cli.core.evaluation.report.curves import comparison_charts, run_charts
-from cifar_cli.core.evaluation.report.facts import Facts
+from cifar_cli.core.evaluation.report.facts import SHOWN, Facts
 from cifar_cli.core.evaluation.report.recorded import Matrix
-from cifar_cli.core.evaluation.report.results import Answer
+from cifar_cli.core.evaluation.report.results import Answer, Comparison
 from cifar_cli.core.evaluation.results import RankedImage
 from cifar_cli.core.figures import confusion_figure
 
-SHOWN = 12  # mistakes, and suspects
-COMPARED_CARD = "RTX 3090"  # the course's
 PAIRS, IMAGES_OF_PAIR = 5, 4
 MOST_CLASSES = 20  # a table of more is too large to read; a picture shows them
 MOST_PIXELS = 96  # images are embedded with at most this side
@@ -38,10 +38,13 @@ class Picture:
     data: str
     alt: str
     caption: tuple[str, ...]
+    heat: str | None = None
+    """The same image with its heat map over it."""
+    heat_alt: str = ""
 
 
-def page(runs: Sequence[Facts], answers: Sequence[tuple[Answer, ...]]) -> str:
-    """The HTML of a report over one or several runs."""
+def page(runs: Sequence[Facts], answers: Sequence[tuple[Answer, ...]], comparison: Comparison | None = None) -> str:
+    """The HTML of a report over one run, or over several with their comparison."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -54,10 +57,9 @@ def page(runs: Sequence[Facts], answers: Sequence[tuple[Answer, ...]]) -> str:
     return environment.get_template("page.html.jinja").render(
         title=f"Report on {title}",
         version=__version__,
-        several=len(runs) > 1,
-        card=COMPARED_CARD,
-        dict=dict,
-        comparison=comparison_charts(runs) if len(runs) > 1 else (),
+        comparison=comparison,
+        compared=table(comparison) if comparison else (),
+        comparison_charts=comparison_charts(runs) if comparison else (),
         runs=[
             _run_context(facts, each, number) for number, (facts, each) in enumerate(zip(runs, answers, strict=True))
         ],
@@ -79,6 +81,7 @@ def _run_context(facts: Facts, answers: tuple[Answer, ...], number: int) -> dict
         "pairs": _pairs(facts),
         "mistakes": _pictures(facts, mistakes),
         "suspects": _pictures(facts, suspects),
+        "method": METHOD if facts.heat else None,
         "config": yaml.safe_dump(run.config.to_dict(), sort_keys=False),
         "told": {name: value for name, value in run.told.items() if isinstance(value, (str, int, float))},
         "data": run.told.get("data", {}),
@@ -163,11 +166,17 @@ def _samples(facts: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def _test_picture(facts: Facts, ranked: RankedImage) -> Picture:
-    """A test image with its given and its predicted class."""
+def _test_picture(facts: Facts, ranked: RankedImage, *, with_heat: bool) -> Picture:
+    """A test image with its given and its predicted class. with_heat: beside its heat map, if there is one."""
     assert facts.store is not None
+    image_HWC = facts.store.test.images_NHWC[ranked.index]
+    heat_HW = facts.heat.get(ranked.index) if with_heat else None
     return Picture(
-        data=_embedded(facts.store.test.images_NHWC[ranked.index]),
+        data=_embedded(image_HWC),
+        heat=None if heat_HW is None else _embedded(overlay(image_HWC, heat_HW)),
+        heat_alt=""
+        if heat_HW is None
+        else f"heat map of test image {ranked.index}: {ranked.predicted} rests on {place_of(heat_HW)}",
         alt=f"test image {ranked.index}",
         caption=(
             ranked.file or f"test image {ranked.index}",
@@ -185,7 +194,7 @@ def _pairs(facts: Facts) -> list[dict[str, Any]]:
             "images": pair.images,
             "share": pair.share,
             "pictures": [
-                _test_picture(facts, each)
+                _test_picture(facts, each, with_heat=False)
                 for each in [each for each in wrong if (each.true, each.predicted) == (pair.true, pair.predicted)][
                     :IMAGES_OF_PAIR
                 ]
@@ -197,4 +206,6 @@ def _pairs(facts: Facts) -> list[dict[str, Any]]:
 
 def _pictures(facts: Facts, rank: Callable[..., tuple[RankedImage, ...]]) -> list[Picture]:
     """The first test images of a ranking."""
-    return [] if facts.predicted is None else [_test_picture(facts, each) for each in rank(facts.predicted, most=SHOWN)]
+    if facts.predicted is None:
+        return []
+    return [_test_picture(facts, each, with_heat=True) for each in rank(facts.predicted, most=SHOWN)]

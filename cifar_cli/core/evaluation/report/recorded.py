@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from cifar_cli.core.limits import MAX_CONFIG_BYTES
+from cifar_cli.core.plain_yaml import parse_yaml
+from cifar_cli.core.regular import read_json, read_text
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.errors import CheckpointError, CifarError
@@ -74,13 +74,13 @@ def read_run(path: Path) -> RecordedRun:
     if not run.config.is_file():
         raise CheckpointError(f"{path} holds no config.yaml, so it is not a run directory", remedy=_runs_in(path))
     try:
-        told = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+        told = parse_yaml(read_text(run.config, MAX_CONFIG_BYTES))
         values = told.pop("config")
         # The weights that the run started from may be gone.
         config = TrainConfig.from_dict(values | {"model": values["model"] | {"weights": "none"}})
         classes = tuple(told.pop("classes"))
-        epochs = _epochs(run.metrics)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError, CifarError) as error:
+        epochs, rates = _epochs(run.metrics), _rates(run.rates)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error, CifarError) as error:
         raise CheckpointError(f"{path} was not written by this version of `cifar train`", remedy=REMEDY) from error
     return RecordedRun(
         path=path,
@@ -89,7 +89,7 @@ def read_run(path: Path) -> RecordedRun:
         synthetic=bool(told.pop("synthetic", False)),
         told=told,
         epochs=epochs,
-        rates=_rates(run.rates),
+        rates=rates,
         confusion=_confusion(run.confusion),
         summary=_summary(run.summary),
     )
@@ -102,31 +102,31 @@ def _runs_in(path: Path) -> str:
 
 
 def _epochs(path: Path) -> tuple[Epoch, ...]:
-    if not path.is_file():
+    if not path.exists():
         return ()
     names = Epoch.__dataclass_fields__
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [{name: float(row[name]) for name in names} for row in csv.DictReader(file)]
+    lines = read_text(path).splitlines()
+    rows = [{name: float(row[name]) for name in names} for row in csv.DictReader(lines)]
     return tuple(Epoch(**row | {"epoch": int(row["epoch"])}) for row in rows)  # type: ignore[arg-type]
 
 
 def _rates(path: Path) -> tuple[tuple[int, float], ...]:
-    if not path.is_file():
+    if not path.exists():
         return ()
-    with path.open(newline="", encoding="utf-8") as file:
-        return tuple((int(row["step"]), float(row["learning_rate"])) for row in csv.DictReader(file))
+    rows = csv.DictReader(read_text(path).splitlines())
+    return tuple((int(row["step"]), float(row["learning_rate"])) for row in rows)
 
 
 def _confusion(path: Path) -> dict[str, Matrix]:
     with suppress(OSError, ValueError, KeyError, TypeError):
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path)
         return {split: tuple(tuple(map(int, row)) for row in told[split]) for split in ("train", "val")}
     return {}
 
 
 def _summary(path: Path) -> dict[str, Any] | None:
     with suppress(OSError, ValueError):
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path)
         if isinstance(told, dict) and isinstance(told.get("test_accuracy"), float):
             return told if math.isfinite(told["test_accuracy"]) else None
     return None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+from cifar_cli.core.evaluation.explain import require_captum
 from cifar_cli.core.evaluation.report.answers import answers_of
+from cifar_cli.core.evaluation.report.comparison import compare
 from cifar_cli.core.evaluation.report.config import ReportConfig
 from cifar_cli.core.evaluation.report.facts import facts_of
 from cifar_cli.core.evaluation.report.page import page
@@ -19,16 +21,20 @@ from cifar_cli.errors import ResourceError
 def report(config: ReportConfig, *, on_progress: OnProgress = silent) -> ReportResult:
     """Write the page.
 
-    Raises CheckpointError for a folder that holds no run, ResourceError where the page can't be written.
+    Raises CheckpointError for a folder that holds no run, ResourceError where the page can't be written or a package
+    is missing.
     """
+    if config.explain:
+        require_captum()
     runs = []
     for done, path in enumerate(config.runs):
         on_progress(Progress(task="reading runs", done=done, total=len(config.runs), detail=str(path)))
-        runs.append(facts_of(path))
+        runs.append(facts_of(path, explain=config.explain, on_progress=on_progress))
     answers = [answers_of(facts) for facts in runs]
+    comparison = compare(runs) if len(runs) > 1 else None
     try:
         config.page.parent.mkdir(parents=True, exist_ok=True)
-        config.page.write_text(page(runs, answers), encoding="utf-8")
+        config.page.write_text(page(runs, answers, comparison), encoding="utf-8")
     except OSError as error:
         raise ResourceError(
             f"the report {config.page} can't be written ({error.strerror or error})",
@@ -36,6 +42,7 @@ def report(config: ReportConfig, *, on_progress: OnProgress = silent) -> ReportR
         ) from error
     return ReportResult(
         page=config.page,
+        comparison=comparison,
         runs=tuple(
             RunAnswers(
                 run_dir=facts.run.path,
