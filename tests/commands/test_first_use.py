@@ -80,7 +80,9 @@ def test_the_names_of_datasets_come_before_folders_of_that_name(cifar: Cifar, fo
     for name in ("cifar10", "CIFAR-10", "shapes"):
         (tmp_path / name).mkdir()
         assert source_of(name, Path("data")) is None
-    assert dataset_of(tmp_path / "cifar10", Path("data")).dataset.startswith("cifar10-")
+    assert dataset_of(tmp_path / "cifar10", Path("data")).dataset == "cifar10-folder"
+    (tmp_path / "猫").mkdir()
+    assert dataset_of(tmp_path / "猫", Path("data")).dataset == "images"
     assert source_of("absent", Path("data")) is None
     assert source_of("my pets!", Path("data")) == folder
     (tmp_path / "x.safetensors").touch()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from cifar_cli.core.data.config import BUILT_IN, DATASET_NAME, STORE_SUFFIX, DataConfig
+from cifar_cli.core.data.sources.obtain import name_for
 from cifar_cli.core.data.store import read_header
 from cifar_cli.errors import DataError
 
@@ -32,10 +32,12 @@ def source_of(dataset: str, data_dir: Path) -> Path | None:
 
 def dataset_of(source: Path, data_dir: Path) -> DataConfig:
     """The dataset that a folder or archive is imported as: named after it, with a hash where that name is taken."""
-    stem = re.sub(r"(\.tar)?\.[A-Za-z0-9]{1,7}$", "", source.name) if source.is_file() else source.name
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-") or UNNAMED
+    try:
+        name = name_for(source)
+    except DataError:  # no letter of its name may be in a dataset's
+        name = UNNAMED
     data = DataConfig(dataset=name, data_dir=data_dir)
-    if data.dataset in BUILT_IN or _source(data) not in (None, str(source)):
+    if _source(data) not in (None, str(source)):
         digits = hashlib.sha256(str(source).encode("utf-8", "surrogateescape")).hexdigest()[:DIGITS]
         data = DataConfig(dataset=f"{name}-{digits}", data_dir=data_dir)
     return data
