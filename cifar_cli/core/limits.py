@@ -38,6 +38,8 @@ MAX_MARK_BYTES = 64 << 10
 """The file that describes a partial download."""
 MAX_CONFIG_BYTES = 128 << 10
 """config.yaml of a run."""
+MAX_RECORD_BYTES = 64 << 20
+"""A file in which a run records its epochs, learning rates, matrices or scores; 64 MB are a million epochs."""
 MAX_CACHE_BYTES = 4 << 20
 """The file of remembered trials."""
 
