@@ -21,7 +21,7 @@ from rich.table import Table
 from cifar_cli.core.augment.batched import BatchedPipeline
 from cifar_cli.core.augment.per_image import PerImagePipeline
 from cifar_cli.core.augment.policy import POLICIES
-from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
+from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.loader import BatchLoader, WorkerLoader
 
 
@@ -69,8 +69,8 @@ def main() -> None:
         table.add_column(heading, justify="left" if heading == "policy" else "right")
     for policy in POLICIES.values():
         settings = {"batch": options.batch, "seed": 1, "shuffle": True}
-        ours = BatchedPipeline(policy, 32, CIFAR10_MEAN, CIFAR10_STD)
-        theirs = PerImagePipeline(policy, 32, CIFAR10_MEAN, CIFAR10_STD)
+        ours = BatchedPipeline(policy, 32, Normalisation().mean, Normalisation().std)
+        theirs = PerImagePipeline(policy, 32, Normalisation().mean, Normalisation().std)
         batched = BatchLoader(images, rows, rows, transform=ours, **settings)
         per_image = WorkerLoader(images, rows, rows, transform=theirs, workers=options.cores, **settings)
         few = rows[: count // 4]

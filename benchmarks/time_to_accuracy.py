@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from train_throughput import apart
 
-from cifar_cli.core.data.config import DataConfig
+from cifar_cli.core.data.config import DataConfig, Normalisation
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.splits import stratified_split
 from cifar_cli.core.models.build import build_model
@@ -71,7 +71,9 @@ def course_program(data: DataConfig, goal: float, longest: float, folder: Path) 
     """Train the course's program until it reaches the goal. Returns its epochs, seconds and best test accuracy."""
     store = open_dataset(data)
     split = stratified_split(store.train.labels_N)
-    reached = Goal(loader_of_test(store, img_size=32, device=CPU), goal=goal, longest=longest)
+    reached = Goal(
+        loader_of_test(store, img_size=32, normalisation=Normalisation(), device=CPU), goal=goal, longest=longest
+    )
     torch.manual_seed(42)
     program = Program(build_model(ModelConfig(name="null"), seed=42), rate=1e-3)
     parts = [

@@ -103,8 +103,8 @@ AugmentOpt = Annotated[
     Option(
         "--augment",
         metavar="FILE",
-        help="Read the policy from this file, which albumentations' A.save wrote. A Normalize step at its end is left "
-        "out.",
+        help="Read the policy from this file, which albumentations' A.save wrote. A Normalize step at its end "
+        "must have the run's numbers.",
     ),
 ]
 TrimBackboneOpt = Annotated[

@@ -181,7 +181,7 @@ def test_a_console_prints_usual_text_as_rich_does() -> None:
 def test_a_picture_s_labels_are_printable() -> None:
     figure = confusion_figure(torch.eye(2, dtype=torch.int64), [INVISIBLE, "dog"], title="null")
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert labels[0].startswith(r"cat\u202e")
+    assert r"cat\u202e" in labels[0]
     assert all(map(str.isprintable, labels))
 
 

@@ -18,7 +18,7 @@ from cifar_cli.core import models
 from cifar_cli.core.augment import policy
 from cifar_cli.core.augment.batched import BatchedPipeline
 from cifar_cli.core.choices import OptimizerName
-from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
+from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.sources.own import call_own
 from cifar_cli.core.models import registry
 from cifar_cli.core.models.build import build_model
@@ -64,7 +64,7 @@ def test_a_dataset(tmp_path: Path) -> None:
 def test_a_policy() -> None:
     added = eval(CODE["cifar_cli/core/augment/policy.py"], vars(policy))
     images_BHWC = torch.arange(2 * 32 * 32 * 3).reshape(2, 32, 32, 3).to(torch.uint8)
-    augmented = BatchedPipeline(added, 32, CIFAR10_MEAN, CIFAR10_STD)(
+    augmented = BatchedPipeline(added, 32, Normalisation().mean, Normalisation().std)(
         images_BHWC, [BatchSlice.complete(seed=0, count=2)]
     )
     assert augmented.shape == (2, 3, 32, 32)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
 
-from cifar_cli.command import command, option_group, refuse_both
+from cifar_cli import completion, parsers
+from cifar_cli.command import command, given, option_group, refuse_both
 from cifar_cli.core.choices import require_picture_path
+from cifar_cli.core.data.config import DataConfig
+from cifar_cli.core.training.recipe import RECIPES
 from cifar_cli.options import POLICY, AugmentOpt, DataOptions, OutputOptions, PipelineOpt, SeedOpt, chosen_pipeline
 
 if TYPE_CHECKING:
@@ -23,6 +29,15 @@ class AugmentationOptions:
 
     policy: Annotated[str, POLICY()] = "course"
     augment_file: AugmentOpt = None
+    recipe: Annotated[
+        str | None,
+        Option(metavar="|".join(RECIPES), parser=parsers.one_of(RECIPES), autocompletion=completion.recipes),
+    ] = None
+    """Show the policy of this recipe."""
+    run: Annotated[Path | None, Option(metavar="RUN_DIR")] = None
+    """Show the policy, the image size and the dataset of this run."""
+    img_size: Annotated[int | None, Option(metavar="PIXELS", show_default="the run's, or the dataset's")] = None
+    """Show images of this size, as `cifar train --img-size` does."""
     pipeline: PipelineOpt = None
     seed: SeedOpt = 42
 
@@ -48,6 +63,7 @@ class PictureOptions:
         ("See eight variants of eight images.", "cifar augment-preview"),
         ("See what each step of a policy does, in the terminal.", "cifar augment-preview --steps --show"),
         ("See your own albumentations policy.", "cifar augment-preview --augment mine.yaml"),
+        ("See what a run was trained on.", "cifar augment-preview --run runs/20261124-093000-null"),
     )
 )
 def augment_preview(
@@ -58,21 +74,46 @@ def augment_preview(
     output: OutputOptions,
 ) -> None:
     """Show what the augmentation does to training images, as a picture and a table."""
-    refuse_both(ctx, "policy", "augment_file")
+    for first, second in combinations(("policy", "augment_file", "recipe", "run"), 2):
+        refuse_both(ctx, first, second)
     from cifar_cli.core.augment.config import PreviewConfig
 
     require_picture_path(picture.out)
+    shown, dataset = _of_a_run(augmentation, data, given(ctx)) if augmentation.run else (augmentation, data.config())
     config = PreviewConfig(
         images=picture.images,
         variants=picture.variants,
         steps=picture.steps,
-        **vars(augmentation) | {"pipeline": chosen_pipeline(augmentation.pipeline, augmentation.augment_file)},
+        policy=RECIPES[shown.recipe].policy if shown.recipe else shown.policy,
+        augment_file=shown.augment_file,
+        img_size=shown.img_size,
+        pipeline=chosen_pipeline(shown.pipeline, shown.augment_file),
+        seed=shown.seed,
     )
-    result, dataset = _preview(config, data)
-    _report(result, picture, dataset=dataset, as_json=output.as_json)
+    result, name = _preview(config, dataset)
+    _report(result, picture, dataset=name, as_json=output.as_json)
 
 
-def _preview(config: PreviewConfig, data: DataOptions) -> tuple[PreviewResult, str]:
+def _of_a_run(
+    asked: AugmentationOptions, data: DataOptions, passed: Mapping[str, str]
+) -> tuple[AugmentationOptions, DataConfig]:
+    """The augmentation and the dataset of a run, except for what the user passed."""
+    assert asked.run is not None
+    from cifar_cli.core.evaluation.report.recorded import read_run
+
+    config = read_run(asked.run).config
+    dataset = replace(config.data, **{name: getattr(data, name) for name in ("dataset", "data_dir") if name in passed})
+    return replace(
+        asked,
+        policy=config.recipe.policy,
+        augment_file=config.augment_file,
+        img_size=asked.img_size or config.model.img_size,
+        pipeline=asked.pipeline or config.pipeline,
+        seed=asked.seed if "seed" in passed else config.seed,
+    ), dataset
+
+
+def _preview(config: PreviewConfig, data: DataConfig) -> tuple[PreviewResult, str]:
     """The preview and the name of the dataset it shows."""
     from cifar_cli.core.augment.preview import preview, require_policy
     from cifar_cli.core.data.dataset import open_dataset
@@ -80,7 +121,7 @@ def _preview(config: PreviewConfig, data: DataOptions) -> tuple[PreviewResult, s
 
     require_policy(config)  # before a dataset is fetched
     with progress_shown() as on_progress:
-        store = open_dataset(data.config(), on_progress=on_progress)
+        store = open_dataset(data, on_progress=on_progress)
     return preview(config, store.train.images_NHWC, store.train.labels_N, store.classes), store.name
 
 

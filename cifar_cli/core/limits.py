@@ -38,8 +38,8 @@ MAX_MARK_BYTES = 64 << 10
 """The file that describes a partial download."""
 MAX_CONFIG_BYTES = 128 << 10
 """config.yaml of a run."""
-MAX_RECORD_BYTES = 64 << 20
-"""A file in which a run records its epochs, learning rates, matrices or scores; 64 MB are a million epochs."""
+MAX_RUN_FILE_BYTES = 256 << 20
+"""A file of a run beside its checkpoints; a row for each of 10 million steps takes as much."""
 MAX_CACHE_BYTES = 4 << 20
 """The file of remembered trials."""
 
@@ -55,6 +55,8 @@ MAX_POLICY_SCALE = 4
 """A factor of the image's size."""
 MAX_POLICY_COUNT = 64
 """A number of rows, columns, or repetitions inside one transform."""
+MAX_POLICY_KELVIN = 40_000
+"""A colour temperature, which costs nothing."""
 MIN_POLICY_STEP = 0.001
 """The step from one factor to the next, inside one transform."""
 MAX_POLICY_PIXELS = 16_000_000

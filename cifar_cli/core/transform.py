@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +32,25 @@ class BatchSlice:
     def complete(cls, *, seed: int, count: int) -> BatchSlice:
         """A batch of `count` images that is not divided."""
         return cls(seed=seed, first=0, count=count, total=count)
+
+
+class Images(Protocol):
+    """A uint8 tensor of images [N, S, S, 3], or what stands for one and decodes the rows that it is asked for."""
+
+    @property
+    def shape(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Tensor: ...
+
+
+class Framer(Protocol):
+    """Chooses the part of each picture that is decoded; its random draws are a function of the slices alone."""
+
+    def boxes(self, height_B: Tensor, width_B: Tensor, slices: Sequence[BatchSlice]) -> Tensor | None:
+        """Top, left, height and width in pictures of these sizes, int64 [B, 4]; None for what evaluation sees."""
+        ...
 
 
 class Mixer(Protocol):

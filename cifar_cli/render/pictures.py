@@ -15,25 +15,29 @@ from torch.nn import functional as F
 
 from cifar_cli.core.augment.results import PreviewResult
 from cifar_cli.core.figures import save_figure
+from cifar_cli.core.lettering import MAX_EMS, ems_of, lettered, plain_lettering, titled
 from cifar_cli.render.console import console_on
 
 DPI = 100
 CELL, GAP = 96, 12  # pixels of the PNG: about the side of an image, and the space between two
 TOP, BOTTOM = 96, 12  # space for the title and the column names; for the notes below the last row
 MIN_WIDTH = 560  # pixels; the title needs this width
-MAX_NAME = 24  # characters of a class name; longer ones are cut
+MAX_COLUMN = 14  # letters of a step's name on one line
 MIN_COLUMNS = 16  # of the terminal, for each image
 
 
 def save_preview(result: PreviewResult, path: Path) -> None:
-    """Write the grid as a PNG; every pixel of an image becomes a square.
+    """Write the grid as a PNG. Raises ResourceError when the file can't be written."""
+    save_figure(preview_figure(result), path)
 
-    Raises ResourceError when the file can't be written.
-    """
+
+@plain_lettering
+def preview_figure(result: PreviewResult) -> Figure:
+    """Draw the grid; every pixel of an image becomes a square."""
     rows, columns, side = result.grid_RCHWC.shape[:3]
     side *= (scale := max(1, round(CELL / side)))
-    names = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…" for name in result.row_names]
-    left = 24 + 8 * max(len(name) for name in names)
+    names = [lettered(name, MAX_EMS) for name in result.row_names]
+    left = 24 + round(10 / 72 * DPI * max(map(ems_of, names)))
     width = max(MIN_WIDTH, left + columns * (side + GAP))
     height = TOP + rows * (side + GAP) + BOTTOM
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
@@ -42,12 +46,12 @@ def save_preview(result: PreviewResult, path: Path) -> None:
     enlarged = result.grid_RCHWC.numpy().repeat(scale, axis=2).repeat(scale, axis=3)
     shown = "step by step" if result.shows_steps else "variants"
     title = f"{result.policy} augmentation, {result.pipeline} pipeline, {shown}"
-    axes.text(GAP, 22, title, fontsize=11, va="center")
+    axes.text(GAP, 24, titled(title, inches=(width - 2 * GAP) / DPI, points=11), fontsize=11, va="center")
     for row, column in np.ndindex(rows, columns):
         x, y = left + column * (side + GAP), TOP + row * (side + GAP)
         canvas[y : y + side, x : x + side] = enlarged[row, column]
         if row == 0:
-            heading = _wrapped(result.column_names[column])
+            heading = _wrapped(lettered(result.column_names[column], 30))
             axes.text(x + side / 2, y - 8, heading, ha="center", va="bottom", fontsize=9, linespacing=1.0)
         if column == 0:
             axes.text(x - 10, y + side / 2, names[row], ha="right", va="center", fontsize=10)
@@ -55,13 +59,13 @@ def save_preview(result: PreviewResult, path: Path) -> None:
             axes.text(x + side / 2, y + side + 1, "did not fire", ha="center", va="top", fontsize=6, color="dimgrey")
     axes.imshow(canvas, interpolation="nearest", aspect="auto", resample=False)
     axes.set_axis_off()
-    save_figure(figure, path)
+    return figure
 
 
 def _wrapped(name: str) -> str:
     """A column name on several lines: the number and each word of "3 RandomBrightnessContrast" have their own."""
     first, _, rest = name.partition(" ")
-    if len(rest) > MAX_NAME // 2 + 2:
+    if len(rest) > MAX_COLUMN:
         rest = re.sub(r"(?<=[a-z])(?=[A-Z])", "\n", rest)
     return f"{first}\n{rest}" if rest else first
 

@@ -12,10 +12,15 @@ from typer.testing import CliRunner
 
 from cifar_cli.app import app
 from cifar_cli.core.augment.config import PreviewConfig
+from cifar_cli.core.augment.offline import A
 from cifar_cli.core.augment.preview import preview
+from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.data.results import Provenance
 from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.data.store import write_store
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.render import pictures
 
 IMAGES = torch.randint(0, 256, (60, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -106,12 +111,67 @@ def test_bad_input_is_an_error_with_a_remedy(run, tmp_path, options, message):
     [
         (["--augment", "no.yaml", "--pipeline", "batched"], "try: pass --pipeline albumentations"),
         (["--augment", "no.yaml", "--policy", "course"], "--policy and --augment contradict each other"),
+        (["--augment", "no.yaml", "--recipe", "fast"], "--augment and --recipe contradict each other"),
+        (["--run", "runs/1", "--policy", "course"], "--policy and --run contradict each other"),
     ],
 )
 def test_options_that_contradict_each_other_are_usage_errors(run, options, message):
     done = run(*options)
     assert done.exit_code == 2
     assert message in done.stderr
+
+
+def test_images_are_shown_in_the_size_asked_for(run, tmp_path):
+    done = run("--img-size", "128", "--images", "1", "--variants", "1", "--json")
+    assert json.loads(done.stdout)["steps"][0]["parameters"]["padded"] == 144
+    with Image.open(tmp_path / "augment-preview.png") as picture:
+        assert picture.height > 128 + pictures.TOP
+    done = run("--img-size", "3000000000")
+    assert done.exit_code == 1
+    assert "--img-size 3000000000 is not between 8 and 1024" in done.stderr
+
+
+def test_the_policy_of_a_recipe_is_shown(run):
+    assert json.loads(run("--recipe", "best", "--json").stdout)["policy"] == "crop-flip-cutout"
+
+
+@pytest.fixture
+def trained(store, tmp_path):
+    """A run's directory, as far as its settings go."""
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    A.save(A.Compose([A.VerticalFlip(p=1.0)]), folder / "own.yaml", data_format="yaml")
+    config = TrainConfig(
+        model=ModelConfig(name="null", img_size=48),
+        data=DataConfig(dataset=str(store)),
+        pipeline="albumentations",
+        augment_file=folder / "own.yaml",
+        seed=7,
+    )
+    RunDir(folder).write_config({"config": config.to_dict(), "classes": list(CLASSES)})
+    return folder
+
+
+def test_what_a_run_was_trained_on_is_shown(trained):
+    done = CliRunner().invoke(app, ["augment-preview", "--run", str(trained), "--json"])
+    shown = json.loads(done.stdout)
+    assert (shown["dataset"], shown["policy"], shown["pipeline"], shown["seed"]) == (
+        "insects", "own.yaml", "albumentations", 7,
+    )  # fmt: skip
+    with Image.open(shown["picture"]) as picture:
+        assert picture.height >= pictures.TOP + 3 * 96  # 48 pixels, each drawn twice as wide and high
+
+
+def test_options_stand_above_the_run_s(trained):
+    options = ("--seed", "3", "--img-size", "32", "--dataset", "shapes")
+    done = CliRunner().invoke(app, ["augment-preview", "--run", str(trained), *options, "--json"])
+    assert (json.loads(done.stdout)["dataset"], json.loads(done.stdout)["seed"]) == ("shapes", 3)
+
+
+def test_a_folder_that_is_no_run_is_named(run, tmp_path):
+    done = run("--run", str(tmp_path))
+    assert done.exit_code == 1
+    assert "holds no config.yaml" in done.stderr
 
 
 def test_an_unwritable_picture_is_named(run, tmp_path):
@@ -126,16 +186,16 @@ def look(**options):
 
 
 def test_the_png_shows_every_pixel_of_every_image(tmp_path):
-    result = look(images=3, variants=2)
+    result = look(images=3, variants=4)
     path = tmp_path / "grid.png"
     pictures.save_preview(result, path)
     with Image.open(path) as picture:
         drawn = torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8)
         drawn = drawn.reshape(picture.height, picture.width, 3)
     side = 96
-    left = 24 + 8 * pictures.MAX_NAME
+    left = drawn.shape[1] - 5 * (side + pictures.GAP)  # the class names, of any width, are on the left
     for row in range(3):
-        for column in range(3):
+        for column in range(5):
             y, x = pictures.TOP + row * (side + pictures.GAP), left + column * (side + pictures.GAP)
             assert torch.equal(drawn[y + 1 : y + side : 3, x + 1 : x + side : 3], result.grid_RCHWC[row, column])
 

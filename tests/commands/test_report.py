@@ -63,7 +63,12 @@ def test_the_predictions_of_training_are_those_of_an_evaluation(trained_run: Pat
     store = open_dataset(checkpoint.config.data)
     kept = read_predictions(RunDir(trained_run), store, loss=0.0)
     made = predict_split(
-        checkpoint.model, store, "test", img_size=checkpoint.config.model.img_size, device=torch.device("cpu")
+        checkpoint.model,
+        store,
+        "test",
+        img_size=checkpoint.config.model.img_size,
+        normalisation=checkpoint.config.normalised_by,
+        device=torch.device("cpu"),
     )
     assert kept is not None
     assert torch.equal(kept.logits_NK, made.logits_NK)

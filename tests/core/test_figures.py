@@ -27,10 +27,24 @@ def test_every_text_of_the_confusion_figure_is_inside_the_picture() -> None:
         assert box.y1 <= height
 
 
-def test_more_than_twenty_classes_are_drawn_without_names_and_counts() -> None:
+def test_more_than_twenty_classes_are_drawn_with_names_and_without_counts() -> None:
     axes = confusion_figure(torch.eye(21, dtype=torch.long), [f"class{n}" for n in range(21)], title="test").axes[0]
     assert not axes.texts
-    assert "class0" not in [label.get_text() for label in axes.get_yticklabels()]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"class{n}" for n in range(21)]
+
+
+def test_of_more_than_a_hundred_classes_those_with_the_most_mistakes_are_drawn() -> None:
+    matrix = 10 * torch.eye(1000, dtype=torch.long)
+    matrix[7, 900], matrix[500, 7] = 3, 1
+    axes = confusion_figure(matrix, [f"class{n}" for n in range(1000)], title="test").axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(names) == 40
+    assert {"class7", "class500", "class900"} < set(names)
+    assert axes.get_title() == ("test\n99.96% of 10,004 images correct\nthe 40 of 1,000 classes with the most mistakes")
+    (image,) = axes.images
+    shares = image.get_array()
+    assert shares is not None
+    assert shares[names.index("class7"), names.index("class900")] == 3 / 13  # a share of all images of the class
 
 
 def test_samples_mark_wrong_predictions_in_red() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cifar_cli.core.augment.colour import jittered
-from cifar_cli.core.augment.draws import Draw, draw
+from cifar_cli.core.augment.draws import Draw, crop_boxes, draw
 from cifar_cli.core.augment.opencv import mirrored, opencv_can_read
 from cifar_cli.core.augment.policy import (
     AlternatingFlip,
@@ -24,6 +24,7 @@ from cifar_cli.core.augment.policy import (
     Policy,
     RandAugment,
     RandomErasing,
+    RandomResizedCrop,
     Step,
 )
 from cifar_cli.core.augment.rand_augment import rand_augment
@@ -46,6 +47,41 @@ def pad_crop(images_BHWC: Tensor, step: PadCrop, drawn: Draw) -> Tensor:
     windows = padded.as_strided((starts, size, size * channels), (channels, row, 1))
     picked = (torch.arange(count) * side + top) * side + left
     return windows.index_select(0, picked.to(images_BHWC.device)).view(images_BHWC.shape)
+
+
+def random_resized_crop(images_BHWC: Tensor, step: RandomResizedCrop, drawn: Draw) -> Tensor:
+    """Cut a rectangle out of each image and scale it; uint8 [B, H, W, C] to [B, S, S, C], S the step's side."""
+    sizes = (torch.full((len(images_BHWC),), length) for length in images_BHWC.shape[1:3])
+    return resized_crops(images_BHWC, crop_boxes(step, drawn, *sizes), step.side)
+
+
+def resized_crops(images_BHWC: Tensor, boxes_B4: Tensor, side: int) -> Tensor:
+    """A box of each image (top, left, height, width), scaled by antialiased bilinear interpolation.
+
+    Every image has its own box, so the interpolation is a product with two matrices of each image's own.
+    """
+    top, left, height, width = boxes_B4.to(images_BHWC.device).unbind(1)
+    rows_BSH = _weights(top, height, images_BHWC.shape[1], side)
+    columns_BSW = _weights(left, width, images_BHWC.shape[2], side)
+    images_BCHW = images_BHWC.permute(0, 3, 1, 2).float()
+    scaled = rows_BSH[:, None] @ images_BCHW @ columns_BSW[:, None].transpose(2, 3)
+    return scaled.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _weights(start_B: Tensor, length_B: Tensor, size: int, side: int) -> Tensor:
+    """How much each of `size` pixels in a line counts in each of `side` pixels that `length` of them become.
+
+    The triangle filter of Pillow and torch: as wide as a pixel of the result, but at least as one of the image.
+    Returns float32 [B, side, size].
+    """
+    device = start_B.device
+    scale_B11 = (length_B.double() / side)[:, None, None]
+    centre_BS1 = start_B[:, None, None] + (torch.arange(side, device=device)[:, None] + 0.5) * scale_B11
+    place_W = torch.arange(size, device=device)
+    weights = (1 - (place_W + 0.5 - centre_BS1).abs() / scale_B11.clamp(min=1)).clamp_(min=0)
+    inside = (place_W >= start_B[:, None]) & (place_W < (start_B + length_B)[:, None])
+    weights *= inside[:, None]
+    return (weights / weights.sum(dim=2, keepdim=True)).float()
 
 
 def _mirrored_border(images_BHWC: Tensor, before: int, after: int) -> Tensor:
@@ -102,6 +138,7 @@ _FUNCTIONS: dict[type[Step], Callable[..., Tensor]] = {
     CoarseDropout: coarse_dropout,
     RandAugment: rand_augment,
     RandomErasing: coarse_dropout,
+    RandomResizedCrop: random_resized_crop,
 }
 
 
@@ -149,19 +186,35 @@ _PIXELS_PER_CALL = 1 << 20  # 1,024 images of 32x32 pixels, 12 MB when normalise
 class BatchedPipeline:
     """A `Transform` that applies a policy, then normalises, to complete batches.
 
+    cropped: images come with the policy's random resized crop applied, from a loader that decodes the boxes only.
     Returns float32 [B, 3, S, S], channels last in memory.
     """
 
-    def __init__(self, policy: Policy, img_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self, policy: Policy, img_size: int, mean: Sequence[float], std: Sequence[float], *, cropped: bool = False
+    ) -> None:
         self.policy = policy
         self.steps = policy.scaled(img_size)
+        assert not any(isinstance(step, RandomResizedCrop) for step in self.steps[1:])
+        self.crop = next((step for step in self.steps[:1] if isinstance(step, RandomResizedCrop)), None)
+        self.cropped = cropped
         self.normalise = EvalTransform(img_size, mean, std)
         # Large calls take less time per image; without steps there is nothing to save.
         self.images_per_call = _PIXELS_PER_CALL // img_size**2 if self.steps else 1
 
     def __call__(self, images_BHWC: Tensor, slices: Sequence[BatchSlice]) -> Tensor:
-        draws = draw(self.steps, slices, self.normalise.img_size)
-        return self.normalise(apply(self.normalise.resize(images_BHWC), self.steps, draws))
+        steps, draws = self.steps, draw(self.steps, slices, self.normalise.img_size)
+        if self.crop is not None and self.cropped:
+            steps, draws = steps[1:], draws[1:]
+        elif self.crop is None:
+            images_BHWC = self.normalise.resize(images_BHWC)
+        return self.normalise(apply(images_BHWC, steps, draws))
+
+    def boxes(self, height_B: Tensor, width_B: Tensor, slices: Sequence[BatchSlice]) -> Tensor | None:
+        """The random resized crops of images of these sizes, int64 [B, 4]; None for a policy without one."""
+        if self.crop is None:
+            return None
+        return crop_boxes(self.crop, draw(self.steps, slices, self.normalise.img_size)[0], height_B, width_B)
 
     def trace(self, images_BHWC: Tensor, *, seed: int) -> list[tuple[Tensor, Tensor]]:
         """Apply the policy step by step to one batch.

@@ -9,12 +9,14 @@ changes are applied first, then hue on all images at once, then the changes that
 from __future__ import annotations
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
 from cifar_cli.core.augment.draws import CONTRAST, HUE, LINEAR, SATURATION, Draw
 from cifar_cli.core.augment.opencv import as_tall_image
 
+ONE_BY_ONE_SIDE = 96  # pixels: from this side on, a pass over one image takes longer than the calls for it
 _HUES = 180  # steps of the colour circle in OpenCV's uint8 images
 
 
@@ -25,6 +27,8 @@ def jittered(images_BHWC: Tensor, drawn: Draw, *, with_opencv: bool) -> Tensor:
     with_opencv: use OpenCV where it is faster; it must be able to read the images.
     """
     firing, device = drawn.firing, images_BHWC.device
+    if with_opencv and images_BHWC.shape[1] >= ONE_BY_ONE_SIDE:
+        return jittered_one_by_one(images_BHWC, drawn)
     order = drawn.values["order"][firing]
     before_hue = (order == HUE).long().argmax(dim=1)
     by_hue = before_hue.argsort(descending=True)
@@ -37,11 +41,43 @@ def jittered(images_BHWC: Tensor, drawn: Draw, *, with_opencv: bool) -> Tensor:
     scratch = torch.empty(2, *images.flatten(1).shape, device=device)  # one allocation for all changes
     for blend, end in zip(changes, ends, strict=True):
         change(images[:end], scratch, *(each[:end] for each in blend), with_opencv=with_opencv)
-    shift_hue = shift_hue_by_opencv if with_opencv else shift_hue_by_tensors
-    images = shift_hue(images, torch.floor(_HUES * drawn.values["hue"][rows]).long())
+    shifts = torch.floor(_HUES * drawn.values["hue"][rows]).long()
+    if shifts.any():  # a shift by 0 would still round levels on its way through HSV
+        shift_hue = shift_hue_by_opencv if with_opencv else shift_hue_by_tensors
+        images = shift_hue(images, shifts)
     for blend, end in zip(changes, ends, strict=True):
         change(images[end:], scratch, *(each[end:] for each in blend), with_opencv=with_opencv)
     return images.index_select(0, by_hue.argsort().to(device))
+
+
+def jittered_one_by_one(images_BHWC: Tensor, drawn: Draw) -> Tensor:
+    """What `jittered` returns, to the level. Large images are changed one after another while they lie in the cache.
+
+    Brightness and contrast are a table of 256 levels each. Saturation is a blend that OpenCV rounds as `change` does,
+    because no factor puts a blend half-way between two levels.
+    """
+    made = images_BHWC.index_select(0, drawn.firing)
+    for place, row in enumerate(drawn.firing.tolist()):
+        image = made[place].numpy()
+        for kind in drawn.values["order"][row].tolist():
+            if kind == HUE:
+                shift = torch.floor(_HUES * drawn.values["hue"][row : row + 1]).long()
+                if shift:
+                    image = shift_hue_by_opencv(torch.from_numpy(image)[None], shift)[0].numpy()
+                continue
+            factor = float(drawn.values[LINEAR[kind]][row])
+            if kind == SATURATION:
+                grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+                image = cv2.addWeighted(image, factor, grey, 1 - factor, 0)
+                continue
+            added = 0.0
+            if kind == CONTRAST:
+                grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+                added = int(grey.sum(dtype=np.int64)) / grey.size * (1 - factor)
+            levels = np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(added)
+            image = cv2.LUT(image, levels.clip(0, 255).astype(np.uint8))
+        made[place] = torch.from_numpy(image)
+    return made
 
 
 def _blends(kinds_TB: Tensor, factors_TB: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:

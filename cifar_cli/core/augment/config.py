@@ -9,6 +9,7 @@ from cifar_cli.core.augment.policy import policy_of, require_pipeline
 from cifar_cli.core.choices import PipelineName, require_at_least, require_choice
 from cifar_cli.errors import ConfigError
 
+MIN_SIDE, MAX_SIDE = 8, 1024  # pixels of an image in a picture
 MAX_IMAGES = 64  # rows or columns of a picture; more would be too small to see
 
 
@@ -28,6 +29,8 @@ class PreviewConfig:
     """Name of a built-in policy."""
     augment_file: Path | None = None
     """A policy file written by albumentations' `A.save`, used instead of `policy`."""
+    img_size: int | None = None
+    """Side in pixels that images are resized to first, as in training; None keeps the dataset's."""
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -40,6 +43,10 @@ class PreviewConfig:
             raise ConfigError(
                 "--augment takes an albumentations policy, which the batched pipeline can't apply",
                 remedy="add --pipeline albumentations",
+            )
+        if self.img_size is not None and not MIN_SIDE <= self.img_size <= MAX_SIDE:
+            raise ConfigError(
+                f"--img-size {self.img_size} is not between {MIN_SIDE} and {MAX_SIDE}", remedy="pass --img-size 224"
             )
         require_at_least("--seed", self.seed, 0, example=42)
         policy = policy_of(self.policy)

@@ -16,6 +16,7 @@ from cifar_cli.core.augment.policy import (
     PadCrop,
     RandAugment,
     RandomErasing,
+    RandomResizedCrop,
     Step,
 )
 from cifar_cli.core.transform import BatchSlice
@@ -43,6 +44,7 @@ class Draw:
 
 _COLUMNS = {PadCrop: 2, ColorJitter: 8, CoarseDropout: 4}  # uniform numbers a step needs, besides one for firing
 ERASING_TRIES = 10  # rectangles that may turn out larger than the image
+CROP_TRIES = 10  # rectangles that may not fit into the image
 OPERATIONS = 14  # that RandAugment chooses from
 
 
@@ -70,6 +72,8 @@ def _columns(step: Step) -> int:
             return 1 + 2 * operations
         case RandomErasing():
             return 1 + 2 * ERASING_TRIES + 2
+        case RandomResizedCrop():
+            return 1 + 2 * CROP_TRIES + 2
     return 1 + _COLUMNS.get(type(step), 0)
 
 
@@ -113,7 +117,36 @@ def _values(step: Step, img_size: int, uniform: Iterator[Tensor]) -> dict[str, T
             return {"operation": chosen, "negative": negative}
         case RandomErasing():
             return _erased(step, img_size, uniform)
+        case RandomResizedCrop():
+            tries = torch.stack([next(uniform) for _ in range(2 * CROP_TRIES)], dim=1)
+            return {
+                "area": step.smallest + (1 - step.smallest) * tries[:, ::2],
+                "ratio": torch.exp((2 * tries[:, 1::2] - 1) * math.log(step.widest)),
+                "top": next(uniform),
+                "left": next(uniform),
+            }
     return {}
+
+
+def crop_boxes(step: RandomResizedCrop, drawn: Draw, height_B: Tensor, width_B: Tensor) -> Tensor:
+    """The rectangles of a RandomResizedCrop in images of these sizes: top, left, height, width; int64 [B, 4].
+
+    The first of CROP_TRIES that fits; else the largest one in the middle whose shape is allowed, as torchvision does.
+    """
+    height_B, width_B = height_B.double(), width_B.double()
+    area_BT = (height_B * width_B)[:, None] * drawn.values["area"]
+    width_BT = (area_BT * drawn.values["ratio"]).sqrt().round()
+    height_BT = (area_BT / drawn.values["ratio"]).sqrt().round()
+    fits_BT = (width_BT >= 1) & (width_BT <= width_B[:, None]) & (height_BT >= 1) & (height_BT <= height_B[:, None])
+    first_B1 = fits_BT.long().argmax(dim=1, keepdim=True)
+    fits_B = fits_BT.any(dim=1)
+    widest = torch.minimum(width_B, (height_B * step.widest).round().clamp(min=1))
+    highest = torch.minimum(height_B, (width_B * step.widest).round().clamp(min=1))
+    width = torch.where(fits_B, width_BT.gather(1, first_B1).squeeze(1), widest).long()
+    height = torch.where(fits_B, height_BT.gather(1, first_B1).squeeze(1), highest).long()
+    spare = {"top": height_B.long() - height, "left": width_B.long() - width}
+    top, left = (torch.where(fits_B, _integers(drawn.values[key], 0, room), room // 2) for key, room in spare.items())
+    return torch.stack([top, left, height, width], dim=1)
 
 
 def _erased(step: RandomErasing, img_size: int, uniform: Iterator[Tensor]) -> dict[str, Tensor]:

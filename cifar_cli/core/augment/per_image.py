@@ -137,8 +137,7 @@ class PerImagePipeline:
             kind = "×".join(str(length) for length in image.shape)
             raise ConfigError(
                 f"the augmentation policy turns a {size}×{size}×3 uint8 image into a {kind} {image.dtype} image",
-                remedy=f"end it with Resize(height={size}, width={size}), and leave out dtype conversions and "
-                "normalisation: every policy is followed by them",
+                remedy=_remedy(image, size),
             )
         return image
 
@@ -151,6 +150,17 @@ class PerImagePipeline:
 
 def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def _remedy(image: NDArray[Any], size: int) -> str:
+    """What makes the image of a policy's end a uint8 [size, size, 3] one, for the first thing that differs."""
+    if image.dtype != np.uint8:
+        return "leave out dtype conversions and normalisation: every policy is followed by them"
+    if image.shape[2:] != (3,):
+        return "set num_output_channels to 3 in its ToGray, or end it with ToRGB(p=1)"
+    height, width = image.shape[:2]
+    other = f", or pass --img-size {height}" if height == width else ""
+    return f"end it with Resize(height={size}, width={size}, p=1){other}"
 
 
 def _for_display(image: NDArray[Any], size: int) -> Pixels:

@@ -11,17 +11,21 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from cifar_cli.core.augment.offline import TRANSFORMS, A
+from cifar_cli.core.augment.old_policy import forced, modernised, replaced, written_by
 from cifar_cli.core.limits import (
     MAX_POLICY_BYTES,
     MAX_POLICY_COUNT,
     MAX_POLICY_DEPTH,
+    MAX_POLICY_KELVIN,
     MAX_POLICY_NUMBER,
     MAX_POLICY_PIXELS,
     MAX_POLICY_SCALE,
@@ -40,16 +44,21 @@ _PLAIN = (dict, list, str, int, float, type(None))
 _LARGEST = {
     **dict.fromkeys(("scale", "scale_limit", "scale_range", "percent", "max_factor"), MAX_POLICY_SCALE),
     **dict.fromkeys(("grid", "num_grid_xy", "grid_yx", "tile_grid_size"), MAX_POLICY_COUNT),
+    "temperature_limit": MAX_POLICY_KELVIN,
     **dict.fromkeys(("num_control_points", "num_steps", "iterations"), MAX_POLICY_COUNT),
 }
 """The largest values of arguments with a smaller limit than MAX_POLICY_NUMBER."""
-_REDUNDANT = ("Normalize", "ToTensorV2", "ToFloat")  # every policy is followed by these steps anyway
+_ENDING = ("Normalize", "ToTensorV2", "ToFloat")  # every policy is followed by these steps anyway
+_SAME = 1e-3  # means and deviations are given to three or four digits
+_BENIGN = "This augmenter is very slow|[A-Za-z]+ is (a special|an alias)"  # warnings about a choice, not about a value
 
 
-def load_policy(path: Path) -> Any:
+def load_policy(path: Path, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Any:
     """Read a policy file, YAML or JSON, into an `A.Compose` whose transforms are its steps.
 
-    Normalize, ToFloat and ToTensorV2 at its end are left out, because normalisation follows every policy.
+    Normalize, ToFloat and ToTensorV2 at its end are left out, because normalisation follows every policy. mean, std: of
+    that normalisation; with them, a Normalize with other numbers is refused.
+    Files of older albumentations are read with the meaning they had.
     Raises ConfigError when the file is missing or is not a valid policy.
     """
     document = _parse(path)
@@ -57,19 +66,49 @@ def load_policy(path: Path) -> Any:
     tree = document.get("transform") if isinstance(document, dict) else None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} is not an augmentation policy", remedy=_REMEDY)
-    checked = _checked(tree, path)
+    version = written_by(document)
+    checked = _checked(tree, path, version)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # albumentations warns when it replaces an invalid value
+            warnings.filterwarnings("ignore", _BENIGN, UserWarning)
             built = A.from_dict({"transform": checked})
     except Exception as error:  # each constructor raises what it likes for an odd value
-        raise ConfigError(f"{path} can't be built into a policy ({_brief(error)})", remedy=_REMEDY) from error
+        raise ConfigError(
+            f"{path} can't be built into a policy ({_brief(error)}){_origin(version)}", remedy=_REMEDY
+        ) from error
     if type(built) is not A.Compose or built.p != 1:
         return A.Compose([built], is_check_shapes=False)
     steps = list(built.transforms)
-    while steps and type(steps[-1]).__name__ in _REDUNDANT:
-        steps.pop()
+    while steps and type(steps[-1]).__name__ in _ENDING:
+        ending = steps.pop()
+        if mean is not None and std is not None:
+            divided = any(type(each).__name__ == "ToFloat" for each in steps)
+            _require_same(ending, mean, std, path, largest=1 if divided else 255)
     return A.Compose(steps, is_check_shapes=False)
+
+
+def _require_same(ending: Any, mean: Sequence[float], std: Sequence[float], path: Path, *, largest: int) -> None:
+    """Raise ConfigError if a step at the end scales pixels to other numbers than the run does. largest: pixel value."""
+    name = type(ending).__name__
+    if name == "ToFloat" and ending.max_value not in (None, 255):
+        raise ConfigError(
+            f"{path} ends with a ToFloat that divides by {ending.max_value:g}, and this run divides by 255",
+            remedy="delete ToFloat from the file: every policy is followed by the run's normalisation",
+        )
+    if name != "Normalize":
+        return
+    same = ending.normalization == "standard" and ending.p == 1 and ending.max_pixel_value == largest
+    for own, used in ((ending.mean, mean), (ending.std, std)):
+        values = [own] * len(used) if isinstance(own, int | float) else list(own or ())
+        same = same and len(values) == len(used)
+        same = same and all(abs(value - each) <= _SAME for value, each in zip(values, used, strict=True))
+    if not same:
+        mean_text, std_text = (", ".join(f"{each:.4g}" for each in values) for values in (mean, std))
+        raise ConfigError(
+            f"{path} ends with a Normalize whose numbers are not this run's: mean {mean_text}, deviation {std_text}",
+            remedy="delete Normalize from the file: every policy is followed by the run's normalisation",
+        )
 
 
 def _parse(path: Path) -> Any:
@@ -148,8 +187,11 @@ def leaves_of(transform: Any) -> Iterator[Any]:
         yield transform
 
 
-def _checked(tree: Any, path: Path) -> dict[str, Any]:
-    """The tree after a check of all names, without arguments that `A.save` writes but no constructor takes."""
+def _checked(tree: Any, path: Path, version: Version | None) -> dict[str, Any]:
+    """The tree after a check of all names, in the installed version's words.
+
+    Arguments that `A.save` writes but no constructor takes are left out.
+    """
     if not isinstance(tree, dict) or not isinstance(tree.get(_CLASS), str):
         raise ConfigError(f"{path} is not an augmentation policy: a transform lacks {_CLASS}", remedy=_REMEDY)
     name = tree[_CLASS].rsplit(".", 1)[-1]
@@ -159,21 +201,44 @@ def _checked(tree: Any, path: Path) -> dict[str, Any]:
             remedy="use transforms that A.save can write completely",
         )
     if name not in TRANSFORMS:
-        raise ConfigError(f"{path} names an unknown transform {tree[_CLASS]}", remedy=nearest(name, TRANSFORMS))
+        if (other := replaced(name, tree)) is not None:
+            return _checked(other, path, version)
+        origin = _origin(version)
+        raise ConfigError(
+            f"{path} names an unknown transform {tree[_CLASS]}{origin}",
+            remedy=f"replace {name} in the file by one of {A.__version__}" if origin else nearest(name, TRANSFORMS),
+        )
     known, inherited = _arguments(TRANSFORMS[name])
     checked = {_CLASS: name}
-    for argument, value in tree.items():
+    try:
+        arguments = modernised(name, tree, known, version)
+        if isinstance(arguments.get("transforms"), list):
+            arguments["transforms"] = forced(name, arguments["transforms"], version)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path} can't be applied as it was meant: its {name} {_brief(error)}{_origin(version)}",
+            remedy=f"replace {name} in the file, or write the file with albumentations {A.__version__}",
+        ) from error
+    for argument, value in arguments.items():
         if argument == "transforms":
             if not isinstance(value, list):
                 raise ConfigError(f"{path}: the transforms of {name} are not a list", remedy=_REMEDY)
-            checked[argument] = [_checked(inner, path) for inner in value]
+            checked[argument] = [_checked(inner, path, version) for inner in value]
         elif argument in known:
             checked[argument] = value
         elif argument not in inherited and argument != _CLASS:
             raise ConfigError(
-                f"{path} passes an unknown argument to {name}: {argument}", remedy=nearest(argument, known)
+                f"{path} passes an unknown argument to {name}: {argument}{_origin(version)}",
+                remedy=nearest(argument, known),
             )
     return checked
+
+
+def _origin(version: Version | None) -> str:
+    """The end of a message about a file of another version."""
+    if version is None or version == Version(A.__version__):
+        return ""
+    return f"; albumentations {version} wrote it, and {A.__version__} is installed"
 
 
 def _arguments(transform: Any) -> tuple[set[str], set[str]]:

@@ -10,28 +10,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifar_cli.core.augment.batched import BatchedPipeline
+from cifar_cli.core.augment.batched import BatchedPipeline, EvalTransform
 from cifar_cli.core.augment.config import PreviewConfig
 from cifar_cli.core.augment.policy import Step, policy_of
 from cifar_cli.core.augment.results import PreviewResult, StepResult
+from cifar_cli.core.transform import Images
 
 __all__ = ["PreviewResult", "across_classes", "preview", "require_policy"]
 
-SAMPLE_IMAGES = 1000
+SAMPLE_IMAGES, MIN_SAMPLE_IMAGES = 1000, 32
+SAMPLE_PIXELS = 10_000_000
 _UNUSED = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # mean and std: a preview shows images before normalisation
 
 
-def preview(config: PreviewConfig, images_NHWC: Tensor, labels_N: Tensor, classes: Sequence[str]) -> PreviewResult:
+def preview(config: PreviewConfig, images_NHWC: Images, labels_N: Tensor, classes: Sequence[str]) -> PreviewResult:
     """Augment `config.images` images for the picture and up to SAMPLE_IMAGES for the table.
 
-    images_NHWC: uint8 [N, S, S, 3]; labels_N: int64 [N]; classes: names by label. Rows show different classes as
+    images_NHWC: uint8 [N, S, S, 3], resized to `config.img_size` where that is given; labels_N: int64 [N]; classes:
+    names by label. Rows show different classes as
     far as there are enough. The result is a function of the arguments.
     Raises ConfigError for a policy file that is missing, invalid or fails on the images.
     """
-    size = int(images_NHWC.shape[1])
+    size = config.img_size or int(images_NHWC.shape[1])
     pipeline, described = _pipeline(config, size)
+    resize = EvalTransform(size, *_UNUSED).resize
     rows = across_classes(labels_N, config.images)
-    originals = images_NHWC[rows]
+    originals = resize(images_NHWC[rows])
     everywhere = torch.ones(len(rows), dtype=torch.bool)
     if config.steps:
         columns = pipeline.trace(originals, seed=config.seed)
@@ -47,7 +51,7 @@ def preview(config: PreviewConfig, images_NHWC: Tensor, labels_N: Tensor, classe
         changed_RC=torch.stack(changed, dim=1),
         row_names=tuple(classes[int(label)] for label in labels_N[rows]),
         column_names=("original", *names),
-        steps=_measure(pipeline, described, images_NHWC, config.seed),
+        steps=_measure(pipeline, described, resize(_sampled(images_NHWC, size, config.seed)), config.seed),
         shows_steps=config.steps,
         pipeline=config.pipeline_name,
         policy=config.policy_name,
@@ -103,9 +107,13 @@ def _described_transform(transform: Any) -> dict[str, Any]:
     return {"name": type(transform).__name__, "probability": float(transform.p), "parameters": parameters}
 
 
-def _measure(pipeline: Any, described: list[dict[str, Any]], images_NHWC: Tensor, seed: int) -> tuple[StepResult, ...]:
-    chosen = torch.randperm(len(images_NHWC), generator=torch.Generator().manual_seed(seed))[:SAMPLE_IMAGES]
-    before = images_NHWC[chosen]
+def _sampled(images_NHWC: Images, size: int, seed: int) -> Tensor:
+    """Up to SAMPLE_IMAGES images, and fewer large ones: as many as have SAMPLE_PIXELS, but some in any case."""
+    count = max(MIN_SAMPLE_IMAGES, min(SAMPLE_IMAGES, SAMPLE_PIXELS // size**2))
+    return images_NHWC[torch.randperm(len(images_NHWC), generator=torch.Generator().manual_seed(seed))[:count]]
+
+
+def _measure(pipeline: Any, described: list[dict[str, Any]], before: Tensor, seed: int) -> tuple[StepResult, ...]:
     results = []
     for step, (after, fired) in zip(described, pipeline.trace(before, seed=seed), strict=True):
         change = (after[fired].int() - before[fired].int()).abs().double()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ CIFAR100_CLASSES = (
 # Per-channel mean and standard deviation of CIFAR-10's training images, with values scaled to 0..1.
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+LOWEST_STD = 1 / 255  # of a channel: images of one colour have a deviation of 0
 SPLITS = ("train", "test")  # as published; the validation images are taken from "train"
 BUILT_IN = ("cifar10", "cifar100", "shapes")  # datasets that need no --from
 STORE_SUFFIX = ".safetensors"
@@ -44,6 +46,26 @@ def _spelled(dataset: str) -> str:
     """A built-in dataset as it is spelled here, whatever its case and hyphens; any other name as it is."""
     plain = re.sub(r"[\s_-]", "", dataset).lower()
     return plain if plain in BUILT_IN else dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """Per channel, what is subtracted from the pixels and what they are divided by, with values scaled to 0..1.
+
+    Without arguments that of CIFAR-10, which every checkpoint of an earlier version was trained with.
+    Raises ConfigError for anything but three finite numbers each, with deviations above 0.
+    """
+
+    mean: tuple[float, float, float] = CIFAR10_MEAN
+    std: tuple[float, float, float] = CIFAR10_STD
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            object.__setattr__(self, name, tuple(values))
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise ConfigError(f"{name} {list(values)} is not three finite numbers", remedy="one for each channel")
+        if min(self.std) < LOWEST_STD:
+            raise ConfigError(f"std {list(self.std)} has a number below 1/255", remedy="pass deviations of 0..1 values")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

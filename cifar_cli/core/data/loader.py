@@ -6,18 +6,22 @@ It does not depend on the number of workers, the number of devices, or where a r
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cifar_cli.core.transform import BatchSlice, Mixer, Transform
+from cifar_cli.core.transform import BatchSlice, Framer, Mixer, Transform
+from cifar_cli.errors import CifarError
 
-__all__ = ["MODEL_DRAWS", "Batch", "BatchLoader", "Transform", "WorkerLoader", "derive_seed"]
+if TYPE_CHECKING:
+    from cifar_cli.core.data.pictures import Pictures
+
+__all__ = ["MODEL_DRAWS", "Batch", "BatchLoader", "PictureLoader", "Transform", "WorkerLoader", "derive_seed"]
 
 Batch = tuple[Tensor, Tensor]
 
@@ -49,8 +53,8 @@ class BatchLoader:
     `state_dict` and `load_state_dict` save and restore the position within an epoch.
     """
 
-    images_NHWC: Tensor
-    """uint8 [N, H, W, 3]."""
+    images_NHWC: Tensor | Pictures
+    """uint8 [N, H, W, 3], or what decodes them."""
     labels_N: Tensor
     """int64 [N]."""
     indices: Tensor
@@ -130,15 +134,25 @@ class BatchLoader:
 
     def make(self, epoch: int, indices: range) -> list[Batch]:
         """Consecutive batches of an epoch, each with the same bits as if it were made by itself."""
+        rows, parts = self._rows(epoch, indices)
+        return self._transformed(self._images(rows, parts), rows, parts)
+
+    def _rows(self, epoch: int, indices: range) -> tuple[Tensor, list[BatchSlice]]:
+        """The rows of the images of some batches, and the slices that they are taken for."""
         positions = self._epoch_positions(epoch)
         parts: list[BatchSlice] = []
         for index in indices:
             parts += self._slices(epoch, index, positions)
-        counts = [part.count for part in parts]
         chosen = torch.cat([part.images_B for part in parts if part.images_B is not None])
-        rows = self.indices.index_select(0, chosen.to(self.indices.device))
-        images = torch.split(self.transform(self.images_NHWC.index_select(0, rows), parts), counts)
-        labels = torch.split(self.labels_N.index_select(0, rows), counts)
+        return self.indices.index_select(0, chosen.to(self.indices.device)), parts
+
+    def _images(self, rows: Tensor, parts: list[BatchSlice]) -> Tensor:
+        return self.images_NHWC.index_select(0, rows)
+
+    def _transformed(self, images_BHWC: Tensor, rows: Tensor, parts: list[BatchSlice]) -> list[Batch]:
+        counts = [part.count for part in parts]
+        images = torch.split(self.transform(images_BHWC, parts), counts)
+        labels = torch.split(self.labels_N.index_select(0, rows).to(images_BHWC.device), counts)
         if self.mixer is None:
             return list(zip(images, labels, strict=True))
         pairs = zip(images[::2], images[1::2], labels[::2], labels[1::2], parts[::2], strict=True)
@@ -198,15 +212,26 @@ class BatchLoader:
         return self._order[1]
 
 
-class _KeyedBatches(Dataset[Batch]):
-    """A dataset whose items are batches, indexed by (epoch, batch index)."""
+class _KeyedBatches(Dataset[Any]):
+    """A dataset whose items are batches, indexed by (epoch, batch index).
 
-    def __init__(self, loader: BatchLoader) -> None:
-        self.loader = loader
+    An error that a user can correct is an item too: a DataLoader would turn it into one with a traceback for a message.
+    """
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
+    def __init__(self, make: Callable[[int, range], Any]) -> None:
+        self.make = make
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key
-        return self.loader.make(epoch, range(index, index + 1))[0]
+        try:
+            return self.make(epoch, range(index, index + 1))
+        except CifarError as error:
+            return _Failed(error)
+
+
+@dataclass(frozen=True)
+class _Failed:
+    error: CifarError
 
 
 def _one_thread(worker: int) -> None:
@@ -230,18 +255,79 @@ class WorkerLoader(BatchLoader):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._made = _InWorkers(copy(self).make, self.workers, persistent=True)
+
+    def _pass(self, epoch: int, indices: range) -> Iterator[Batch]:
+        for batches in self._made.of(epoch, indices):
+            yield from batches
+
+
+@dataclass(eq=False, repr=False)
+class PictureLoader(BatchLoader):
+    """Batches of an encoded store: `workers` processes decode, and the transform runs on the pictures' device.
+
+    Each batch is decoded by one worker from its (epoch, batch index), so the number of workers changes no batch.
+    """
+
+    workers: int = field(kw_only=True)
+    framer: Framer | None = field(kw_only=True, default=None)
+    """None for what evaluation sees."""
+    persistent: bool = field(kw_only=True, default=False)
+    """Keep the worker processes from one pass to the next."""
+
+    def __post_init__(self) -> None:
+        self._device = self.images_NHWC.device
+        self.images_NHWC = self.images_NHWC.to(torch.device("cpu"))  # for the workers
+        super().__post_init__()
+        self._decoded = _InWorkers(copy(self).decoded, self.workers, persistent=self.persistent)
+
+    def decoded(self, epoch: int, indices: range) -> Tensor:
+        """The pictures of some batches, uint8 [B, S, S, 3] on the CPU. Raises DataError for a damaged one."""
+        return self._decode(*self._rows(epoch, indices))
+
+    def _decode(self, rows: Tensor, parts: list[BatchSlice]) -> Tensor:
+        pictures = self.images_NHWC
+        assert not isinstance(pictures, Tensor)
+        if self.framer is None:
+            return pictures[rows]
+        found = [pictures.picture(row) for row in rows.tolist()]
+        height_B, width_B = (torch.tensor([getattr(each, side) for each in found]) for side in ("height", "width"))
+        boxes_B4 = self.framer.boxes(height_B, width_B, parts)
+        boxes = [None] * len(found) if boxes_B4 is None else boxes_B4.tolist()
+        images = torch.empty(len(found), *pictures.shape[1:], dtype=torch.uint8)
+        for place, (row, picture, box) in enumerate(zip(rows.tolist(), found, boxes, strict=True)):
+            images[place] = pictures.decoded(row, picture, box)
+        return images
+
+    def _images(self, rows: Tensor, parts: list[BatchSlice]) -> Tensor:
+        return self._decode(rows, parts).to(self._device)
+
+    def _pass(self, epoch: int, indices: range) -> Iterator[Batch]:
+        for index, images_BHWC in zip(indices, self._decoded.of(epoch, indices), strict=True):
+            rows, parts = self._rows(epoch, range(index, index + 1))
+            yield from self._transformed(images_BHWC.to(self._device, non_blocking=True), rows, parts)
+
+
+class _InWorkers:
+    """What a function makes of (epoch, range of one batch), made in worker processes and yielded in order."""
+
+    def __init__(self, make: Callable[[int, range], Any], workers: int, *, persistent: bool) -> None:
         # The keys of the next pass. Replaced in place, because a DataLoader keeps its sampler.
         self._keys: list[tuple[int, int]] = []
         self._loader = DataLoader(
-            _KeyedBatches(copy(self)),  # a copy, because the dataset of a DataLoader must not refer to the DataLoader
+            _KeyedBatches(make),  # of a copy of a loader, because the dataset must not refer to its DataLoader
             batch_size=None,
             sampler=self._keys,
-            num_workers=self.workers,
+            num_workers=workers,
             worker_init_fn=_one_thread,
-            persistent_workers=self.workers > 0,
+            persistent_workers=workers > 0 and persistent,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _pass(self, epoch: int, indices: range) -> Iterator[Batch]:
+    def of(self, epoch: int, indices: range) -> Iterator[Any]:
+        """Raises the CifarError that a worker met."""
         self._keys[:] = [(epoch, index) for index in indices]
-        return iter(self._loader)
+        for made in self._loader:
+            if isinstance(made, _Failed):
+                raise made.error
+            yield made

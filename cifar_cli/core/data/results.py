@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_cli import __version__
+from cifar_cli.core.data.balance import imbalance
 from cifar_cli.core.data.config import BUILT_IN
 from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
@@ -60,7 +61,14 @@ class DatasetSummary(NotebookView):
     test_images: int
     provenance: Provenance
     content: str
-    """"sha256:…" of all images and labels, in the order they have in the file."""
+    """"sha256:…" of all images and labels in their order, and of the images' names where the store has them."""
+    val_images: int = 0
+    """The training images that came as a validation split; 0 where a part of the training images is held out."""
+    encoded: bool = False
+    """Whether the images are kept as files, such as JPEG, of any shape; `img_size` is then the side for training."""
+    mean: tuple[float, ...] | None = None
+    """Per channel of the training images, with values scaled to 0..1; None for a store of an earlier version."""
+    std: tuple[float, ...] | None = None
 
     @property
     def command_again(self) -> str:
@@ -114,6 +122,12 @@ class DatasetCheck(NotebookView):
     def intact(self) -> bool:
         return not self.problems
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to know before training, a sentence each."""
+        told = imbalance(self.dataset.classes, [count.train_images for count in self.per_class])
+        return () if told is None else (told,)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             **self.dataset.to_dict(),
@@ -121,5 +135,6 @@ class DatasetCheck(NotebookView):
             "whole": self.intact,  # an earlier name of the key
             "problems": list(self.problems),
             "archive": plain(self.archive),
+            "remarks": list(self.remarks),
             "per_class": [count.to_dict() for count in self.per_class],
         }

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cifar_cli.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from cifar_cli.core.data.store import Store
 
 VAL_FRACTION = 0.1
 SPLIT_SEED = 42
@@ -19,6 +23,14 @@ class Split:
 
     train_indices: Tensor
     val_indices: Tensor
+
+
+def split_of(store: Store, *, fraction: float = VAL_FRACTION) -> Split:
+    """The validation images that the dataset came with, else those that `stratified_split` holds out."""
+    if not store.given_val:
+        return stratified_split(store.train.labels_N, fraction=fraction)
+    rows, first = torch.arange(len(store.train)), len(store.train) - store.given_val
+    return Split(train_indices=rows[:first], val_indices=rows[first:])
 
 
 def stratified_split(labels_N: Tensor, *, fraction: float = VAL_FRACTION, seed: int = SPLIT_SEED) -> Split:

@@ -1,37 +1,40 @@
-"""The one file that a dataset becomes: uint8 images and int64 labels, mapped into memory when it is opened.
+"""The one file that a dataset becomes: images and their labels, and with some of them names.
 
-The format is safetensors: eight bytes with the length of a JSON header, the header, then raw tensors. Opening a
-store executes no code. Writing one and reading its header need neither torch nor safetensors, so that
-`cifar download` answers at once when the dataset exists.
+Images are pixels, which are mapped into memory when the store is opened, or files such as JPEG, which are decoded where
+they are used. The format is safetensors: eight bytes with the length of a JSON header, the header, then raw tensors.
+Opening a store executes no code. Reading its header needs neither torch nor safetensors, so that `cifar download`
+answers at once when the dataset exists.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import os
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cifar_cli.core.data.config import SPLITS
+from cifar_cli.core.data.config import PHOTO_SIDE, SPLITS
 from cifar_cli.core.data.results import DatasetSummary, Provenance
-from cifar_cli.core.data.sources.images import TENSORS
-from cifar_cli.core.limits import MAX_STORE_HEADER_BYTES
-from cifar_cli.core.progress import OnProgress, silent
-from cifar_cli.errors import DataError, ResourceError
+from cifar_cli.core.data.store_schema import FILES, FORMAT_WITH_NAMES, Layout, parse_header
+from cifar_cli.core.data.store_writer import RowsHash, summary_of, write_store
+from cifar_cli.core.limits import MAX_MEMBER_BYTES, MAX_NAMES_BYTES, MAX_STORE_HEADER_BYTES
+from cifar_cli.core.progress import OnProgress, Progress, silent
+from cifar_cli.errors import DataError
+from cifar_cli.printable import has_control
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from cifar_cli.core.data.sources.images import SourceImages
-    from cifar_cli.core.data.store_schema import StoreContent
+    from cifar_cli.core.data.pictures import Pictures
 
-FORMAT = "cifar-store-1"
-ALIGNMENT = 8
+__all__ = ["Part", "Store", "StoreHeader", "open_store", "read_header", "write_store"]
+
+MAX_NAMED = 20  # damaged images that a check names
+CHECKED_AT_ONCE = 500  # images, between two reports of progress
 FORCE_REMEDY = "download or import it again with `cifar download --force`"
 MISSING_REMEDY = "download it with `cifar download`, or import images with `cifar download --from PATH`"
 
@@ -40,8 +43,9 @@ MISSING_REMEDY = "download it with `cifar download`, or import images with `cifa
 class Part:
     """The training or the test images of a dataset."""
 
-    images_NHWC: Tensor
-    """uint8 [N, H, W, 3], RGB; `.permute(0, 3, 1, 2)` is a channels-last view without a copy."""
+    images_NHWC: Tensor | Pictures
+    """uint8 [N, H, W, 3], RGB; `.permute(0, 3, 1, 2)` is a channels-last view without a copy. Of an encoded store,
+    what decodes the rows that it is asked for."""
     labels_N: Tensor
     """int64 [N], values 0..K-1."""
 
@@ -49,14 +53,40 @@ class Part:
         import torch
 
         images, labels = self.images_NHWC, self.labels_N
-        assert images.dtype == torch.uint8, images.dtype
-        assert images.ndim == 4, images.shape
-        assert images.shape[-1] == 3, images.shape
+        if isinstance(images, torch.Tensor):
+            assert images.dtype == torch.uint8, images.dtype
+            assert images.ndim == 4, images.shape
+            assert images.shape[-1] == 3, images.shape
         assert labels.dtype == torch.int64, labels.dtype
         assert labels.shape == images.shape[:1], (labels.shape, images.shape)
 
     def __len__(self) -> int:
         return int(self.labels_N.shape[0])
+
+    @property
+    def pictures(self) -> Pictures | None:
+        """The images of an encoded store; None for pixels."""
+        import torch
+
+        return None if isinstance(self.images_NHWC, torch.Tensor) else self.images_NHWC
+
+    @property
+    def pixels_NHWC(self) -> Tensor:
+        """The images where they are pixels, uint8 [N, H, W, 3]."""
+        import torch
+
+        assert isinstance(self.images_NHWC, torch.Tensor), "an encoded store"
+        return self.images_NHWC
+
+    def at_side(self, side: int) -> Part:
+        """The same images; those of an encoded store are decoded to this side, in pixels. Pixels stay as they are."""
+        if self.pictures is None:
+            return self
+        return Part(images_NHWC=self.pictures.at_side(side), labels_N=self.labels_N)
+
+    def taken(self, rows: Tensor) -> Part:
+        """A few of the images, as pixels."""
+        return Part(images_NHWC=self.images_NHWC[rows], labels_N=self.labels_N[rows])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -66,15 +96,39 @@ class Store:
     name: str
     classes: tuple[str, ...]
     train: Part
-    """Includes the validation images; `splits.py` selects them."""
+    """Includes the validation images; `split_of` selects them."""
     test: Part
     provenance: Provenance
     path: Path
+    content: str
+    """The content hash: "sha256:…"."""
+    mean: tuple[float, ...] | None = None
+    """Per channel of the training images, with values scaled to 0..1; None for a store of an earlier version."""
+    std: tuple[float, ...] | None = None
+    given_val: int = 0
+    """So many of the last training images came as a validation split."""
 
     @property
     def img_size(self) -> int:
-        """Side of the square images, in pixels."""
+        """Side of the square images, in pixels; of an encoded store, the side that its images are decoded to."""
         return int(self.train.images_NHWC.shape[1])
+
+    @property
+    def default_side(self) -> int:
+        """Side in pixels that training sees without --img-size."""
+        return min(self.img_size, PHOTO_SIDE) if self.encoded else self.img_size
+
+    @property
+    def encoded(self) -> bool:
+        """Whether images are files, such as JPEG, instead of pixels."""
+        return self.train.pictures is not None
+
+    def names(self, split: str) -> tuple[str, ...] | None:
+        """The images' paths in the source, of the rows of `train` or `test`; None where the store has none.
+
+        Raises DataError when they are damaged.
+        """
+        return _names(read_header(self.path), split)
 
     @property
     def synthetic(self) -> bool:
@@ -88,38 +142,7 @@ class StoreHeader:
     summary: DatasetSummary
     offsets: dict[str, tuple[int, int]]
     """First byte and one past the last byte of each tensor in the file."""
-
-
-def write_store(path: Path, *, name: str, images: SourceImages) -> DatasetSummary:
-    """Write a store. The file gets its final name only when it is complete and flushed to disk.
-
-    Raises ResourceError when it can't be written (no space, no permission); an earlier file stays unchanged.
-    """
-    from cifar_cli.core.data.store_schema import parse_header
-
-    header = _header_of(name, images)
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % ALIGNMENT)  # tensors start at a multiple of eight bytes
-    content = parse_header(text)  # before writing, so that no store is written that can't be opened
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for array in images.arrays().values():
-                file.write(array.data.cast("B"))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise ResourceError(
-            f"the store {path} can't be written ({error.strerror or error})",
-            remedy="free some space, or pass --data-dir for a folder you may write to",
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):  # the folder is missing or not writable, as the ResourceError says
-            temporary.unlink(missing_ok=True)
-    return _summary(path, content)
+    layout: Layout
 
 
 def open_store(path: Path) -> Store:
@@ -127,20 +150,39 @@ def open_store(path: Path) -> Store:
 
     Raises DataError when there is no file at `path`, or it is not a store, or it is damaged.
     """
-    from safetensors import safe_open
-
     header = read_header(path)
     summary = header.summary
     for problem in content_problems(header):
         raise DataError(f"{path} is damaged: {problem}", remedy=FORCE_REMEDY)
-    with safe_open(path, framework="pt") as file:
-        train, test = (
-            Part(images_NHWC=file.get_tensor(f"{split}_images"), labels_N=file.get_tensor(f"{split}_labels"))
-            for split in SPLITS
-        )
+    train, test = (_part(header, split) for split in SPLITS)
     return Store(
-        name=summary.name, classes=summary.classes, train=train, test=test, provenance=summary.provenance, path=path
+        name=summary.name,
+        classes=summary.classes,
+        train=train,
+        test=test,
+        provenance=summary.provenance,
+        path=path,
+        content=summary.content,
+        mean=summary.mean,
+        std=summary.std,
+        given_val=summary.val_images,
     )
+
+
+def _part(header: StoreHeader, split: str) -> Part:
+    import torch
+    from safetensors import safe_open
+
+    path, images = header.summary.path, f"{split}_images"
+    labels_N = torch.from_numpy(read_integers(header, f"{split}_labels"))
+    if not header.layout.encoded:
+        with safe_open(path, framework="pt") as file:
+            return Part(images_NHWC=file.get_tensor(images), labels_N=labels_N)
+    from cifar_cli.core.data.pictures import Pictures
+
+    offsets_N, lengths_N = (read_integers(header, f"{split}_{kind}") for kind in ("offsets", "lengths"))
+    pictures = Pictures(path, header.offsets[FILES][0], offsets_N, lengths_N, header.summary.img_size)
+    return Part(images_NHWC=pictures, labels_N=labels_N)
 
 
 def read_header(path: Path) -> StoreHeader:
@@ -148,8 +190,6 @@ def read_header(path: Path) -> StoreHeader:
 
     Raises DataError when there is no file at `path`, or it is not a store, or it is truncated.
     """
-    from cifar_cli.core.data.store_schema import parse_header
-
     if not path.is_file():
         raise DataError(f"there is no dataset at {path}", remedy=MISSING_REMEDY)
     size = path.stat().st_size
@@ -168,75 +208,143 @@ def read_header(path: Path) -> StoreHeader:
     expected = 8 + length + content.data_bytes
     if size != expected:
         raise DataError(f"{path} is damaged: it has {size:,} bytes instead of {expected:,}", remedy=FORCE_REMEDY)
-    offsets = {}
-    for key in TENSORS:
-        start, end = getattr(content, key).data_offsets
-        offsets[key] = 8 + length + start, 8 + length + end
-    return StoreHeader(summary=_summary(path, content), offsets=offsets)
+    first = 8 + length
+    offsets = {name: (first + start, first + end) for name, (start, end) in content.spans.items()}
+    return StoreHeader(summary=summary_of(path, content), offsets=offsets, layout=content)
+
+
+def content_damage(header: StoreHeader, on_progress: OnProgress = silent) -> list[str]:
+    """What is wrong with images, labels or names, a sentence each. Reads all of them."""
+    try:
+        actual = checksum_of_content(header, on_progress)
+        bad = list(islice(damaged_pictures(header, on_progress), MAX_NAMED + 1))
+    except DataError as error:
+        return [error.what]
+    problems = bad[:MAX_NAMED] + (["more images can't be decoded"] if len(bad) > MAX_NAMED else [])
+    if actual != header.summary.content:
+        problems.insert(0, f"images and labels hash to {actual}, expected {header.summary.content}")
+    return problems
 
 
 def checksum_of_content(header: StoreHeader, on_progress: OnProgress = silent) -> str:
     """Hash all images and labels of a store on disk: "sha256:…". Raises DataError when it can't be read."""
     from cifar_cli.core.data.sources.archive import checksum_of
 
+    if header.layout.metadata.format == FORMAT_WITH_NAMES:
+        return _checksum_of_rows(header, on_progress)
     first = min(start for start, _ in header.offsets.values())
     return checksum_of(header.summary.path, "sha256", on_progress, start=first)
 
 
+def _checksum_of_rows(header: StoreHeader, on_progress: OnProgress) -> str:
+    summary, hashed, done = header.summary, RowsHash(), 0
+    total = summary.train_images + summary.test_images
+    try:
+        with summary.path.open("rb") as file:
+            for split in SPLITS:
+                names, labels = _names(header, split), read_labels(header, split).tolist()
+                assert names is not None
+                places = zip(*_places(header, split), strict=True)
+                given_val_from = len(labels) - (summary.val_images if split == "train" else 0)
+                for row, (name, label, (start, length)) in enumerate(zip(names, labels, places, strict=True)):
+                    file.seek(start)
+                    digest = hashlib.sha256(file.read(length)).digest()
+                    as_given = "val" if row >= given_val_from else split
+                    hashed.add(split=as_given, label=label, name=name, content_digest=digest)
+                    done += 1
+                    if done % CHECKED_AT_ONCE == 0:
+                        on_progress(Progress(task=f"verify {summary.name}", done=done, total=total, unit="images"))
+    except OSError as error:
+        raise DataError(f"{summary.path} can't be read ({error.strerror})", remedy=FORCE_REMEDY) from error
+    return str(hashed)
+
+
+def _places(header: StoreHeader, split: str) -> tuple[list[int], list[int]]:
+    """Of each image of a split, its first byte in the file, and its bytes."""
+    if header.layout.encoded:
+        first = header.offsets[FILES][0]
+        offsets, lengths = (read_integers(header, f"{split}_{kind}") for kind in ("offsets", "lengths"))
+        return (first + offsets).tolist(), lengths.tolist()
+    start, end = header.offsets[f"{split}_images"]
+    size = 3 * header.summary.img_size**2
+    return list(range(start, end, size)), [size] * ((end - start) // size)
+
+
+def _names(header: StoreHeader, split: str) -> tuple[str, ...] | None:
+    """Raises DataError when there isn't one name for each image."""
+    if header.layout.metadata.format != FORMAT_WITH_NAMES:
+        return None
+    start, end = header.offsets[f"{split}_names"]
+    path, problem = header.summary.path, None
+    try:
+        if end - start > MAX_NAMES_BYTES:
+            raise ValueError("longer than fits into memory")
+        with path.open("rb") as file:
+            file.seek(start)
+            names = tuple(file.read(end - start).decode().split("\n"))
+        if len(names) != (header.layout.train_images if split == "train" else header.layout.test_images):
+            problem = f"there are {len(names):,}"
+        elif any(map(has_control, names)):
+            problem = "one has control characters"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    if problem is not None:
+        raise DataError(f"{path} is damaged: the names of its {split} images ({problem})", remedy=FORCE_REMEDY)
+    return names
+
+
 def read_labels(header: StoreHeader, split: str) -> NDArray[np.int64]:
     """The labels of one split (train, test), int64 [N]."""
+    return read_integers(header, f"{split}_labels")
+
+
+def read_integers(header: StoreHeader, name: str) -> NDArray[np.int64]:
+    """A tensor of integers, int64 [N]."""
     import numpy as np
 
-    start, end = header.offsets[f"{split}_labels"]
+    start, end = header.offsets[name]
     return np.fromfile(header.summary.path, dtype="<i8", count=(end - start) // 8, offset=start)
 
 
 def content_problems(header: StoreHeader) -> list[str]:
-    """What makes a store unusable although its header is right, a sentence each. Reads the labels, but no pixels."""
+    """What makes a store unusable although its header is right, a sentence each. Reads no images."""
     from safetensors import SafetensorError, safe_open
 
     last = len(header.summary.classes) - 1
     try:
-        with safe_open(header.summary.path, framework="np") as file:
-            labels = {split: file.get_tensor(f"{split}_labels") for split in SPLITS}
+        with safe_open(header.summary.path, framework="np"):
+            labels = {split: read_labels(header, split) for split in SPLITS}
     except (SafetensorError, OSError) as error:
         return [f"safetensors can't read it ({error})"]
     wrong = [split for split in SPLITS if not 0 <= labels[split].min() <= labels[split].max() <= last]
-    return [f"a {split} label lies outside 0..{last}" for split in wrong]
+    problems = [f"a {split} label lies outside 0..{last}" for split in wrong]
+    return problems + (_misplaced_files(header) if header.layout.encoded else [])
 
 
-def _header_of(name: str, images: SourceImages) -> dict[str, Any]:
-    """The header of a store file, before it is encoded."""
-    header: dict[str, Any] = {}
-    digest = hashlib.sha256()
-    end = 0
-    for key, array in images.arrays().items():
-        digest.update(array.data.cast("B"))
-        start, end = end, end + array.nbytes
-        dtype = "U8" if key.endswith("_images") else "I64"
-        header[key] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, end]}
-    content = f"sha256:{digest.hexdigest()}"
-    provenance = replace(images.provenance, checksum=images.provenance.checksum or content)
-    metadata = {
-        "format": FORMAT,
-        "name": name,
-        "classes": json.dumps(images.classes),
-        "provenance": json.dumps(asdict(provenance)),
-        "content": content,
-    }
-    return {"__metadata__": metadata, **header}
+def _misplaced_files(header: StoreHeader) -> list[str]:
+    start, end = header.offsets[FILES]
+    problems, total = [], 0
+    for split in SPLITS:
+        offsets, lengths = (read_integers(header, f"{split}_{kind}") for kind in ("offsets", "lengths"))
+        if not (lengths.min() >= 1 and lengths.max() <= min(MAX_MEMBER_BYTES, end - start)):
+            problems.append(f"a {split} image has a length outside 1..{min(MAX_MEMBER_BYTES, end - start)}")
+        elif not (offsets.min() >= 0 and (offsets <= end - start - lengths).all()):
+            problems.append(f"a {split} image lies outside the files")
+        else:
+            total += int(lengths.sum())
+    if not problems and total != end - start:
+        problems.append(f"its images have {total:,} bytes instead of {end - start:,}")
+    return problems
 
 
-def _summary(path: Path, content: StoreContent) -> DatasetSummary:
-    metadata = content.metadata
-    return DatasetSummary(
-        name=metadata.name,
-        path=path,
-        size_bytes=path.stat().st_size,
-        classes=tuple(metadata.classes),
-        img_size=content.img_size,
-        train_images=content.train_images.shape[0],
-        test_images=content.test_images.shape[0],
-        provenance=metadata.provenance,
-        content=metadata.content,
-    )
+def damaged_pictures(header: StoreHeader, on_progress: OnProgress = silent) -> Iterator[str]:
+    """Decode every image of an encoded store, and say which can't be decoded completely, a sentence each."""
+    for split in SPLITS if header.layout.encoded else ():
+        pictures, names = _part(header, split).pictures, _names(header, split)
+        assert pictures is not None
+        assert names is not None
+        for row, name in enumerate(names):
+            if problem := pictures.problem(row):
+                yield f"{name} can't be decoded ({problem})"
+            if row % CHECKED_AT_ONCE == 0:
+                on_progress(Progress(task=f"decode {split}", done=row, total=len(names), unit="images"))

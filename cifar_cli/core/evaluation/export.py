@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cifar_cli import __version__
-from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
+from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.evaluation.config import SUFFIXES, ExportConfig
 from cifar_cli.core.evaluation.results import ExportResult
 from cifar_cli.core.evaluation.runs import checkpoint_of
@@ -44,12 +44,13 @@ class Deployed(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, model: nn.Module, *, with_preprocessing: bool, half: bool) -> None:
+    def __init__(self, model: nn.Module, normalised_by: Normalisation, *, with_preprocessing: bool, half: bool) -> None:
         super().__init__()
         self.model = deepcopy(model).half() if half else model
         self.with_preprocessing, self.half_precision = with_preprocessing, half
-        self.register_buffer("scale", 1 / (255 * torch.tensor(CIFAR10_STD)).view(1, 3, 1, 1))
-        self.register_buffer("shift", -(torch.tensor(CIFAR10_MEAN) / torch.tensor(CIFAR10_STD)).view(1, 3, 1, 1))
+        mean, std = torch.tensor(normalised_by.mean), torch.tensor(normalised_by.std)
+        self.register_buffer("scale", 1 / (255 * std).view(1, 3, 1, 1))
+        self.register_buffer("shift", -(mean / std).view(1, 3, 1, 1))
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         if self.with_preprocessing:
@@ -69,7 +70,9 @@ def export(config: ExportConfig) -> ExportResult:
     found = checkpoint_of(config.checkpoint)
     checkpoint = load_checkpoint(found.path)
     path = config.out or found.path.with_name(f"{found.path.stem}-export{SUFFIXES[config.format]}")
-    form = partial(Deployed, checkpoint.model, with_preprocessing=config.with_preprocessing)
+    form = partial(
+        Deployed, checkpoint.model, checkpoint.config.normalised_by, with_preprocessing=config.with_preprocessing
+    )
     images_BCHW = _example(checkpoint, config)
     metadata = _metadata(checkpoint, config)
     tolerance = HALF_TOLERANCE if config.half else TOLERANCE
@@ -149,7 +152,9 @@ def _to_safetensors(
         again = build_untrained(checkpoint.config.model)
         again = again.half() if model.half_precision else again
         again.load_state_dict(load_file(path))
-        return Deployed(again, with_preprocessing=False, half=model.half_precision).eval()
+        return Deployed(
+            again, checkpoint.config.normalised_by, with_preprocessing=False, half=model.half_precision
+        ).eval()
 
     return read
 
@@ -180,7 +185,8 @@ def _example(checkpoint: Checkpoint, config: ExportConfig) -> Tensor:
     )
     if config.with_preprocessing:
         return pixels
-    mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (CIFAR10_MEAN, CIFAR10_STD))
+    by = checkpoint.config.normalised_by
+    mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (by.mean, by.std))
     return (pixels / 255 - mean) / std
 
 
@@ -193,8 +199,8 @@ def _metadata(checkpoint: Checkpoint, config: ExportConfig) -> dict[str, str]:
         "dataset": checkpoint.config.data.dataset,
         "classes": json.dumps(checkpoint.classes),
         "input": json.dumps(f"{kind}, [batch, 3, {size}, {size}]"),
-        "mean": json.dumps(CIFAR10_MEAN),
-        "std": json.dumps(CIFAR10_STD),
+        "mean": json.dumps(checkpoint.config.normalised_by.mean),
+        "std": json.dumps(checkpoint.config.normalised_by.std),
         "preprocessing": "inside" if inside else "outside",
         "cifar_version": __version__,
         "torch_version": torch.__version__,

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from cifar_cli.core.augment.batched import EvalTransform
-from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
+from cifar_cli.core.data.pictures import decoded
 from cifar_cli.core.data.sources.folder import decode
 from cifar_cli.core.data.sources.layout import is_image
 from cifar_cli.core.data.store import Part
@@ -67,8 +67,13 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
     if not images:
         raise DataError("; ".join(problems), remedy=REMEDY)
     part = Part(images_NHWC=torch.stack(images), labels_N=torch.zeros(len(images), dtype=torch.long))
-    size, rows = checkpoint.config.model.img_size, torch.arange(len(images))
-    loader = eval_loader(resident(part, device), rows, img_size=size, batch=config.batch)
+    loader = eval_loader(
+        resident(part, device),
+        torch.arange(len(images)),
+        img_size=checkpoint.config.model.img_size,
+        normalisation=checkpoint.config.normalised_by,
+        batch=config.batch,
+    )
     logits_NK, _ = predict_batches(
         checkpoint.model, loader, classes=len(checkpoint.classes), device=device, on_progress=on_progress
     )
@@ -81,7 +86,7 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
             FilePrediction(file=name, probabilities=tuple(each), remarks=said)
             for name, each, said in zip(names, shares, remarks, strict=True)
         ),
-        images_NHWC=part.images_NHWC,
+        images_NHWC=part.pixels_NHWC,
         problems=tuple(problems),
         unfinished=found.unfinished,
     )
@@ -92,7 +97,7 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
     return replace(
         result,
         heat_NHW=heat_NHW,
-        overlays_NHWC=torch.stack(list(map(overlay, part.images_NHWC, heat_NHW))),
+        overlays_NHWC=torch.stack(list(map(overlay, part.pixels_NHWC, heat_NHW))),
         places=tuple(map(place_of, heat_NHW)),
     )
 
@@ -100,14 +105,18 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
 def prepared(content: bytes, checkpoint: Checkpoint) -> tuple[Tensor, tuple[str, ...]]:
     """An encoded image as uint8 [S, S, 3] of the model's size, and what was done to it.
 
-    It is decoded as an import decodes it. A run with --img-size resizes the imported images itself; then the image is
-    first cropped to a square of its own size. Raises ValueError for anything but a complete PNG or JPEG.
+    It is decoded as the run's own images: image files as evaluation sees them, anything else as an import does it. A
+    run with --img-size resizes the imported images itself; then the image is first cropped to a square of its own size.
+    Raises ValueError for anything but a complete PNG or JPEG.
     """
     size = checkpoint.config.model.img_size
+    if checkpoint.config.encoded:
+        return decoded(content, size), _inspected(content, size)[1]
     shorter, remarks = _inspected(content, size)
     side = size if checkpoint.config.img_size is None else shorter
     pixels, _ = decode(content, side)
-    transform = EvalTransform(size, CIFAR10_MEAN, CIFAR10_STD)
+    by = checkpoint.config.normalised_by
+    transform = EvalTransform(size, by.mean, by.std)
     return transform.resize(torch.from_numpy(pixels.copy())[None])[0], remarks
 
 

@@ -8,13 +8,15 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.loader import BatchLoader
-from cifar_cli.core.data.splits import stratified_split
+from cifar_cli.core.data.splits import split_of
 from cifar_cli.core.data.store import Part, Store
 from cifar_cli.core.evaluation.config import SplitName
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.core.training.batches import EVAL_BATCH, eval_loader, resident
 from cifar_cli.core.training.scores import Scores, evaluation_step
+from cifar_cli.core.transform import Images
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,8 +28,9 @@ class Predictions:
     classes: tuple[str, ...]
     index_N: Tensor
     """int64: the row of each image among the published training images (train, val) or test images (test)."""
-    images_NHWC: Tensor
-    """uint8 [M, H, W, 3]: the published images; rows `index_N` are those of the split."""
+    images_NHWC: Images
+    """The published images, uint8 [M, H, W, 3], or what decodes the rows that it is asked for; rows `index_N` are those
+    of the split."""
     labels_N: Tensor
     """int64: the given labels."""
     logits_NK: Tensor
@@ -69,8 +72,14 @@ def rows_of(store: Store, split: SplitName) -> tuple[Part, Tensor]:
     """
     if split == "test":
         return store.test, torch.arange(len(store.test))
-    parts = stratified_split(store.train.labels_N)
+    parts = split_of(store)
     return store.train, parts.val_indices if split == "val" else parts.train_indices
+
+
+def files_of(store: Store, split: SplitName, rows: Tensor) -> tuple[str, ...] | None:
+    """The source files of the images `rows` of a split; None where the store doesn't keep them."""
+    names = store.names("test" if split == "test" else "train")
+    return None if names is None else tuple(names[row] for row in rows.tolist())
 
 
 def same_images(first: Predictions, second: Predictions) -> bool:
@@ -88,13 +97,14 @@ def predict_split(
     split: SplitName,
     *,
     img_size: int,
+    normalisation: Normalisation,
     device: torch.device,
     batch: int = EVAL_BATCH,
     on_progress: OnProgress = silent,
 ) -> Predictions:
     """Run a model over a split in float32, prepared as validation prepares it: not augmented, in the split's order."""
     part, rows = rows_of(store, split)
-    loader = eval_loader(resident(part, device), rows, img_size=img_size, batch=batch)
+    loader = eval_loader(resident(part, device), rows, img_size=img_size, normalisation=normalisation, batch=batch)
     logits_NK, loss = predict_batches(model, loader, classes=len(store.classes), device=device, on_progress=on_progress)
     return Predictions(
         dataset=store.name,
@@ -105,6 +115,7 @@ def predict_split(
         labels_N=part.labels_N[rows],
         logits_NK=logits_NK,
         loss=loss,
+        files=files_of(store, split, rows),
     )
 
 

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from cifar_cli.core.regular import open_regular
+
 MAX_INFLATION = 2.0  # bytes of all members by bytes of the file; torch stores members uncompressed
 MAX_PICKLE_BYTES = 16 << 20
 MAX_OPCODES = 1_000_000  # some 35 are needed for each tensor
@@ -44,7 +46,7 @@ def load_torch_file(path: Path) -> Any:
     of other types, and for a file that would need far more time or memory than its size.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             _require_harmless(file, path.stat().st_size)
             file.seek(0)
             # A Namespace holds the options of the program that trained; it has no code of its own.
@@ -67,7 +69,7 @@ def require_plain_tensor(name: Any, tensor: Tensor) -> None:
 
 def verify(path: Path) -> None:
     """Compare the checksum of every member. Raises BadFileError for a damaged file, OSError for one that is missing."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         _require_whole(file, path.stat().st_size)
 
 

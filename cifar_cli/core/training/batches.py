@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,16 +14,19 @@ from cifar_cli.core.augment.batched import BatchedPipeline, EvalTransform
 from cifar_cli.core.augment.mixing import mixer_of
 from cifar_cli.core.augment.policy import Policy, policy_of
 from cifar_cli.core.choices import PipelineName
-from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
-from cifar_cli.core.data.loader import BatchLoader, Transform, WorkerLoader
-from cifar_cli.core.data.splits import stratified_split
+from cifar_cli.core.data.config import Normalisation
+from cifar_cli.core.data.loader import BatchLoader, PictureLoader, Transform, WorkerLoader
+from cifar_cli.core.data.splits import split_of
 from cifar_cli.core.data.store import Part, Store
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.ranks import ALONE, Ranks
 
 INITIALISED_FROM = 5000  # images; more change the result in the third digit
 PLAIN_TRAIN_IMAGES = 2000  # enough for an accuracy within two points; the test has several times as many
+INITIALISED_FROM_PIXELS = INITIALISED_FROM * 64**2  # so many at most: 400 images of 224 pixels
 EVAL_BATCH = 512  # evaluation keeps no activations, so large batches cost little memory
+EVAL_PIXELS = 64 * 224**2  # of a batch of decoded pictures, which are 39 MB as the model's input
+EVAL_WORKERS = 2  # processes that decode where no number is asked for
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -37,13 +41,14 @@ class Loaders:
 
 
 def make_loaders(config: TrainConfig, store: Store, *, device: torch.device, ranks: Ranks = ALONE) -> Loaders:
-    """Make the loaders. With the batched pipeline all images are copied to `device`.
+    """Make the loaders. With the batched pipeline all pixels are copied to `device`; encoded images are decoded by
+    worker processes.
 
     ranks: of several processes, each gets its slice of every training batch.
 
     Raises DataError when the training images can't be split, AugmentError and ConfigError for a bad policy.
     """
-    split = stratified_split(store.train.labels_N)
+    split = split_of(store)
     only = config.recipe.batch if config.fast_dev_run else None
     train_indices, val_indices = split.train_indices[:only], split.val_indices[:only]
     on_device = resident(store.train, device)
@@ -53,6 +58,7 @@ def make_loaders(config: TrainConfig, store: Store, *, device: torch.device, ran
             train_indices,
             policy=config.augment_file or policy_of(config.recipe.policy),
             img_size=config.model.img_size,
+            normalisation=config.normalised_by,
             batch=config.recipe.batch,
             seed=config.seed,
             pipeline=config.pipeline,
@@ -60,8 +66,21 @@ def make_loaders(config: TrainConfig, store: Store, *, device: torch.device, ran
             ranks=ranks,
             classes=len(store.classes),
         ),
-        val=eval_loader(on_device, val_indices, img_size=config.model.img_size),
-        test=loader_of_test(store, img_size=config.model.img_size, device=device, images=only),
+        val=eval_loader(
+            on_device,
+            val_indices,
+            img_size=config.model.img_size,
+            normalisation=config.normalised_by,
+            workers=config.workers,
+        ),
+        test=loader_of_test(
+            store,
+            img_size=config.model.img_size,
+            normalisation=config.normalised_by,
+            device=device,
+            images=only,
+            workers=config.workers,
+        ),
         train_indices=train_indices,
         val_indices=val_indices,
     )
@@ -73,6 +92,7 @@ def train_loader(
     *,
     policy: Policy | Path,
     img_size: int,
+    normalisation: Normalisation,
     batch: int,
     seed: int,
     pipeline: PipelineName,
@@ -84,9 +104,13 @@ def train_loader(
 
     policy: a declared one, or a file of `A.save` for the albumentations pipeline. Raises AugmentError for a bad file.
     """
-    make, transform = BatchLoader, _transform(policy, img_size, pipeline)
+    part = part.at_side(img_size)
+    transform = _transform(policy, img_size, pipeline, normalisation, cropped=part.pictures is not None)
+    make: Callable[..., BatchLoader] = BatchLoader
     if pipeline == "albumentations":
-        make = partial(WorkerLoader, workers=workers)  # type: ignore[assignment]
+        make = partial(WorkerLoader, workers=workers)
+    elif isinstance(transform, BatchedPipeline) and part.pictures is not None:
+        make = partial(PictureLoader, workers=workers, framer=transform, persistent=True)
     return make(
         part.images_NHWC,
         part.labels_N,
@@ -102,47 +126,93 @@ def train_loader(
     )
 
 
-def images_for_initialisation(store: Store, loaders: Loaders, *, img_size: int) -> Tensor:
+def images_for_initialisation(store: Store, loaders: Loaders, config: TrainConfig) -> Tensor:
     """The first training images of the split, normalised and on the CPU, for `initialise_from_images`."""
-    rows = loaders.train_indices[:INITIALISED_FROM].cpu()
-    images = store.train.images_NHWC.index_select(0, rows)
-    return EvalTransform(img_size, CIFAR10_MEAN, CIFAR10_STD)(images)
+    side, normalised_by = config.model.img_size, config.normalised_by
+    rows = loaders.train_indices[: min(INITIALISED_FROM, INITIALISED_FROM_PIXELS // side**2)].cpu()
+    images = store.train.at_side(side).images_NHWC.index_select(0, rows)
+    return EvalTransform(side, normalised_by.mean, normalised_by.std)(images)
 
 
 def loader_of_test(
-    store: Store, *, img_size: int, device: torch.device, batch: int = EVAL_BATCH, images: int | None = None
+    store: Store,
+    *,
+    img_size: int,
+    normalisation: Normalisation,
+    device: torch.device,
+    batch: int = EVAL_BATCH,
+    images: int | None = None,
+    workers: int = EVAL_WORKERS,
 ) -> BatchLoader:
     """The test images in their order, normalised only; `images` limits them to the first ones."""
     rows = torch.arange(len(store.test))[:images]
-    return eval_loader(resident(store.test, device), rows, img_size=img_size, batch=batch)
+    return eval_loader(
+        resident(store.test, device),
+        rows,
+        img_size=img_size,
+        normalisation=normalisation,
+        batch=batch,
+        workers=workers,
+    )
 
 
 def plain_train_loader(store: Store, loaders: Loaders, config: TrainConfig, device: torch.device) -> BatchLoader:
     """PLAIN_TRAIN_IMAGES of the training images at even distances, normalised only."""
     rows = loaders.train_indices.cpu()
     chosen = rows[torch.linspace(0, len(rows) - 1, min(PLAIN_TRAIN_IMAGES, len(rows))).round().long()]
-    part = Part(images_NHWC=store.train.images_NHWC[chosen], labels_N=store.train.labels_N[chosen])
-    return eval_loader(resident(part, device), torch.arange(len(chosen)), img_size=config.model.img_size)
+    part = store.train
+    if not store.encoded:  # only the chosen ones go to the device
+        part, chosen = part.taken(chosen), torch.arange(len(chosen))
+    return eval_loader(
+        resident(part, device),
+        chosen,
+        img_size=config.model.img_size,
+        normalisation=config.normalised_by,
+        workers=config.workers,
+    )
 
 
-def eval_loader(part: Part, indices: Tensor, *, img_size: int, batch: int = EVAL_BATCH) -> BatchLoader:
-    """Images in the order of `indices`, resized to `img_size` where they differ, and normalised."""
-    transform = EvalTransform(img_size, CIFAR10_MEAN, CIFAR10_STD)
-    return BatchLoader(
-        part.images_NHWC, part.labels_N, indices, batch=batch, transform=transform, seed=0, shuffle=False
+def eval_loader(
+    part: Part,
+    indices: Tensor,
+    *,
+    img_size: int,
+    normalisation: Normalisation,
+    batch: int = EVAL_BATCH,
+    workers: int = EVAL_WORKERS,
+) -> BatchLoader:
+    """Images in the order of `indices`, resized to `img_size` where they differ, and normalised.
+
+    Encoded ones are decoded by `workers` processes, in batches of EVAL_PIXELS at most.
+    """
+    transform = EvalTransform(img_size, normalisation.mean, normalisation.std)
+    make: Callable[..., BatchLoader] = BatchLoader
+    if part.pictures is not None:
+        make, batch = partial(PictureLoader, workers=workers), min(batch, max(1, EVAL_PIXELS // img_size**2))
+    return make(
+        part.at_side(img_size).images_NHWC,
+        part.labels_N,
+        indices,
+        batch=batch,
+        transform=transform,
+        seed=0,
+        shuffle=False,
     )
 
 
 def resident(part: Part, device: torch.device) -> Part:
-    """The images on a device."""
+    """The pixels on a device; encoded images stay where they are, and their batches are put on the device."""
     return Part(images_NHWC=part.images_NHWC.to(device), labels_N=part.labels_N.to(device))
 
 
-def _transform(policy: Policy | Path, img_size: int, pipeline: PipelineName) -> Transform:
+def _transform(
+    policy: Policy | Path, img_size: int, pipeline: PipelineName, normalisation: Normalisation, *, cropped: bool
+) -> Transform:
     if pipeline == "batched":
         assert isinstance(policy, Policy), "TrainConfig refuses policy files for the batched pipeline"
-        return BatchedPipeline(policy, img_size, CIFAR10_MEAN, CIFAR10_STD)
+        return BatchedPipeline(policy, img_size, normalisation.mean, normalisation.std, cropped=cropped)
     from cifar_cli.core.augment.per_image import PerImagePipeline, load_policy
 
-    loaded = load_policy(policy) if isinstance(policy, Path) else policy
-    return PerImagePipeline(loaded, img_size, CIFAR10_MEAN, CIFAR10_STD)
+    mean, std = normalisation.mean, normalisation.std
+    loaded = load_policy(policy, mean=mean, std=std) if isinstance(policy, Path) else policy
+    return PerImagePipeline(loaded, img_size, mean, std)

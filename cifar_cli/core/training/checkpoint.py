@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cifar_cli import __version__
-from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
+from cifar_cli.core.data.config import Normalisation
+from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.torch_file import BadFileError, load_torch_file, verify
 from cifar_cli.core.models.weights import fitting, load_state, save_state
@@ -40,11 +41,18 @@ class Checkpoint:
     config: TrainConfig
     classes: tuple[str, ...]
     synthetic: bool
+    content: str | None
+    """The content hash of the dataset that it was trained on; None for a checkpoint of an earlier version."""
 
 
-def describe(config: TrainConfig, *, classes: tuple[str, ...], synthetic: bool) -> dict[str, Any]:
+def describe(config: TrainConfig, store: Store) -> dict[str, Any]:
     """The metadata of a checkpoint, as plain values."""
-    return {"config": config.to_dict(), "classes": list(classes), "synthetic": synthetic}
+    return {
+        "config": config.to_dict(),
+        "classes": list(store.classes),
+        "synthetic": store.synthetic,
+        "content": store.content,
+    }
 
 
 def save_checkpoint(
@@ -81,11 +89,12 @@ def save_checkpoint(
 
 def _metadata(description: dict[str, Any]) -> dict[str, str]:
     """What another program needs to use the weights."""
+    normalised_by = Normalisation(**description["config"]["normalisation"] or {})
     return {
         "model": json.dumps(description["config"]["model"]),
         "classes": json.dumps(description["classes"]),
-        "mean": json.dumps(CIFAR10_MEAN),
-        "std": json.dumps(CIFAR10_STD),
+        "mean": json.dumps(normalised_by.mean),
+        "std": json.dumps(normalised_by.std),
         "cifar_version": __version__,
     }
 
@@ -173,7 +182,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     model = build_untrained(config.model)
     load_state(model, state, origin=origin)
     return Checkpoint(
-        path=path, model=model, config=config, classes=tuple(saved.cifar.classes), synthetic=saved.cifar.synthetic
+        path=path,
+        model=model,
+        config=config,
+        classes=tuple(saved.cifar.classes),
+        synthetic=saved.cifar.synthetic,
+        content=saved.cifar.content,
     )
 
 

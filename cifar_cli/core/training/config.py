@@ -10,6 +10,7 @@ from typing import Any, Literal
 from cifar_cli.core.augment.policy import policy_of, require_pipeline
 from cifar_cli.core.choices import (
     DeviceChoice,
+    Freeze,
     MemoryFormat,
     MemoryFormatChoice,
     OptimizerName,
@@ -20,7 +21,7 @@ from cifar_cli.core.choices import (
     require_at_least,
     require_choice,
 )
-from cifar_cli.core.data.config import DataConfig
+from cifar_cli.core.data.config import DataConfig, Normalisation
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.plain import plain
@@ -51,6 +52,11 @@ class StepConfig:
     """Here and below: of muon-sgd only, as in the recipe."""
     bias_lr: float | None = None
     head_lr: float | None = None
+    freeze: Freeze = "none"
+    head_first: bool = False
+    """Keep head and backbone apart in the optimizer, because the backbone's learning rate begins later."""
+    class_weights: tuple[float, ...] | None = None
+    """Of the classes in the loss; None for equal ones."""
     precision: Precision = "32"
     memory_format: MemoryFormat = "contiguous"
 
@@ -69,6 +75,8 @@ class StepConfig:
             momentum=recipe.momentum,
             bias_lr=recipe.bias_lr,
             head_lr=recipe.head_lr,
+            freeze=recipe.freeze,
+            head_first=recipe.head_first > 0 and recipe.freeze == "none",
             precision=precision,
             memory_format=memory_format,
         )
@@ -86,7 +94,11 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     recipe: Recipe = RECIPES["course"]
     img_size: int | None = None
-    """Side in pixels that images are resized to; None keeps the dataset's."""
+    """Side in pixels that images are resized to; None keeps the dataset's, or takes up to 224 pixels of image files."""
+    encoded: bool = False
+    """Whether the dataset keeps image files, of which evaluation sees the middle; follows the dataset."""
+    normalisation: Normalisation | None = None
+    """Of the model's input; None for one that follows the weights and the dataset, which `prepare` fills in."""
     seed: int = 42
     """Decides initial weights, order and augmentation. The validation split has a fixed seed of its own, so that runs
     with different seeds are validated on the same images."""
@@ -94,7 +106,7 @@ class TrainConfig:
     augment_file: Path | None = None
     """A policy saved with albumentations' `A.save`, in place of the recipe's."""
     workers: int = 2
-    """Processes of the albumentations pipeline."""
+    """Processes of the albumentations pipeline, and those that decode image files."""
     device: DeviceChoice = "auto"
     devices: int | Literal["auto"] = 1
     """Processes on each node, one a device; "auto" takes all GPUs, or one process on the CPU. Under torchrun or srun
@@ -154,6 +166,11 @@ class TrainConfig:
             raise ConfigError("--checkpoint-every must be longer than 0 seconds", remedy="pass for example 2m")
         require_at_least("--workers", self.workers, 0, example=2)
 
+    @property
+    def normalised_by(self) -> Normalisation:
+        """How images become the model's input. Runs of an earlier version have CIFAR-10's."""
+        return self.normalisation or Normalisation()
+
     def step_config(self) -> StepConfig:
         """The training step of this run. Its precision and memory format must be chosen."""
         assert self.precision != "auto"
@@ -178,12 +195,14 @@ class TrainConfig:
         data["data_dir"] = Path(data["data_dir"])
         for name in ("run_dir", "augment_file"):
             values[name] = Path(values[name]) if values[name] else None
+        normalisation = values.pop("normalisation", None)
         if "accelerator" in values:  # an earlier name, whose "gpu" meant CUDA or MPS
             values["device"] = values.pop("accelerator").replace("gpu", "auto")
         return cls(
             model=ModelConfig(**values.pop("model")),
             data=DataConfig(**data),
             recipe=Recipe(**values.pop("recipe")),
+            normalisation=Normalisation(**normalisation) if normalisation else None,
             **values,
         )
 

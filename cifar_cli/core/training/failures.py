@@ -52,6 +52,11 @@ def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
     # torch.save reports a full disk as a RuntimeError: of the write, or of closing the file after it.
     if full or any(words in str(error) for words in ("PytorchStreamWriter failed", "inline_container.cc")):
         return ResourceError(f"there is no space left to write to {run.path}", remedy=f"free disk space, then {go_on}")
+    place = str(getattr(error, "filename2", None) or getattr(error, "filename", None) or "")  # of a rename, its target
+    if isinstance(error, OSError) and place.startswith(str(run.path)):
+        return ResourceError(
+            f"{place} can't be read or written ({error.strerror})", remedy=f"move it away, then {go_on}"
+        )
     return error
 
 

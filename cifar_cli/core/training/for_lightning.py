@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from cifar_cli.core.augment.policy import policy_of
 from cifar_cli.core.choices import PipelineName
-from cifar_cli.core.data.config import DataConfig
+from cifar_cli.core.data.config import DataConfig, Normalisation
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.loader import BatchLoader
-from cifar_cli.core.data.splits import VAL_FRACTION, stratified_split
+from cifar_cli.core.data.splits import VAL_FRACTION, split_of
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.batches import eval_loader, train_loader
 from cifar_cli.core.training.config import StepConfig
+from cifar_cli.core.training.normalisation import normalisation_of_images
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.core.training.schedule import LearningRate
 from cifar_cli.core.training.scores import Scores, evaluation_step
@@ -119,8 +120,10 @@ class CifarDataModule(LightningDataModule):
     """A dataset of this package as batches: float images [B, 3, H, W] and int64 labels [B].
 
     data_dir: folder of the datasets; a missing built-in one is fetched or drawn. img_size: side in pixels, None for the
-    dataset's. val_split: share of every class that is held out. seed: order and augmentation. num_workers: processes of
-    the albumentations pipeline; the batched one needs none.
+    dataset's. val_split: share of every class that is held out,
+    unless the dataset came with validation images. seed: order and augmentation. num_workers: processes of
+    the albumentations pipeline; the batched one needs none. normalisation: that of pretrained weights; None for the
+    dataset's.
     """
 
     def __init__(
@@ -135,12 +138,14 @@ class CifarDataModule(LightningDataModule):
         dataset: str = "cifar10",
         policy: str = "course",
         pipeline: PipelineName = "batched",
+        normalisation: Normalisation | None = None,
     ) -> None:
         super().__init__()
         self.config = DataConfig(dataset=dataset, data_dir=Path(data_dir))
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.img_size, self.val_split = img_size, val_split
         self.policy, self.pipeline = policy_of(policy), pipeline
+        self.normalisation = normalisation
         self.store: Store | None = None
 
     def prepare_data(self) -> None:
@@ -150,13 +155,19 @@ class CifarDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the dataset and hold out the validation images. Raises DataError where that isn't possible."""
         self.store = open_dataset(self.config)
-        self.split = stratified_split(self.store.train.labels_N, fraction=self.val_split)
+        self.split = split_of(self.store, fraction=self.val_split)
 
     @property
     def side(self) -> int:
         """Side of the images in pixels."""
         assert self.store is not None, "setup() comes first"
-        return self.img_size or self.store.img_size
+        return self.img_size or self.store.default_side
+
+    @property
+    def normalised_by(self) -> Normalisation:
+        """How the images are normalised: the argument, or as the dataset's images need it."""
+        assert self.store is not None, "setup() comes first"
+        return self.normalisation or normalisation_of_images(self.store)
 
     def train_dataloader(self) -> _TrainerLoader:
         assert self.store is not None
@@ -166,6 +177,7 @@ class CifarDataModule(LightningDataModule):
                 self.split.train_indices,
                 policy=self.policy,
                 img_size=self.side,
+                normalisation=self.normalised_by,
                 batch=self.batch_size,
                 seed=self.seed,
                 pipeline=self.pipeline,
@@ -176,12 +188,28 @@ class CifarDataModule(LightningDataModule):
 
     def val_dataloader(self) -> _TrainerLoader:
         assert self.store is not None
-        return _TrainerLoader(eval_loader(self.store.train, self.split.val_indices, img_size=self.side))
+        return _TrainerLoader(
+            eval_loader(
+                self.store.train,
+                self.split.val_indices,
+                img_size=self.side,
+                normalisation=self.normalised_by,
+                workers=self.num_workers,
+            )
+        )
 
     def test_dataloader(self) -> _TrainerLoader:
         assert self.store is not None
         rows = torch.arange(len(self.store.test))
-        return _TrainerLoader(eval_loader(self.store.test, rows, img_size=self.side))
+        return _TrainerLoader(
+            eval_loader(
+                self.store.test,
+                rows,
+                img_size=self.side,
+                normalisation=self.normalised_by,
+                workers=self.num_workers,
+            )
+        )
 
 
 class _TrainerLoader:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
+from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.store import Part, Store
-from cifar_cli.core.figures import confusion_figure, samples_figure
+from cifar_cli.core.figures import MOST_CONFUSED, confusion_figure, samples_figure
 from cifar_cli.core.training.batches import Loaders, eval_loader, resident
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.results import EpochResult
@@ -32,13 +32,14 @@ class Pictures:
         only = ", one batch only (--fast-dev-run)" if self._config.fast_dev_run else ""
         for split, counted in scores.items():
             title = f"{split}, epoch {result.epoch}{only}"
-            figure = confusion_figure(counted.matrix_KK, self._store.classes, title=title)
+            # A matrix of 100 named classes takes a second to draw.
+            figure = confusion_figure(counted.matrix_KK, self._store.classes, title=title, most_classes=MOST_CONFUSED)
             self._writer.add_figure(f"confusion/{split}", figure, result.step, close=False)
         self._draw_samples("val", self._part(self._val_rows), model, result, device)
-        rows, augmented_NHWC = augmented_samples(self._loaders, epoch=result.epoch - 1)
+        rows, augmented_NHWC = augmented_samples(self._loaders, self._config.normalised_by, epoch=result.epoch - 1)
         original = self._part(rows)
         # A row of originals, and below each what the model was trained on.
-        images_NHWC = torch.cat([_resized(original.images_NHWC, augmented_NHWC), augmented_NHWC])
+        images_NHWC = torch.cat([_resized(original.pixels_NHWC, augmented_NHWC), augmented_NHWC])
         both = Part(images_NHWC=images_NHWC, labels_N=original.labels_N.repeat(2))
         self._draw_samples(
             "train", both, model, result, device, columns=len(rows), note=": original above, as trained on below"
@@ -58,7 +59,7 @@ class Pictures:
     ) -> None:
         predicted_N = self._predict(model, shown, device)
         figure = samples_figure(
-            shown.images_NHWC,
+            shown.pixels_NHWC,
             shown.labels_N,
             predicted_N,
             self._store.classes,
@@ -68,25 +69,30 @@ class Pictures:
         self._writer.add_figure(f"samples/{split}", figure, result.step, close=False)
 
     def _part(self, rows: Tensor) -> Part:
-        train = self._store.train
-        return Part(images_NHWC=train.images_NHWC[rows], labels_N=train.labels_N[rows])
+        return self._store.train.at_side(self._config.model.img_size).taken(rows)
 
     @torch.inference_mode()
     def _predict(self, model: nn.Module, shown: Part, device: torch.device) -> Tensor:
-        img_size = self._config.model.img_size
-        (batch,) = eval_loader(resident(shown, device), torch.arange(len(shown)), img_size=img_size)
+        (batch,) = eval_loader(
+            resident(shown, device),
+            torch.arange(len(shown)),
+            img_size=self._config.model.img_size,
+            normalisation=self._config.normalised_by,
+        )
         predicted_N: Tensor = model.eval()(batch[0]).argmax(dim=1).cpu()
         return predicted_N
 
 
-def augmented_samples(loaders: Loaders, *, epoch: int, count: int = PAIRS) -> tuple[Tensor, Tensor]:
+def augmented_samples(
+    loaders: Loaders, normalised_by: Normalisation, *, epoch: int, count: int = PAIRS
+) -> tuple[Tensor, Tensor]:
     """The first training images of an epoch, counted from 0, as the model was trained on them.
 
     Returns their rows [N] and the augmented images, uint8 [N, S, S, 3], both on the CPU.
     """
     (images_BCHW, _) = loaders.train.make(epoch, range(1))[0]
     images_NCHW = images_BCHW[:count].float().cpu()
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CIFAR10_MEAN, CIFAR10_STD))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (normalised_by.mean, normalised_by.std))
     pixels = ((images_NCHW * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
     return loaders.train.first_rows(epoch, len(pixels)).cpu(), pixels.permute(0, 2, 3, 1).contiguous()
 

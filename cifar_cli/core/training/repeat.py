@@ -22,8 +22,9 @@ FLAGS = {
 # Fields that are 0 on the command line where they are None.
 ZERO_IS_OFF = ("clip_norm", "ema_decay")
 DURATIONS, LONGEST_SECONDS = ("max_seconds", "checkpoint_seconds"), 999_999_999
-# `classes` and the model's `img_size` follow from the dataset and --img-size; a new run gets a directory of its own.
-LEFT_OUT = ("classes", "source", "run_dir")
+# `classes`, normalisation and the model's `img_size` follow from dataset, weights and --img-size; a new run gets a
+# directory of its own.
+LEFT_OUT = ("classes", "source", "run_dir", "normalisation")
 
 
 def repeat_command(config: TrainConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 from collections.abc import Sequence
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cifar_cli.core.limits import MAX_CONFIG_BYTES
+from cifar_cli.core.limits import MAX_CONFIG_BYTES, MAX_RUN_FILE_BYTES
 from cifar_cli.core.plain_yaml import parse_yaml
-from cifar_cli.core.regular import read_regular
+from cifar_cli.core.regular import read_json, read_regular, read_text
 from cifar_cli.core.training.config import TrainConfig, runs_dir
 from cifar_cli.core.training.loggers import FOLDERS
 from cifar_cli.core.training.results import EpochResult, TrainResult
@@ -26,6 +27,8 @@ from cifar_cli.errors import CheckpointError, ResourceError, shell_line
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+MAX_HEADER_CHARACTERS = 10_000  # of metrics.csv
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,7 @@ class RunDir:
     def read_result(self, config: TrainConfig) -> TrainResult | None:
         """The result that summary.json holds; None where there is none. config: the run's."""
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            values = json.loads(self.summary.read_text(encoding="utf-8"))
+            values = read_json(self.summary)
             return TrainResult.from_dict(values, run_dir=self.path, config=config)
         return None
 
@@ -112,11 +115,18 @@ class RunDir:
         row = asdict(epoch)
         with self.metrics.open("a+", newline="", encoding="utf-8") as file:
             file.seek(0)
-            header = next(csv.reader(file), None)  # of an earlier version, it may have fewer columns
+            header = self._header(file.readline(MAX_HEADER_CHARACTERS))
             writer = csv.DictWriter(file, fieldnames=header or list(row), extrasaction="ignore")
             if header is None:
                 writer.writeheader()
             writer.writerow(row)
+
+    def _header(self, line: str) -> list[str] | None:
+        """The columns of metrics.csv, which of an earlier version may be fewer. Raises OSError for another file's."""
+        header = next(csv.reader([line]), None) if line else None
+        if header is not None and "epoch" not in header:
+            raise OSError(errno.EINVAL, "it does not hold the metrics of a run", str(self.metrics))
+        return header
 
     def append_rates(self, rates: Sequence[tuple[int, float]]) -> None:
         """Add rows to learning_rate.csv: a step, counted from 1, and its learning rate."""
@@ -130,8 +140,9 @@ class RunDir:
     def keep_rates(self, *, before: int) -> None:
         """Keep the learning rates of steps before this one only."""
         if self.rates.exists():
-            header, *rows = self.rates.read_text(encoding="utf-8").splitlines()
-            kept = [row for row in rows if int(row.split(",")[0]) < before]
+            header, *rows = read_text(self.rates).splitlines()
+            numbered = ((row.partition(",")[0], row) for row in rows)
+            kept = [row for step, row in numbered if step.isdecimal() and int(step) < before]
             write_whole(self.rates, "".join(f"{line}\n" for line in (header, *kept)).encode())
 
     def write_predictions(self, logits_NK: Tensor) -> None:
@@ -146,7 +157,8 @@ class RunDir:
     def keep_metrics(self, epochs: int) -> None:
         """Keep the rows of the first epochs only: later ones, of which there is no checkpoint, are trained again."""
         if self.metrics.exists():
-            write_whole(self.metrics, b"".join(self.metrics.read_bytes().splitlines(keepends=True)[: 1 + epochs]))
+            rows = read_regular(self.metrics, MAX_RUN_FILE_BYTES).splitlines(keepends=True)
+            write_whole(self.metrics, b"".join(rows[: 1 + epochs]))
 
 
 def create_run_dir(path: Path | None, *, model: str, now: datetime | None = None) -> RunDir:

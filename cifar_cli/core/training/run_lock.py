@@ -12,6 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cifar_cli.core.limits import MAX_MARK_BYTES
+from cifar_cli.core.regular import read_json
 from cifar_cli.errors import CheckpointError
 
 LOCK = "run.lock"
@@ -45,12 +47,13 @@ def _introduce(path: Path) -> None:
     """Write into the lock file who holds it. A full disk changes nothing: the lock holds without it."""
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
     with suppress(OSError):
-        (path / LOCK).write_text(json.dumps(holder), encoding="utf-8")
+        if (path / LOCK).is_file():  # writing into a pipe would wait for a reader
+            (path / LOCK).write_text(json.dumps(holder), encoding="utf-8")
 
 
 def _holder(path: Path) -> str:
     try:
-        holder = json.loads((path / LOCK).read_text(encoding="utf-8"))
+        holder = read_json(path / LOCK, MAX_MARK_BYTES)
         return f"process {int(holder['pid'])} on {holder['host']} since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

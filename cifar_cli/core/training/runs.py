@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -12,9 +11,11 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from cifar_cli.core.limits import MAX_CONFIG_BYTES
 from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 from cifar_cli.core.plain_yaml import parse_yaml
+from cifar_cli.core.regular import read_json, read_text
 from cifar_cli.core.suggest import nearest
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.training.run_lock import LOCK
@@ -62,13 +63,13 @@ def read_run(path: Path, folder: Path) -> RunSummary | None:
     """The run in a directory; None where there is none. folder: of the runs."""
     directory = RunDir(path)
     try:
-        config = parse_yaml(directory.config.read_text(encoding="utf-8"))["config"]
+        config = parse_yaml(read_text(directory.config, MAX_CONFIG_BYTES))["config"]
         model, dataset, recipe = config["model"]["name"], config["data"]["dataset"], config["recipe"]["name"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     summary: dict[str, Any] = {}
     with suppress(OSError, ValueError):
-        summary = dict(json.loads(directory.summary.read_text(encoding="utf-8")))
+        summary = dict(read_json(directory.summary))
     return RunSummary(
         path=path,
         name=path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path),

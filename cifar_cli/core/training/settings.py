@@ -9,16 +9,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from cifar_cli.core.limits import MAX_CONFIG_BYTES
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.plain import plain
 from cifar_cli.core.plain_yaml import parse_yaml
+from cifar_cli.core.regular import read_text
 from cifar_cli.core.suggest import nearest
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.recipe import ONLY_MUON_SGD, RECIPES, recipe_of
+from cifar_cli.core.training.recipe import MODEL_OF_RECIPE, ONLY_MUON_SGD, RECIPES, recipe_of
 from cifar_cli.errors import ConfigError
 
-FOLLOW_THE_DATASET = ("model.classes", "model.img_size")
-NOT_REPEATED = ("run_dir",)  # a run that is repeated gets a directory of its own
+FOLLOW_THE_DATASET = ("model.classes", "model.img_size", "normalisation")
+NOT_SET = (*FOLLOW_THE_DATASET, "run_dir")  # of a file: a run that is repeated gets a directory of its own
 _OF_ANOTHER_OPTIMIZER = [f"recipe.{name}" for name in ONLY_MUON_SGD]
 _OFF = object()
 
@@ -73,7 +75,8 @@ def layered(
     elif filed.get("recipe.name") in RECIPES:
         recipe = filed["recipe.name"]
     above = filed | {path: defaults[path] for path in flags if path in defaults} | assigned
-    fitting = recipe_of(recipe, model=above.get("model.name", defaults.get("model.name")))
+    model = {"model.name": MODEL_OF_RECIPE[recipe]} if recipe in MODEL_OF_RECIPE else {}
+    fitting = recipe_of(recipe, model=(defaults | model | above).get("model.name"))
     optimizer = above.get("recipe.optimizer", fitting.optimizer)
     fitting = fitting.changed({"optimizer": optimizer})
     if filed.get("recipe.optimizer", optimizer) != optimizer:
@@ -81,7 +84,7 @@ def layered(
     layers = (
         (dict(_flat(TrainConfig(model=ModelConfig(name="null")).to_dict(), "")), "default"),
         ({path: value for path, value in defaults.items() if path not in flags}, "default"),
-        ({f"recipe.{name}": value for name, value in asdict(fitting).items()}, f"recipe {recipe}"),
+        ({f"recipe.{name}": value for name, value in asdict(fitting).items()} | model, f"recipe {recipe}"),
         (filed, str(file)),
     )
     values: Values = {}
@@ -115,7 +118,7 @@ def _read(file: Path) -> Values:
     """The settings of a config.yaml, checked. Raises ConfigError."""
     remedy = "pass the config.yaml of a run, or what `cifar train --print-config` prints"
     try:
-        content = parse_yaml(file.read_text(encoding="utf-8"))
+        content = parse_yaml(read_text(file, MAX_CONFIG_BYTES))
     except OSError as error:
         raise ConfigError(f"--config {file} can't be read ({error.strerror})", remedy=remedy) from error
     except ValueError as error:
@@ -127,9 +130,8 @@ def _read(file: Path) -> Values:
     flat = dict(_flat(content, ""))
     if "accelerator" in flat:  # an earlier name, whose "gpu" meant CUDA or MPS
         flat["device"] = str(flat.pop("accelerator")).replace("gpu", "auto")
-    for path in (*FOLLOW_THE_DATASET, *NOT_REPEATED):
-        flat.pop(path, None)
-    return {path: checked(path, value, where=str(file)) for path, value in flat.items()}
+    left = [path for path in flat if not f"{path}.".startswith(tuple(f"{each}." for each in NOT_SET))]
+    return {path: checked(path, flat[path], where=str(file)) for path in left}
 
 
 def _flat(nested: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:

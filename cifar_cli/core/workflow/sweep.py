@@ -18,6 +18,7 @@ from typing import IO, Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from cifar_cli.core.regular import read_json
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.workflow.sweep_config import SweepConfig, SweepReport, SweptResult, SweptRun
 from cifar_cli.errors import CheckpointError, Interrupted
@@ -186,7 +187,7 @@ def _directory(config: SweepConfig, run: SweptRun) -> RunDir:
 def _scores(directory: RunDir) -> dict[str, Any] | None:
     """The scores of a finished run; None for one whose summary is missing or damaged, which is continued."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        summary = json.loads(directory.summary.read_text(encoding="utf-8"))
+        summary = read_json(directory.summary)
         return {name: summary[name] for name in SCORES}
     return None
 
@@ -217,7 +218,7 @@ def _require_same(config: SweepConfig) -> None:
         path.write_text(json.dumps({"words": words}) + "\n", encoding="utf-8")
         return
     try:
-        had = json.loads(path.read_text(encoding="utf-8"))["words"]
+        had = read_json(path)["words"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged", remedy="pass another --sweep-dir") from error
     if had != words:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cifar_cli.core.augment.batched import BatchedPipeline, apply, color_jitter
-from cifar_cli.core.augment.colour import jittered, shift_hue_by_opencv, shift_hue_by_tensors
+from cifar_cli.core.augment.colour import jittered, jittered_one_by_one, shift_hue_by_opencv, shift_hue_by_tensors
 from cifar_cli.core.augment.draws import draw
 from cifar_cli.core.augment.offline import A
 from cifar_cli.core.augment.per_image import PerImagePipeline
@@ -134,3 +134,11 @@ def test_the_statistical_test_detects_holes_that_are_one_pixel_larger():
     sizes = torch.randint(4, 9, (2, 300), generator=GENERATOR).double()
     larger = torch.randint(5, 10, (2, 300), generator=GENERATOR).double()
     assert distance(sizes.prod(0), larger.prod(0)) > THRESHOLD * (1000 / 300) ** 0.5
+
+
+@pytest.mark.parametrize("hue", [0.0, 0.1])
+def test_large_images_are_jittered_one_by_one_to_the_same_levels(hue):
+    images = torch.randint(0, 256, (40, 48, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    step = ColorJitter(brightness=0.9, contrast=0.9, saturation=0.9, hue=hue, p=0.8)
+    drawn = draw([step], [BatchSlice.complete(seed=4, count=len(images))], 48)[0]
+    assert torch.equal(jittered_one_by_one(images, drawn), jittered(images, drawn, with_opencv=True))

@@ -231,6 +231,69 @@ def test_a_policy_that_fails_on_the_images_is_rejected_when_the_pipeline_is_made
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize("ending", [[], [A.ToRGB(p=1)]], ids=["three channels", "ToRGB"])
+def test_the_remedies_for_a_grey_image_work(tmp_path, ending):
+    channels = 1 if ending else 3
+    policy = A.Compose([A.ToGray(num_output_channels=1, p=1)])
+    with pytest.raises(ConfigError, match="into a 32×32") as caught:
+        pipeline(load_policy(saved(policy, tmp_path / "policy.yaml")))
+    assert caught.value.remedy == "set num_output_channels to 3 in its ToGray, or end it with ToRGB(p=1)"
+    remedied = A.Compose([A.ToGray(num_output_channels=channels, p=1), *ending])
+    made = run(pipeline(load_policy(saved(remedied, tmp_path / "policy.yaml"))))
+    assert torch.equal(made[:, 0], made[:, 1])
+    assert made[:, 0].std() > 1
+
+
+def test_the_remedies_for_another_size_work(tmp_path):
+    crop = A.RandomResizedCrop(size=(48, 48), p=1)
+    policy = load_policy(saved(A.Compose([crop]), tmp_path / "policy.yaml"))
+    with pytest.raises(ConfigError, match="into a 48×48×3 uint8 image") as caught:
+        pipeline(policy)
+    assert caught.value.remedy == "end it with Resize(height=32, width=32, p=1), or pass --img-size 48"
+    assert PerImagePipeline(policy, 48, (0.0,) * 3, (1.0,) * 3) is not None
+    resized = A.Compose([crop, A.Resize(height=32, width=32, p=1)])
+    assert run(pipeline(load_policy(saved(resized, tmp_path / "policy.yaml")))).shape[2:] == (32, 32)
+
+
+RUN_MEAN, RUN_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        [A.Normalize(RUN_MEAN, RUN_STD)],
+        [A.Normalize((0.491, 0.482, 0.447), (0.247, 0.243, 0.262))],
+        [A.ToFloat(max_value=255)],
+        [A.ToFloat(max_value=255), A.Normalize(RUN_MEAN, RUN_STD, max_pixel_value=1), A.ToTensorV2()],
+        [A.ToTensorV2()],
+    ],
+    ids=["the same", "three digits", "ToFloat", "in two steps", "ToTensorV2"],
+)
+def test_an_ending_that_does_what_the_run_does_is_accepted(tmp_path, ending):
+    path = saved(A.Compose([A.HorizontalFlip(p=1), *ending]), tmp_path / "policy.yaml")
+    assert len(load_policy(path, mean=RUN_MEAN, std=RUN_STD).transforms) == 1
+
+
+@pytest.mark.parametrize(
+    ("ending", "message"),
+    [
+        ([A.Normalize()], "not this run's: mean 0.4914, 0.4822, 0.4465, deviation 0.247, 0.2435, 0.2616"),
+        ([A.Normalize(RUN_MEAN, (0.2023, 0.1994, 0.2010)), A.ToTensorV2()], "ends with a Normalize"),
+        ([A.Normalize(RUN_MEAN, RUN_STD, p=0.5)], "ends with a Normalize"),
+        ([A.Normalize(RUN_MEAN, RUN_STD, normalization="image")], "ends with a Normalize"),
+        ([A.Normalize(0.5, 0.5)], "ends with a Normalize"),
+        ([A.Normalize(RUN_MEAN, RUN_STD, max_pixel_value=1)], "ends with a Normalize"),
+        ([A.ToFloat(max_value=1000)], "ends with a ToFloat that divides by 1000"),
+    ],
+    ids=["ImageNet", "other deviations", "sometimes", "per image", "one number", "not divided", "ToFloat"],
+)
+def test_an_ending_that_does_something_else_than_the_run_is_refused(tmp_path, ending, message):
+    path = saved(A.Compose([A.HorizontalFlip(p=1), *ending]), tmp_path / "policy.yaml")
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_policy(path, mean=RUN_MEAN, std=RUN_STD)
+    assert "every policy is followed by the run's normalisation" in caught.value.remedy
+
+
 @pytest.mark.slow
 def test_albumentations_does_not_check_its_version_online():
     environment = {name: value for name, value in os.environ.items() if name != "NO_ALBUMENTATIONS_UPDATE"}

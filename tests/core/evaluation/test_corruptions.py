@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.store import Part
 from cifar_cli.core.evaluation.corruptions import CORRUPTIONS, accuracy_under_corruptions, corrupted
 
@@ -71,7 +72,13 @@ def test_every_kind_is_scored_at_five_severities(images: torch.Tensor) -> None:
     white, black = torch.full((4, 8, 8, 3), 200, dtype=torch.uint8), torch.zeros(4, 8, 8, 3, dtype=torch.uint8)
     part = Part(images_NHWC=torch.cat([white, black]), labels_N=torch.tensor(4 * [1] + 4 * [0]))
     scores = accuracy_under_corruptions(
-        Brightest(), part, torch.arange(8), classes=2, img_size=8, device=torch.device("cpu")
+        Brightest(),
+        part,
+        torch.arange(8),
+        classes=2,
+        img_size=8,
+        normalisation=Normalisation(),
+        device=torch.device("cpu"),
     )
     assert [score.kind for score in scores] == list(CORRUPTIONS)
     assert all(score.accuracies == (1.0,) * 5 for score in scores)

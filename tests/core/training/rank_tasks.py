@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.store import open_store
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
@@ -136,7 +137,9 @@ def run_at_speeds(asked: TrainConfig, *, seconds: tuple[float, ...]) -> tuple[in
 def scored(store_path: str, *, batch: int, model: ModelConfig) -> tuple[float, float, float | None]:
     """Loss, accuracy and flip-averaged accuracy of a model on the test images."""
     store = open_store(store_path)  # type: ignore[arg-type]
-    loader = eval_loader(store.test, torch.arange(len(store.test)), img_size=32, batch=batch)
+    loader = eval_loader(
+        store.test, torch.arange(len(store.test)), img_size=32, normalisation=Normalisation(), batch=batch
+    )
     with joined(device="cpu") as ranks:
         found = score(
             build_model(model, seed=3), loader, classes=10, device=torch.device("cpu"), flip_average=True, ranks=ranks

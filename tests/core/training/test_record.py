@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 from cifar_cli import __version__
-from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD
+from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.store import open_store, read_header
 from cifar_cli.core.training.batches import make_loaders
 from cifar_cli.core.training.config import TrainConfig
@@ -145,12 +145,13 @@ def test_steps_that_are_trained_again_appear_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pipeline", ["batched", "albumentations"])
 def test_the_samples_are_what_the_model_is_trained_on(config_of: ConfigOf, data_dir: Path, pipeline: str) -> None:
     store = open_store(data_dir / "shapes.safetensors")
-    config = replace(config_of(), pipeline=pipeline, workers=0)
-    rows, shown_NHWC = augmented_samples(make_loaders(config, store, device=torch.device("cpu")), epoch=3, count=5)
+    by = Normalisation((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+    config = replace(config_of(), pipeline=pipeline, workers=0, normalisation=by)
+    rows, shown_NHWC = augmented_samples(make_loaders(config, store, device=torch.device("cpu")), by, epoch=3, count=5)
     loader = make_loaders(config, store, device=torch.device("cpu")).train
     loader.set_epoch(3)
     trained_BCHW, labels = next(iter(loader))
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CIFAR10_MEAN, CIFAR10_STD))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (by.mean, by.std))
     torch.testing.assert_close(
         (shown_NHWC.permute(0, 3, 1, 2) / 255 - mean) / std, trained_BCHW[:5].contiguous(), atol=1e-4, rtol=1e-4
     )

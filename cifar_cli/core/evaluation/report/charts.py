@@ -14,7 +14,10 @@ from xml.etree import ElementTree
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from cifar_cli.core.lettering import lettered, plain_lettering
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 # Colours that the page's style sheet replaces: matplotlib writes them, and no other element has them.
@@ -22,6 +25,7 @@ _INK, _GRID = "#010101", "#020202"
 _SERIES = [f"#0{number}0{number}0{number}" for number in range(3, 10)]
 SERIES = len(_SERIES)
 _WIDTH, _HEIGHT = 5.4, 3.2  # inches at 72 points: 389 points wide, so that a phone shows the letters in their size
+_LEGEND_EMS = 14.0  # of a name in the legend, which has two side by side
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +56,7 @@ class Chart:
     """Its values as a table."""
 
 
+@plain_lettering
 def line_chart(
     name: str,
     title: str,
@@ -71,18 +76,20 @@ def line_chart(
     """
     figure, axes = _figure()
     titles: dict[str, list[str]] = {}
+    legend: list[tuple[Line2D, str]] = []  # not matplotlib's own, which leaves out names that begin with _
     for number, line in enumerate(lines):
         colour, gid = _SERIES[line.colour % SERIES], f"points-{number}"
-        axes.plot(line.x, line.y, color=colour, ls="--" if line.dashed else "-", lw=1.6, label=line.name)
+        (drawn,) = axes.plot(line.x, line.y, color=colour, ls="--" if line.dashed else "-", lw=1.6)
+        legend.append((drawn, lettered(line.name, _LEGEND_EMS)))
         size = 3.5 if line.marked else 0.0
         axes.plot(line.x, line.y, ls="", marker="o", ms=size, color=colour)
         axes.plot(line.x, line.y, ls="", marker="o", ms=12, color=colour, alpha=0, gid=gid)  # what the pointer hits
         shown = [(x, y) for x, y in zip(line.x, line.y, strict=True) if x == x and y == y]
         titles[gid] = [f"{line.name}, {x_label} {x:g}: {_value(y, percent=percent)}" for x, y in shown]
     if level is not None:
-        axes.axhline(level[1], color=_INK, lw=0.9, ls=":", label=level[0])
+        legend.append((axes.axhline(level[1], color=_INK, lw=0.9, ls=":"), level[0]))
     for text, place in (marks or {}).items():
-        axes.axvline(place, color=_INK, lw=0.9, ls="--", label=text)
+        legend.append((axes.axvline(place, color=_INK, lw=0.9, ls="--"), text))
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
@@ -90,8 +97,8 @@ def line_chart(
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     if from_zero:
         axes.set_ylim(bottom=0)
-    figure.legend(loc="upper center", ncols=2, frameon=False, fontsize=10, labelcolor=_INK)
-    _fit(figure, entries=len(axes.get_legend_handles_labels()[1]))
+    figure.legend(*zip(*legend, strict=True), loc="upper center", ncols=2, frameon=False, fontsize=10, labelcolor=_INK)
+    _fit(figure, entries=len(legend))
     xs = sorted({x for line in lines for x in line.x})
     values = [dict(zip(line.x, line.y, strict=True)) for line in lines]
     rows = tuple((f"{x:g}", *(_value(at[x], percent=percent) if x in at else "" for at in values)) for x in xs)
@@ -99,10 +106,11 @@ def line_chart(
     return Chart(name=name, title=title, summary=summary, svg=_svg(figure, name, titles), columns=columns, rows=rows)
 
 
+@plain_lettering
 def bar_chart(name: str, title: str, bars: Mapping[str, float], *, summary: str, x_label: str) -> Chart:
     """Horizontal bars, the first one on top."""
     figure, axes = _figure(height=0.3 * len(bars) + 0.8)
-    drawn = axes.barh(list(bars), list(bars.values()), color=_SERIES[0])
+    drawn = axes.barh([lettered(label) for label in bars], list(bars.values()), color=_SERIES[0])
     titles = {}
     for number, (bar, (label, value)) in enumerate(zip(drawn, bars.items(), strict=True)):
         bar.set_gid(f"bar-{number}")

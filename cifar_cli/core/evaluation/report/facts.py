@@ -13,7 +13,7 @@ import torch
 from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.results import ModelSummary
 from cifar_cli.core.counting.summary import summarize
-from cifar_cli.core.data.store import Part, Store, open_store
+from cifar_cli.core.data.store import Part, Store
 from cifar_cli.core.evaluation.explain import heat_maps
 from cifar_cli.core.evaluation.metrics import chance_level, confusion_matrix, wilson_interval
 from cifar_cli.core.evaluation.predictions import Predictions
@@ -31,6 +31,7 @@ from cifar_cli.core.training.checkpoint import load_checkpoint
 from cifar_cli.core.training.machine import device_of
 from cifar_cli.core.training.pictures import augmented_samples
 from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.core.training.trained_on import open_trained
 from cifar_cli.errors import CifarError
 
 EARLIER_RUNS = 8
@@ -160,7 +161,13 @@ def _heat_of(run: RecordedRun, predicted: Predictions, on_progress: OnProgress) 
     ranked = (*mistakes(predicted, most=SHOWN), *suspects(predicted, most=SHOWN))
     chosen = sorted({each.index for each in ranked})
     part = Part(images_NHWC=predicted.images_NHWC[chosen], labels_N=predicted.labels_N[chosen])
-    loader = eval_loader(resident(part, device), torch.arange(len(chosen)), img_size=checkpoint.config.model.img_size)
+    config = checkpoint.config
+    loader = eval_loader(
+        resident(part, device),
+        torch.arange(len(chosen)),
+        img_size=config.model.img_size,
+        normalisation=config.normalised_by,
+    )
     targets_N = predicted.predicted_N[chosen]
     maps = heat_maps(checkpoint.model, loader, targets_N, device=device, on_progress=on_progress)
     return dict(zip(chosen, maps, strict=True))
@@ -169,7 +176,9 @@ def _heat_of(run: RecordedRun, predicted: Predictions, on_progress: OnProgress) 
 def _store_of(run: RecordedRun) -> Store | None:
     """The dataset, if it is where it was and is still the same one."""
     with suppress(CifarError):
-        store = open_store(run.config.data.store_path)
+        told = run.told.get("data")
+        content = told.get("content_checksum") if isinstance(told, dict) else None
+        store = open_trained(run.config.data, at=run.path, content=content, remedy="")
         if store.classes == run.classes:
             return store
     return None
@@ -191,11 +200,11 @@ def _samples_of(run: RecordedRun, store: Store | None) -> Samples | None:
         return None
     with suppress(CifarError):
         loaders = make_loaders(run.config, store, device=torch.device("cpu"))
-        rows, augmented_NHWC = augmented_samples(loaders, epoch=run.best.epoch - 1)
+        rows, augmented_NHWC = augmented_samples(loaders, run.config.normalised_by, epoch=run.best.epoch - 1)
         return Samples(
             epoch=run.best.epoch,
             rows=rows.tolist(),
-            original_NHWC=store.train.images_NHWC[rows],
+            original_NHWC=store.train.at_side(run.config.model.img_size).images_NHWC[rows],
             augmented_NHWC=augmented_NHWC,
             labels_N=store.train.labels_N[rows],
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from cifar_cli.core.data.store import Store
-from cifar_cli.core.evaluation.predictions import Predictions
+from cifar_cli.core.evaluation.predictions import Predictions, files_of
 from cifar_cli.core.training.run_dir import RunDir
 
 
@@ -20,13 +20,15 @@ def read_predictions(run: RunDir, store: Store, *, loss: float) -> Predictions |
         return None
     if logits_NK.shape != (len(store.test), len(store.classes)):
         return None
+    rows = torch.arange(len(store.test))
     return Predictions(
         dataset=store.name,
         split="test",
         classes=store.classes,
-        index_N=torch.arange(len(store.test)),
+        index_N=rows,
         images_NHWC=store.test.images_NHWC,
         labels_N=store.test.labels_N,
         logits_NK=logits_NK,
         loss=loss,
+        files=files_of(store, "test", rows),
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
-from cifar_cli.core.limits import MAX_CONFIG_BYTES, MAX_RECORD_BYTES
+from cifar_cli.core.limits import MAX_CONFIG_BYTES
 from cifar_cli.core.plain_yaml import parse_yaml
-from cifar_cli.core.regular import read_regular
+from cifar_cli.core.regular import read_json, read_text
 from cifar_cli.core.training.checkpoint_schema import require_types
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.newer import named_if_newer
@@ -122,7 +120,7 @@ def read_run(path: Path) -> RecordedRun:
         raise CheckpointError(f"{path} holds no config.yaml, so it is not a run directory", remedy=_runs_in(path))
     told: Any = None
     try:
-        told = parse_yaml(read_regular(run.config, MAX_CONFIG_BYTES).decode())
+        told = parse_yaml(read_text(run.config, MAX_CONFIG_BYTES))
         with named_if_newer(told, path):
             config, classes = _described(told, path)
         epochs, rates = _epochs(run.metrics), _rates(run.rates)
@@ -168,10 +166,10 @@ def _reason(error: Exception) -> str:
 
 def _rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file; none where there is no file. Raises OSError and ValueError."""
-    if not path.is_file():
+    if not path.exists():
         return []
     try:
-        return list(csv.DictReader(io.StringIO(read_regular(path, MAX_RECORD_BYTES).decode(), newline="")))
+        return list(csv.DictReader(read_text(path).splitlines()))
     except csv.Error as error:
         raise ValueError(f"{path.name}: {error}") from error
 
@@ -188,7 +186,7 @@ def _rates(path: Path) -> tuple[tuple[int, float], ...]:
 def _confusion(path: Path, *, classes: int) -> dict[str, Matrix]:
     """The matrices, or none where the file is absent or is not what a run writes."""
     with suppress(OSError, ValueError, RecursionError):
-        told = _Confusion.model_validate_json(read_regular(path, MAX_RECORD_BYTES), strict=False)
+        told = _Confusion.model_validate(read_json(path))
         matrices = {"train": told.train, "val": told.val}
         if all(len(rows) == classes == len(row) for rows in matrices.values() for row in rows):
             return matrices
@@ -198,8 +196,7 @@ def _confusion(path: Path, *, classes: int) -> dict[str, Matrix]:
 def _summary(path: Path) -> dict[str, Any] | None:
     """What a finished run has written; None where it has not, or not this."""
     with suppress(OSError, ValueError, RecursionError):
-        content = read_regular(path, MAX_RECORD_BYTES)
-        _Summary.model_validate_json(content)
-        told: dict[str, Any] = json.loads(content)
+        told: dict[str, Any] = read_json(path)
+        _Summary.model_validate(told)
         return told
     return None

@@ -157,7 +157,7 @@ def _under_fitting(
     if gap > NARROW_GAP:
         return None
     losses = [epoch.val_loss for epoch in epochs[-LAST_EPOCHS - 1 :]]
-    falls = [1 - after / before for before, after in itertools.pairwise(losses)]
+    falls = [1 - after / before if before else 0.0 for before, after in itertools.pairwise(losses)]
     learned = (accuracy - chance) / (1 - chance) if chance < 1 else 1.0
     reasons = []
     if learned < LEARNED_LITTLE:

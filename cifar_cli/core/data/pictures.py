@@ -1,0 +1,261 @@
+"""Image files inside a store, and how they become square pixels.
+
+A file is decoded at a half, a quarter or an eighth of its size where what is shown of it is at least twice, four or
+eight times as large as the result: the JPEG decoder then leaves out the coefficients that scaling would average away.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional as F
+
+from cifar_cli.core.limits import MAX_PIXELS, MAX_SCANNED_PIXELS
+from cifar_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+EVAL_SHARE = 0.875
+"""Of the shorter side of a picture that isn't square, evaluation sees this share: 224 of 256 pixels, as is usual."""
+DAMAGED_REMEDY = "`cifar download --check` finds every damaged image; import the dataset again with --force"
+_FLAGS = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_WHITE = (255, 255, 255, 255)
+
+Box = tuple[int, int, int, int]
+"""Top, left, height and width of what is shown of a picture, in its pixels."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Picture:
+    """An image file whose header has been read."""
+
+    content: bytes
+    width: int
+    """As it is shown: after its EXIF orientation."""
+    height: int
+    plain: bool
+    """A JPEG in RGB or grey that OpenCV decodes as it is to be shown."""
+
+    @classmethod
+    def of(cls, content: bytes) -> Picture:
+        """Read the header. Raises ValueError, with the reason, for anything but an image within the limits."""
+        with _opened(content) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in image.info else 1
+            plain = image.format == "JPEG" and image.mode in ("RGB", "L") and turned == 1
+        if turned in (5, 6, 7, 8):
+            width, height = height, width
+        return cls(content=content, width=width, height=height, plain=plain)
+
+    def decoded(self, side: int, box: Box) -> Tensor:
+        """What is in the box, scaled to uint8 [side, side, 3], RGB. Raises ValueError for a damaged file."""
+        top, left, height, width = box
+        factor = _reduction(min(height, width) // side) if self.plain else 1
+        pixels = _from_opencv(self.content, factor) if self.plain else None
+        is_bgr = pixels is not None
+        if pixels is None:  # OpenCV refuses some files that Pillow reads
+            pixels, factor = _from_pillow(self.content), 1
+        rows, columns = max(1, round(height / factor)), max(1, round(width / factor))
+        # To whole pixels of the reduced picture, each of which is at most one of the result.
+        first_row, first_column = round(top / factor), round(left / factor)
+        shown = torch.from_numpy(pixels[first_row : first_row + rows, first_column : first_column + columns])
+        scaled = F.interpolate(
+            shown.permute(2, 0, 1)[None], size=(side, side), mode="bilinear", antialias=True, align_corners=False
+        )[0].permute(1, 2, 0)
+        return scaled.flip(2) if is_bgr else scaled
+
+
+def decoded(content: bytes, side: int) -> Tensor:
+    """A picture as evaluation sees it, uint8 [side, side, 3]. Raises ValueError for a damaged file."""
+    picture = Picture.of(content)
+    return picture.decoded(side, central_box(picture.height, picture.width))
+
+
+def central_box(height: int, width: int) -> Box:
+    """What evaluation sees of a picture: all of a square one, else the central square of EVAL_SHARE of its height.
+
+    Scaled to S pixels this is a resize of the shorter side to S / EVAL_SHARE and a centre crop.
+    """
+    side = height if height == width else max(1, round(EVAL_SHARE * min(height, width)))
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+@dataclass(eq=False)
+class Pictures:
+    """The pictures of one split. `[rows]` decodes some of them: uint8 [n, S, S, 3] as evaluation sees them.
+
+    It stands where a tensor of all images would be too large, and can be sent to other processes.
+    """
+
+    path: Path
+    """The store file."""
+    start: int
+    """First byte of the files in it."""
+    offsets_N: NDArray[np.int64]
+    """Of each picture, its first byte, counted from `start`."""
+    lengths_N: NDArray[np.int64]
+    side: int
+    """S."""
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
+    """Where batches of the pictures are wanted; decoding is done on the CPU."""
+    _file: Any = field(default=None, init=False, repr=False)
+    _identity: tuple[int, ...] = field(default=(), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def _open(self) -> None:
+        """Open the file once, so that training goes on with it when the store is replaced under its name."""
+        self._file = self.path.open("rb", buffering=0)
+        found = os.fstat(self._file.fileno())
+        identity = (found.st_size, found.st_mtime_ns)
+        if self._identity not in ((), identity):
+            raise DataError(f"{self.path} was replaced while it was in use", remedy="run the command again")
+        self._identity = identity
+
+    @property
+    def shape(self) -> torch.Size:
+        return torch.Size((len(self), self.side, self.side, 3))
+
+    def __len__(self) -> int:
+        return len(self.offsets_N)
+
+    def at_side(self, side: int) -> Pictures:
+        """The same pictures in another size."""
+        return self._with(side=side)
+
+    def to(self, device: torch.device) -> Pictures:
+        """The same pictures for batches on another device."""
+        return self._with(device=device)
+
+    def _with(self, **changed: Any) -> Pictures:
+        other = object.__new__(Pictures)  # with the same open file
+        other.__dict__.update(self.__dict__, **changed)
+        return other
+
+    def content(self, row: int) -> bytes:
+        """The file of a picture. Raises DataError when it can't be read."""
+        length, offset = int(self.lengths_N[row]), self.start + int(self.offsets_N[row])
+        try:
+            if hasattr(os, "pread"):  # processes share the descriptor, so its position may not be used
+                content: bytes = os.pread(self._file.fileno(), length, offset)
+            else:
+                self._file.seek(offset)
+                content = self._file.read(length)
+        except OSError as error:
+            raise DataError(f"{self.path} can't be read ({error.strerror})", remedy=DAMAGED_REMEDY) from error
+        return content
+
+    def picture(self, row: int) -> Picture:
+        """A picture with its header read. Raises DataError for a damaged one."""
+        try:
+            return Picture.of(self.content(row))
+        except ValueError as error:
+            raise self._damaged(row, error) from error
+
+    def decoded(self, row: int, picture: Picture, box: Box | None = None) -> Tensor:
+        """uint8 [S, S, 3] of a box of a picture, or of what evaluation sees. Raises DataError for a damaged one."""
+        try:
+            return picture.decoded(self.side, box or central_box(picture.height, picture.width))
+        except ValueError as error:
+            raise self._damaged(row, error) from error
+
+    def problem(self, row: int) -> str | None:
+        """Why a picture can't be decoded completely; None if it can. Slower than decoding for training."""
+        try:
+            _from_pillow(self.content(row))
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Tensor:
+        if isinstance(rows, int):
+            return self.decoded(rows, self.picture(rows))
+        if isinstance(rows, slice):
+            rows = range(len(self))[rows]
+        chosen = rows.tolist() if isinstance(rows, Tensor) else list(rows)
+        if isinstance(chosen, int):
+            return self[chosen]
+        images = torch.empty(len(chosen), self.side, self.side, 3, dtype=torch.uint8)
+        for place, row in enumerate(chosen):
+            images[place] = self[row]
+        return images
+
+    def index_select(self, dim: int, rows: Tensor) -> Tensor:
+        """As of a tensor."""
+        assert dim == 0, dim
+        return self[rows]
+
+    def _damaged(self, row: int, error: ValueError) -> DataError:
+        return DataError(f"image {row} of {self.path} is damaged ({error})", remedy=DAMAGED_REMEDY)
+
+
+def _opened(content: bytes) -> Image.Image:
+    """Raises ValueError, with the reason, for anything but an image within the limits."""
+    try:
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error and more
+        unknown = isinstance(error, UnidentifiedImageError)
+        raise ValueError("not a JPEG, PNG or WebP file" if unknown else str(error)) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
+    if image.format == "JPEG":
+        scans = content.count(b"\xff\xda")  # start of scan (ITU-T T.81, annex B)
+        if scans * image.width * image.height > MAX_SCANNED_PIXELS:
+            raise ValueError(f"{scans:,} scans of {image.width}×{image.height} pixels take too long to decode")
+    return image
+
+
+def _reduction(most: int) -> int:
+    """By how much a JPEG's sides may be divided in decoding: the largest of 1, 2, 4 and 8 up to `most`."""
+    return max((factor for factor in _FLAGS if factor <= most), default=1)
+
+
+def _from_opencv(content: bytes, factor: int) -> NDArray[np.uint8] | None:
+    """A JPEG as BGR with its sides divided by `factor`, rounded up; None if OpenCV can't decode it."""
+    try:
+        return cv2.imdecode(np.frombuffer(content, dtype=np.uint8), _FLAGS[factor])
+    except cv2.error:
+        return None
+
+
+def _from_pillow(content: bytes) -> NDArray[np.uint8]:
+    """Any image as uint8 [H, W, 3], RGB, as an import converts it."""
+    try:
+        with _opened(content) as image:
+            return np.array(_to_rgb(ImageOps.exif_transpose(image) if "exif" in image.info else image))
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip at 255 instead of scaling
+        return Image.fromarray((np.asarray(image, dtype=np.uint32) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
+    return image.convert("RGB")
