@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
@@ -29,6 +30,11 @@ class ImportOptions:
     """Fetch or import the dataset again, even if it is already there."""
     check: bool = False
     """Check every byte of the dataset on disk and fetch nothing. Exit with status 1 if it is damaged or missing."""
+    duplicates: bool = False
+    """Search the dataset on disk for identical and nearly identical images, inside its splits and across them, and
+    fetch nothing."""
+    out: Annotated[Path | None, Option(metavar="DIR", show_default="beside the dataset")] = None
+    """With --duplicates: write duplicates.csv and duplicates.png into this folder."""
 
 
 @command(
@@ -39,6 +45,7 @@ class ImportOptions:
             "cifar download --dataset pets --from pets/",
         ),
         ("Verify what is on disk.", "cifar download --check"),
+        ("Find test images that are among the training images as well.", "cifar download --check --duplicates"),
     )
 )
 def download(data: DataOptions, images: ImportOptions, output: OutputOptions) -> None:
@@ -46,7 +53,10 @@ def download(data: DataOptions, images: ImportOptions, output: OutputOptions) ->
     from cifar_cli.core.data.config import ImportConfig
 
     if images.check:
-        _check(data.config(), as_json=output.as_json)
+        _check(data.config(), as_json=output.as_json and not images.duplicates)
+    if images.duplicates:
+        _find_duplicates(data.config(), images.out, as_json=output.as_json)
+    if images.check or images.duplicates:
         return
     config = ImportConfig(
         data=data.config(),
@@ -91,3 +101,21 @@ def _check(data: DataConfig, *, as_json: bool) -> None:
             f"{result.dataset.path} is not intact: {'; '.join(result.problems)}",
             remedy=f"fetch or import it again: `{result.dataset.command_again}`",
         )
+
+
+def _find_duplicates(data: DataConfig, folder: Path | None, *, as_json: bool) -> None:
+    from cifar_cli.core.data.duplicates import find_duplicates
+    from cifar_cli.render import console, data_tables
+    from cifar_cli.render.progress import progress_shown
+
+    with progress_shown() as on_progress:
+        result = find_duplicates(data, folder=folder, on_progress=on_progress)
+    if as_json:
+        console.print_json(result.to_dict())
+    else:
+        console.show(data_tables.duplicates(result))
+    for path in filter(None, (result.table, result.picture)):
+        console.note(f"written: {path}")
+    if twins := result.test_images_with_a_twin_in_train:
+        known = "1 test image is" if twins == 1 else f"{twins:,} test images are"
+        console.warn(f"{known} among the training images as well: the test accuracy is of known images in part")

@@ -15,10 +15,22 @@ from matplotlib.text import Text
 
 import cifar_cli
 from cifar_cli.core.augment.results import PreviewResult
-from cifar_cli.core.evaluation.figures import corruptions_figure, ranked_figure, reliability_figure
+from cifar_cli.core.evaluation.figures import (
+    corruptions_figure,
+    explanation_figure,
+    ranked_figure,
+    reliability_figure,
+)
 from cifar_cli.core.evaluation.report.charts import Series, bar_chart, line_chart
-from cifar_cli.core.evaluation.results import Calibration, CalibrationBin, CorruptionScore, RankedImage
-from cifar_cli.core.figures import confusion_figure, samples_figure
+from cifar_cli.core.evaluation.results import (
+    Calibration,
+    CalibrationBin,
+    CorruptionScore,
+    FilePrediction,
+    PredictResult,
+    RankedImage,
+)
+from cifar_cli.core.figures import confusion_figure, pairs_figure, samples_figure
 from cifar_cli.core.lettering import class_names, ems_of, families, lettered, titled
 from cifar_cli.render.pictures import preview_figure
 
@@ -57,6 +69,24 @@ def _ranked() -> Figure:
     return ranked_figure(IMAGES, ranked, title=TITLE)
 
 
+def _explanation() -> Figure:
+    shares = tuple(1.0 if number == COUNT - 1 else 0.0 for number in range(COUNT))
+    predictions = [FilePrediction(file=f"{name}/{name}.png", probabilities=shares, remarks=()) for name in NASTY]
+    result = PredictResult(
+        checkpoint=Path("best.pt"),
+        model="null",
+        classes=(*NASTY[1:], NASTY[0]),
+        predictions=tuple(predictions),
+        images_NHWC=IMAGES,
+        problems=(),
+        unfinished=None,
+        heat_NHW=torch.zeros(COUNT, 8, 8),
+        overlays_NHWC=IMAGES,
+        places=("the centre",) * COUNT,
+    )
+    return explanation_figure(result)
+
+
 def _reliability() -> Figure:
     bins = (CalibrationBin(low=0, high=1, images=3, confidence=0.5, accuracy=0.5),)
     return reliability_figure(Calibration(error=0.1, bins=bins), title=TITLE)
@@ -92,7 +122,9 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "confusion_figure of 100": lambda: _many(100),
     "confusion_figure of 1000": lambda: _many(1000),
     "samples_figure": lambda: samples_figure(IMAGES, LABELS, LABELS.flip(0), NASTY, title=TITLE),
+    "pairs_figure": lambda: pairs_figure(IMAGES, IMAGES, list(zip(NASTY, NASTY, NASTY, strict=True)), title=TITLE),
     "ranked_figure": _ranked,
+    "explanation_figure": _explanation,
     "reliability_figure": _reliability,
     "corruptions_figure": _corruptions,
     "preview_figure": _preview,
