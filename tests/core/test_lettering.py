@@ -15,12 +15,7 @@ from matplotlib.text import Text
 
 import cifar_cli
 from cifar_cli.core.augment.results import PreviewResult
-from cifar_cli.core.evaluation.figures import (
-    corruptions_figure,
-    explanation_figure,
-    ranked_figure,
-    reliability_figure,
-)
+from cifar_cli.core.evaluation.figures import corruptions_figure, explanation_figure, ranked_figure, reliability_figure
 from cifar_cli.core.evaluation.report.charts import Series, bar_chart, line_chart
 from cifar_cli.core.evaluation.results import (
     Calibration,
@@ -69,24 +64,6 @@ def _ranked() -> Figure:
     return ranked_figure(IMAGES, ranked, title=TITLE)
 
 
-def _explanation() -> Figure:
-    shares = tuple(1.0 if number == COUNT - 1 else 0.0 for number in range(COUNT))
-    predictions = [FilePrediction(file=f"{name}/{name}.png", probabilities=shares, remarks=()) for name in NASTY]
-    result = PredictResult(
-        checkpoint=Path("best.pt"),
-        model="null",
-        classes=(*NASTY[1:], NASTY[0]),
-        predictions=tuple(predictions),
-        images_NHWC=IMAGES,
-        problems=(),
-        unfinished=None,
-        heat_NHW=torch.zeros(COUNT, 8, 8),
-        overlays_NHWC=IMAGES,
-        places=("the centre",) * COUNT,
-    )
-    return explanation_figure(result)
-
-
 def _reliability() -> Figure:
     bins = (CalibrationBin(low=0, high=1, images=3, confidence=0.5, accuracy=0.5),)
     return reliability_figure(Calibration(error=0.1, bins=bins), title=TITLE)
@@ -115,6 +92,17 @@ def _preview() -> Figure:
 def _many(classes: int) -> Figure:
     names = [*NASTY, *(f"class {number}" for number in range(classes - COUNT))]
     return confusion_figure(torch.eye(classes, dtype=torch.long), names, title=TITLE)
+
+
+def _explanation() -> Figure:
+    predictions = tuple(
+        FilePrediction(file=f"{name}/{name}.png", probabilities=(1 / COUNT,) * COUNT, remarks=()) for name in NASTY
+    )
+    result = PredictResult(
+        checkpoint=Path("best.ckpt"), model="null", classes=NASTY, predictions=predictions, images_NHWC=IMAGES,
+        problems=(), unfinished=None, overlays_NHWC=IMAGES, places=("upper left",) * COUNT,
+    )  # fmt: skip
+    return explanation_figure(result)
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {

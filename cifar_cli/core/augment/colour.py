@@ -41,10 +41,11 @@ def jittered(images_BHWC: Tensor, drawn: Draw, *, with_opencv: bool) -> Tensor:
     scratch = torch.empty(2, *images.flatten(1).shape, device=device)  # one allocation for all changes
     for blend, end in zip(changes, ends, strict=True):
         change(images[:end], scratch, *(each[:end] for each in blend), with_opencv=with_opencv)
-    shifts = torch.floor(_HUES * drawn.values["hue"][rows]).long()
-    if shifts.any():  # a shift by 0 would still round levels on its way through HSV
+    if drawn.values[
+        "hue"
+    ].any():  # none in a policy without hue; a shift by 0 steps still rounds levels on its way through HSV
         shift_hue = shift_hue_by_opencv if with_opencv else shift_hue_by_tensors
-        images = shift_hue(images, shifts)
+        images = shift_hue(images, torch.floor(_HUES * drawn.values["hue"][rows]).long())
     for blend, end in zip(changes, ends, strict=True):
         change(images[end:], scratch, *(each[end:] for each in blend), with_opencv=with_opencv)
     return images.index_select(0, by_hue.argsort().to(device))
@@ -61,8 +62,8 @@ def jittered_one_by_one(images_BHWC: Tensor, drawn: Draw) -> Tensor:
         image = made[place].numpy()
         for kind in drawn.values["order"][row].tolist():
             if kind == HUE:
-                shift = torch.floor(_HUES * drawn.values["hue"][row : row + 1]).long()
-                if shift:
+                if drawn.values["hue"].any():
+                    shift = torch.floor(_HUES * drawn.values["hue"][row : row + 1]).long()
                     image = shift_hue_by_opencv(torch.from_numpy(image)[None], shift)[0].numpy()
                 continue
             factor = float(drawn.values[LINEAR[kind]][row])

@@ -27,8 +27,7 @@ def preview(config: PreviewConfig, images_NHWC: Images, labels_N: Tensor, classe
     """Augment `config.images` images for the picture and up to SAMPLE_IMAGES for the table.
 
     images_NHWC: uint8 [N, S, S, 3], resized to `config.img_size` where that is given; labels_N: int64 [N]; classes:
-    names by label. Rows show different classes as
-    far as there are enough. The result is a function of the arguments.
+    names by label. Rows show different classes as far as there are enough. The result is a function of the arguments.
     Raises ConfigError for a policy file that is missing, invalid or fails on the images.
     """
     size = config.img_size or int(images_NHWC.shape[1])

@@ -161,12 +161,11 @@ def _heat_of(run: RecordedRun, predicted: Predictions, on_progress: OnProgress) 
     ranked = (*mistakes(predicted, most=SHOWN), *suspects(predicted, most=SHOWN))
     chosen = sorted({each.index for each in ranked})
     part = Part(images_NHWC=predicted.images_NHWC[chosen], labels_N=predicted.labels_N[chosen])
-    config = checkpoint.config
     loader = eval_loader(
         resident(part, device),
         torch.arange(len(chosen)),
-        img_size=config.model.img_size,
-        normalisation=config.normalised_by,
+        img_size=checkpoint.config.model.img_size,
+        normalisation=checkpoint.config.normalised_by,
     )
     targets_N = predicted.predicted_N[chosen]
     maps = heat_maps(checkpoint.model, loader, targets_N, device=device, on_progress=on_progress)
