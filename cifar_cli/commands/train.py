@@ -100,7 +100,7 @@ class AugmentationOptions:
     augment_file: AugmentOpt = None
     pipeline: PipelineOpt = None
     workers: int = 2
-    """Run the albumentations pipeline in this many processes."""
+    """Run the albumentations pipeline, and decode image files, in this many processes."""
 
 
 @option_group("Hardware")
