@@ -84,6 +84,8 @@ def _check(data: DataConfig, *, as_json: bool) -> None:
         console.print_json(result.to_dict())
     else:
         console.show(data_tables.checked(result))
+        for remark in result.remarks:
+            console.warn(remark)
     if not result.intact:
         raise DataError(
             f"{result.dataset.path} is not intact: {'; '.join(result.problems)}",

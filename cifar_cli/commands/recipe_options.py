@@ -55,6 +55,13 @@ OVERRIDES = {
         metavar="RATE", help="Set the highest learning rate of the last layer; for --optimizer muon-sgd."
     ),
     "patience": Option(help="Stop after this many epochs without a higher validation accuracy; 0 disables it."),
+    "class_weights": Option(
+        help="Weight the classes in the training loss: auto by the inverse of their number of images, none equally.",
+    ),
+    "freeze": Option(help="Keep the pretrained weights as they are, and train the last layer only: backbone."),
+    "head_first": Option(
+        metavar="SHARE", help="Train the last layer alone for this share of the run, before the pretrained weights."
+    ),
     "policy": POLICY(show_default="the recipe's"),
 }
 """The option for each field of Recipe. Its type, and so its parser, is that of the field."""
@@ -80,8 +87,8 @@ class RecipeOptions(_Overrides):  # type: ignore[misc]
         str, Option(metavar="|".join(RECIPES), parser=parsers.one_of(RECIPES), autocompletion=completion.recipes)
     ] = "course"
     """Train with this recipe: course follows the university exercise behind this tool, fast reaches the same accuracy
-    in the least time, best reaches the highest accuracy in 20 minutes; fast and best differ between models. Each option
-    below replaces one part of it.
+    in the least time, best reaches the highest accuracy in 20 minutes; fast and best differ between models. finetune
+    trains pretrained weights on photographs, of cnn if no model is named. Each option below replaces one part of it.
     """
 
     def overrides(self) -> dict[str, Any]:

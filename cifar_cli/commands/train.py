@@ -240,6 +240,7 @@ def train(
         batch_auto=recipe.batch == "auto",
         keep_steps=recipe.max_epochs is None,
         seeds=run.seeds or (),
+        model_chosen=settings.origins["model.name"] != "default",
     )
     _train(request, began=began, run=run, output=output)
 

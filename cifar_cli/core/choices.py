@@ -19,6 +19,10 @@ MemoryFormat = Literal["channels-last", "contiguous", "onednn"]
 """Layout of images and convolution kernels; "onednn" is that library's own blocked layout."""
 MemoryFormatChoice = Literal["auto", "channels-last", "contiguous", "onednn"]
 PatchSize = Literal[2, 4]
+ClassWeights = Literal["none", "auto"]
+"""Weights of the classes in the training loss; "auto" weights them by the inverse of their number of images."""
+Freeze = Literal["none", "backbone"]
+"""What training leaves as it is; "backbone" is all but the layers that pretrained weights don't bring."""
 StrategyChoice = Literal["auto", "ddp", "fsdp"]
 """How several processes share a training step; "ddp" keeps all weights in each and averages the gradients."""
 

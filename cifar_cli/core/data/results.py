@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_cli import __version__
+from cifar_cli.core.data.balance import imbalance
 from cifar_cli.core.data.config import BUILT_IN
 from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
@@ -121,6 +122,12 @@ class DatasetCheck(NotebookView):
     def intact(self) -> bool:
         return not self.problems
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to know before training, a sentence each."""
+        told = imbalance(self.dataset.classes, [count.train_images for count in self.per_class])
+        return () if told is None else (told,)
+
     def to_dict(self) -> dict[str, Any]:
         return {
             **self.dataset.to_dict(),
@@ -128,5 +135,6 @@ class DatasetCheck(NotebookView):
             "whole": self.intact,  # an earlier name of the key
             "problems": list(self.problems),
             "archive": plain(self.archive),
+            "remarks": list(self.remarks),
             "per_class": [count.to_dict() for count in self.per_class],
         }

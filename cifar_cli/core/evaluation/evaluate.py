@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
-from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.evaluation.config import EvaluateConfig
 from cifar_cli.core.evaluation.corruptions import accuracy_under_corruptions
@@ -29,6 +28,7 @@ from cifar_cli.core.evaluation.runs import checkpoint_of, distinct_names
 from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.core.training.checkpoint import Checkpoint, load_checkpoint
 from cifar_cli.core.training.machine import device_of
+from cifar_cli.core.training.trained_on import open_trained
 from cifar_cli.errors import CheckpointError, ResourceError, shell_line
 
 SHOWN = 24  # ranked images in a result and in its pictures; the CSV files have all
@@ -90,8 +90,15 @@ def evaluate_only(config: EvaluateConfig, *, on_progress: OnProgress = silent) -
     found = checkpoint_of(config.checkpoint)
     checkpoint = load_checkpoint(found.path)
     trained = checkpoint.config.data
-    data = replace(trained, dataset=config.dataset or trained.dataset, data_dir=config.data_dir or trained.data_dir)
-    store = open_dataset(data, on_progress=on_progress)
+    asked = config.dataset is not None  # another dataset, knowingly
+    store = open_trained(
+        replace(trained, dataset=config.dataset or trained.dataset),
+        at=config.checkpoint,
+        content=None if asked else checkpoint.content,
+        remedy=f"or score the other images knowingly: {shell_line('--dataset', trained.dataset)}",
+        data_dir=config.data_dir,
+        on_progress=on_progress,
+    )
     _require_same_classes(checkpoint, store)
     predictions = predict_split(
         checkpoint.model,

@@ -25,6 +25,8 @@ class Hybrid(nn.Module):
 
     optional_prefixes = tuple(f"backbone.{layer}." for layer in UNUSED_LAYERS)
     """Prefixes of state-dict keys of unused layers, which a checkpoint may lack."""
+    backbone_prefix = "backbone."
+    """Of the parameters that ImageNet weights bring."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.models.head import head_layers
 from cifar_cli.core.models.torch_file import BadFileError, load_torch_file, require_plain_tensor
 from cifar_cli.core.write import write_whole
 from cifar_cli.errors import CheckpointError, WeightsError
@@ -182,16 +183,8 @@ def fitting(model: nn.Module, state: StateDict, *, origin: str, keep_head: bool 
 
 
 def _head_keys(model: nn.Module) -> set[str]:
-    """State-dict keys of the layers whose output size is the number of classes.
-
-    A timm model names them, and some have two (distilled models) or none that is linear; of other models it is the last
-    linear layer.
-    """
-    named = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
-    layers = (named,) if isinstance(named, str) else tuple(named)
-    if not layers:
-        layers = tuple(name for name, module in model.named_modules() if isinstance(module, nn.Linear))[-1:]
-    return {key for key in model.state_dict() if key.startswith(tuple(f"{layer}." for layer in layers))}
+    """State-dict keys of the layers whose output size is the number of classes."""
+    return {key for key in model.state_dict() if key.startswith(tuple(f"{layer}." for layer in head_layers(model)))}
 
 
 def _load_imagenet(model: nn.Module, config: ModelConfig) -> None:
@@ -216,8 +209,9 @@ def _load_imagenet(model: nn.Module, config: ModelConfig) -> None:
             raise
         raise WeightsError(
             f"the ImageNet weights of {name} can't be downloaded: the model hub can't be reached",
-            remedy="pass --weights none to start from random weights, --weights PATH for a local file, "
-            "or fill the hub cache once with network access (HF_HOME sets its folder)",
+            remedy=f"pass --backbone {BUNDLED_BACKBONE} --weights bundled for those of an installed package, --weights "
+            "PATH for a local file, --weights none for random ones, or fill the hub cache once with network access "
+            "(HF_HOME sets its folder)",
         ) from error
 
 

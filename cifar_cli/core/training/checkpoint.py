@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from cifar_cli import __version__
 from cifar_cli.core.data.config import Normalisation
+from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.torch_file import BadFileError, load_torch_file, verify
 from cifar_cli.core.models.weights import fitting, load_state, save_state
@@ -39,11 +40,18 @@ class Checkpoint:
     config: TrainConfig
     classes: tuple[str, ...]
     synthetic: bool
+    content: str | None
+    """The content hash of the dataset that it was trained on; None for a checkpoint of an earlier version."""
 
 
-def describe(config: TrainConfig, *, classes: tuple[str, ...], synthetic: bool) -> dict[str, Any]:
+def describe(config: TrainConfig, store: Store) -> dict[str, Any]:
     """The metadata of a checkpoint, as plain values."""
-    return {"config": config.to_dict(), "classes": list(classes), "synthetic": synthetic}
+    return {
+        "config": config.to_dict(),
+        "classes": list(store.classes),
+        "synthetic": store.synthetic,
+        "content": store.content,
+    }
 
 
 def save_checkpoint(
@@ -171,7 +179,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     model = build_untrained(config.model)
     load_state(model, state, origin=origin)
     return Checkpoint(
-        path=path, model=model, config=config, classes=tuple(saved.cifar.classes), synthetic=saved.cifar.synthetic
+        path=path,
+        model=model,
+        config=config,
+        classes=tuple(saved.cifar.classes),
+        synthetic=saved.cifar.synthetic,
+        content=saved.cifar.content,
     )
 
 

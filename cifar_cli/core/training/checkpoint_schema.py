@@ -32,6 +32,7 @@ class Description(_Part):
     config: Annotated[dict[str, Value | Fields], Field(max_length=100)]
     classes: Annotated[list[str], Field(min_length=1)]
     synthetic: bool
+    content: str | None = None
 
 
 class Saved(_Part):

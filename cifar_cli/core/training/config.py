@@ -10,6 +10,7 @@ from typing import Any, Literal
 from cifar_cli.core.augment.policy import policy_of, require_pipeline
 from cifar_cli.core.choices import (
     DeviceChoice,
+    Freeze,
     MemoryFormat,
     MemoryFormatChoice,
     OptimizerName,
@@ -51,6 +52,11 @@ class StepConfig:
     """Here and below: of muon-sgd only, as in the recipe."""
     bias_lr: float | None = None
     head_lr: float | None = None
+    freeze: Freeze = "none"
+    head_first: bool = False
+    """Keep head and backbone apart in the optimizer, because the backbone's learning rate begins later."""
+    class_weights: tuple[float, ...] | None = None
+    """Of the classes in the loss; None for equal ones."""
     precision: Precision = "32"
     memory_format: MemoryFormat = "contiguous"
 
@@ -69,6 +75,8 @@ class StepConfig:
             momentum=recipe.momentum,
             bias_lr=recipe.bias_lr,
             head_lr=recipe.head_lr,
+            freeze=recipe.freeze,
+            head_first=recipe.head_first > 0 and recipe.freeze == "none",
             precision=precision,
             memory_format=memory_format,
         )

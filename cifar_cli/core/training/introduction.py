@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from torch import nn
 
+from cifar_cli.core.data.balance import counts_in_words, imbalance
 from cifar_cli.core.data.store import Store
+from cifar_cli.core.training.balancing import training_counts
 from cifar_cli.core.training.batches import Loaders
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.ranks import Ranks
@@ -18,11 +20,16 @@ def introduce(
     """Report model, dataset, device, slices of the batch and run directory."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     device = next(model.parameters()).device
+    counts = training_counts(store, loaders)
     note(
         f"training {config.model.label} ({parameters:,} parameters, recipe {config.recipe.name}) on "
-        f"{len(loaders.train_indices):,} images of {dataset_line(store)}, {device}, precision {config.precision}, "
-        f"{config.memory_format}; writing to {config.run_dir}"
+        f"{sum(counts):,} images ({counts_in_words(store.classes, counts)}) of {dataset_line(store)}, {device}, "
+        f"precision {config.precision}, {config.memory_format}; writing to {config.run_dir}"
     )
+    if sum(count > 0 for count in counts) == 1:
+        note(one_class(store.classes[counts.index(max(counts))]))
+    elif config.recipe.class_weights == "none" and (told := imbalance(store.classes, counts)):
+        note(told)
     if config.model.img_size > store.img_size:
         note(enlarged(config.model.img_size, store))
     if ranks.world_size > 1:
@@ -34,6 +41,14 @@ def introduce(
     if left_out and config.model.trim_backbone:
         names = ", ".join(prefix.rstrip(".") for prefix in left_out)
         note(f"left out, because they never reach the logits: {names} (--full-backbone keeps them)")
+
+
+def one_class(name: str) -> str:
+    """What a training set of one class teaches."""
+    return (
+        f"all training images are of the class {name}: a model that always answers {name} scores 100 %, which says "
+        "nothing about telling it from anything else. Import images of a second class"
+    )
 
 
 def enlarged(side: int, store: Store) -> str:

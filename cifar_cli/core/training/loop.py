@@ -17,6 +17,7 @@ from torch import nn
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
+from cifar_cli.core.training.balancing import class_weights_of
 from cifar_cli.core.training.batches import PLAIN_TRAIN_IMAGES, plain_train_loader
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.config import TrainConfig
@@ -112,7 +113,7 @@ class Loop:
         self.steps_per_epoch = len(loaders.train)
 
         self.accounting = Accounting(device, seams.clock)
-        step_config = config.step_config()
+        step_config = replace(config.step_config(), class_weights=class_weights_of(config, store, loaders))
         ranks.same_weights(prepared.model)
         model = training_form(prepared.model, step_config.memory_format).to(device).train()
         self.step = seams.make_step(
@@ -136,7 +137,7 @@ class Loop:
             / max(len(loaders.val_indices), 1)
             * (1 if config.precision == "32" else FLOAT32_COST),
         )
-        self.description = describe(config, classes=store.classes, synthetic=store.synthetic)
+        self.description = describe(config, store)
         self.record = Record(run, listeners, clock=seams.clock, keeps_scores=not config.fast_dev_run)
         self.interrupts = Interrupts(listeners.on_note)
         self.agreed = Agreement()
@@ -193,7 +194,7 @@ class Loop:
 
         Returns False where its steps were taken back: a measurement found that the run needs other learning rates.
         """
-        self.step.model.train()
+        self.step.train()
         self.train_scores.reset()
         self.pace.start_epoch()
         self.loaders.train.set_epoch(self.epoch)

@@ -190,6 +190,7 @@ def _step_maker(config: TrainConfig, model: nn.Module, *, classes: int, device: 
         )
         copied = training_form(copy.deepcopy(model), memory_format).to(device).train()
         step = TrainingStep(copied, asked, device_type=device.type)
+        step.train()
         return lambda count: float(step(*batch_of(count))[0])
 
     return make
@@ -221,7 +222,7 @@ def speed_key(
         f"width {model.width:g}, {'small images, ' * model.small_images}drop path {model.drop_path:g}",
         f"{'trimmed' if model.trim_backbone else 'full'} patch {model.patch_size}, batch {recipe.batch}",
         f"{recipe.optimizer}, {'clipped, ' * (recipe.clip_norm is not None)}"
-        f"{'averaged, ' * (recipe.ema_decay is not None)}{STEP_VERSION}",
+        f"{'averaged, ' * (recipe.ema_decay is not None)}{'frozen, ' * (recipe.freeze != 'none')}{STEP_VERSION}",
         f"{'|'.join(precisions)}, {'|'.join(formats)}",
     )
     return "; ".join(parts)

@@ -61,10 +61,12 @@ class Parallel:
 
 def has_unused_parameters(model: nn.Module, images_BCHW: Tensor) -> bool:
     """Whether a trained parameter gets no gradient. Leaves the model as it is."""
-    training, parameters = model.training, [each for each in model.parameters() if each.requires_grad]
+    modes = {module: module.training for module in model.modules()}  # what is frozen has another one
+    parameters = [each for each in model.parameters() if each.requires_grad]
     model.eval()  # keeps batch norm's statistics, and draws nothing
     logits_BK = model.forward(images_BCHW)
-    model.train(training)
+    for module, training in modes.items():
+        module.training = training
     return None in torch.autograd.grad(logits_BK.sum(), parameters, allow_unused=True)
 
 

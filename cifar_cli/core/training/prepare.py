@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cifar_cli.core.data.config import STORE_SUFFIX, DataConfig
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.build import build_model, build_untrained, initialise_from_images
@@ -29,6 +28,7 @@ from cifar_cli.core.training.ranks import ALONE, Ranks
 from cifar_cli.core.training.recipe import Recipe
 from cifar_cli.core.training.results import Numerics, TrainResult
 from cifar_cli.core.training.run_dir import RunDir, open_run_dir
+from cifar_cli.core.training.trained_on import absolute, open_trained, where
 from cifar_cli.errors import CheckpointError, ConfigError, DataError, shell_line
 
 
@@ -77,6 +77,7 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
     began = time.monotonic() if listeners.began is None else listeners.began
     device = prepared_device(config.device, deterministic=config.deterministic)
     require_precision(config.precision, device)
+    require_pretrained(config)
     if config.augment_file is not None:
         from cifar_cli.core.augment.per_image import load_policy  # albumentations takes seconds to import
 
@@ -127,7 +128,15 @@ def prepare_resumed(
         listeners.on_note(_finished_sentence(result, config))
         return result, run
     device = prepared_device(config.device, deterministic=config.deterministic)
-    store = open_dataset(config.data, on_progress=listeners.on_progress)
+    store = open_trained(
+        config.data,
+        at=run.path,
+        content=content["cifar"].get("content"),
+        remedy="or start a new run",
+        data_dir=asked.data_dir,
+        on_progress=listeners.on_progress,
+    )
+    config = replace(config, data=where(config.data, store))
     if store.classes != classes:
         raise CheckpointError(
             f"{run.path} was trained on other classes than {store.path} holds",
@@ -191,6 +200,18 @@ def require_batch_for(model: nn.Module, batch: int, *, images: int) -> None:
     )
 
 
+def require_pretrained(config: TrainConfig) -> None:
+    """Raise ConfigError for random weights that would be left as they are, in the whole run or at its beginning."""
+    recipe, model = config.recipe, config.model
+    if model.source_of_weights != "none" or (recipe.freeze == "none" and not recipe.head_first):
+        return
+    flag = "--freeze backbone" if recipe.freeze != "none" else f"--head-first {recipe.head_first:g}"
+    raise ConfigError(
+        f"{flag} keeps pretrained weights, and {model.label} starts from random ones",
+        remedy="pass --model cnn without --weights none, or --freeze none and --head-first 0",
+    )
+
+
 def run_config(run_dir: Path) -> TrainConfig:
     """The config of a run that can be continued. Raises CheckpointError where there is none."""
     run = open_run_dir(run_dir)
@@ -200,7 +221,13 @@ def run_config(run_dir: Path) -> TrainConfig:
 def fitted_to(config: TrainConfig, store: Store) -> TrainConfig:
     """The config with a model for the classes and the image size of the dataset, and the normalisation for both."""
     model = replace(config.model, classes=len(store.classes), img_size=config.img_size or store.default_side)
-    return replace(config, model=model, encoded=store.encoded, normalisation=normalisation_of(config.model, store))
+    return replace(
+        config,
+        model=model,
+        encoded=store.encoded,
+        normalisation=normalisation_of(config.model, store),
+        data=absolute(config.data),
+    )
 
 
 def _continued(run: RunDir, content: dict[str, Any]) -> tuple[TrainConfig, tuple[str, ...]]:
@@ -243,9 +270,7 @@ def _changed(config: TrainConfig, asked: ResumeConfig, loop: dict[str, Any]) -> 
         recipe = replace(recipe, max_epochs=asked.max_epochs)
     if asked.max_seconds is not None:
         recipe = replace(recipe, max_seconds=asked.max_seconds)
-    return replace(
-        config, recipe=recipe, data=config.data if asked.data_dir is None else _moved(config.data, asked.data_dir)
-    )
+    return replace(config, recipe=recipe)
 
 
 def _finished(run: RunDir, config: TrainConfig, content: dict[str, Any]) -> TrainResult | None:
@@ -272,10 +297,3 @@ def _finished_sentence(result: TrainResult, config: TrainConfig) -> str:
         f"{result.run_dir} is already finished ({result.epochs} epochs, stopped by --max-{result.stopped_by}); nothing "
         f"was changed. `{longer}` trains it longer"
     )
-
-
-def _moved(data: DataConfig, data_dir: Path) -> DataConfig:
-    """The same dataset in another folder; for one that was given as a path, the file of that name there."""
-    if data.dataset.endswith(STORE_SUFFIX):
-        return DataConfig(dataset=str(data_dir / Path(data.dataset).name), data_dir=data_dir)
-    return DataConfig(dataset=data.dataset, data_dir=data_dir)

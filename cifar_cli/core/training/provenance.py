@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from cifar_cli import __version__
-from cifar_cli.core.data.store import read_header
 from cifar_cli.core.training.prepare import Prepared
 from cifar_cli.core.training.repeat import repeat_command
 
@@ -23,7 +22,7 @@ def provenance(prepared: Prepared) -> dict[str, Any]:
         "data": {
             "source": store.provenance.source,
             "source_checksum": store.provenance.checksum,
-            "content_checksum": read_header(store.path).summary.content,
+            "content_checksum": store.content,
         },
         "device": str(prepared.device),
         "device_name": _name_of(prepared.device),

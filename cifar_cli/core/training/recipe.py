@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cifar_cli.core.augment.policy import policy_of
-from cifar_cli.core.choices import OptimizerName, ScheduleName, require_at_least, require_choice
+from cifar_cli.core.choices import ClassWeights, Freeze, OptimizerName, ScheduleName, require_at_least, require_choice
 from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
@@ -54,6 +54,14 @@ class Recipe:
     patience: int | None = None
     """The run ends after this many epochs without a higher validation accuracy; None for no such limit."""
 
+    class_weights: ClassWeights = "none"
+    """Weights of the classes in the training loss."""
+    freeze: Freeze = "none"
+    """What stays as it is in the whole run."""
+    head_first: float = 0.0
+    """Share of the run in which the head alone is trained; the learning rate of the rest begins then. With adam, adamw
+    and sgd."""
+
     def __post_init__(self) -> None:
         rate = self.learning_rate
         if rate is not None and not (math.isfinite(rate) and rate > 0):
@@ -72,6 +80,14 @@ class Recipe:
             _require_share("--momentum", self.momentum)
         if self.patience is not None:
             require_at_least("--patience", self.patience, 1, example=5)
+        require_choice("--class-weights", self.class_weights, ClassWeights)
+        require_choice("--freeze", self.freeze, Freeze)
+        _require_share("--head-first", self.head_first)
+        if self.head_first and self.optimizer not in HEAD_FIRST:
+            raise ConfigError(
+                f"--head-first can't be combined with --optimizer {self.optimizer}",
+                remedy=f"pass --head-first 0, or --optimizer {' or '.join(HEAD_FIRST)}",
+            )
         self._check_rates_of_parts()
         for flag, number in (("--weight-decay", self.weight_decay), ("--clip-norm", self.clip_norm or 0.0)):
             if not (math.isfinite(number) and number >= 0):
@@ -95,6 +111,9 @@ class Recipe:
         return replace(self, **changes)
 
 
+HEAD_FIRST = ("adamw", "adam", "sgd")  # optimizers with groups of their own for the head
+MODEL_OF_RECIPE = {"finetune": "cnn"}
+"""The model where none is named; other recipes train the default one."""
 ONLY_MUON_SGD = ("momentum", "bias_lr", "head_lr")
 
 
@@ -145,6 +164,23 @@ RECIPES: dict[str, Recipe] = {
             batch=256,
             policy="crop-flip-cutout",
             max_epochs=100,
+            max_seconds=20 * 60,
+        ),
+        Recipe(
+            name="finetune",
+            source="pretrained weights on photographs: the head first, then all at a small rate, stopped early",
+            optimizer="adamw",
+            learning_rate=3e-4,
+            schedule="one-cycle",
+            warmup=0.1,
+            weight_decay=0.05,
+            clip_norm=1.0,
+            label_smoothing=0.1,
+            head_first=0.1,
+            patience=3,
+            batch=32,
+            policy="photo",
+            max_epochs=10,
             max_seconds=20 * 60,
         ),
     )

@@ -44,7 +44,7 @@ class LearningRate:
 
     @property
     def is_constant(self) -> bool:
-        return self._recipe.schedule == "constant"
+        return self._recipe.schedule == "constant" and not self._recipe.head_first
 
     @property
     def highest(self) -> float:
@@ -60,7 +60,12 @@ class LearningRate:
         return rate_share(self._recipe.schedule, step / self.steps, warmup=self._recipe.warmup)
 
     def set_for(self, step: int) -> None:
-        """Set the rates for a step."""
-        share = self.share_at(step)
+        """Set the rates for a step. Groups that wait for the head begin their schedule after its share of the run."""
+        share, waiting = self.share_at(step), self._waiting_share_at(step)
         for group in self._optimizer.param_groups:
-            group["lr"] = group["highest_lr"] * share
+            group["lr"] = group["highest_lr"] * (waiting if group.get("waits") else share)
+
+    def _waiting_share_at(self, step: int) -> float:
+        first, warmup = self._recipe.head_first, self._recipe.warmup
+        progress = (step / self.steps - first) / (1 - first)
+        return 0.0 if progress < 0 else rate_share(self._recipe.schedule, progress, warmup=warmup)

@@ -16,7 +16,7 @@ from cifar_cli.core.plain_yaml import parse_yaml
 from cifar_cli.core.regular import read_text
 from cifar_cli.core.suggest import nearest
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.recipe import ONLY_MUON_SGD, RECIPES, recipe_of
+from cifar_cli.core.training.recipe import MODEL_OF_RECIPE, ONLY_MUON_SGD, RECIPES, recipe_of
 from cifar_cli.errors import ConfigError
 
 FOLLOW_THE_DATASET = ("model.classes", "model.img_size", "normalisation")
@@ -75,7 +75,8 @@ def layered(
     elif filed.get("recipe.name") in RECIPES:
         recipe = filed["recipe.name"]
     above = filed | {path: defaults[path] for path in flags if path in defaults} | assigned
-    fitting = recipe_of(recipe, model=above.get("model.name", defaults.get("model.name")))
+    model = {"model.name": MODEL_OF_RECIPE[recipe]} if recipe in MODEL_OF_RECIPE else {}
+    fitting = recipe_of(recipe, model=(defaults | model | above).get("model.name"))
     optimizer = above.get("recipe.optimizer", fitting.optimizer)
     fitting = fitting.changed({"optimizer": optimizer})
     if filed.get("recipe.optimizer", optimizer) != optimizer:
@@ -83,7 +84,7 @@ def layered(
     layers = (
         (dict(_flat(TrainConfig(model=ModelConfig(name="null")).to_dict(), "")), "default"),
         ({path: value for path, value in defaults.items() if path not in flags}, "default"),
-        ({f"recipe.{name}": value for name, value in asdict(fitting).items()}, f"recipe {recipe}"),
+        ({f"recipe.{name}": value for name, value in asdict(fitting).items()} | model, f"recipe {recipe}"),
         (filed, str(file)),
     )
     values: Values = {}

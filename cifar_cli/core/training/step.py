@@ -7,7 +7,7 @@ step of the memory profiler, and the public LightningModule.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_a
 
 from cifar_cli.core.choices import OptimizerName, Precision
 from cifar_cli.core.data.loader import MODEL_DRAWS, derive_seed
+from cifar_cli.core.models.head import freeze_backbone, frozen_in_evaluation, head_parameters
 from cifar_cli.core.models.training_form import LAYOUTS
 from cifar_cli.core.suggest import nearest
 from cifar_cli.core.training.config import StepConfig
@@ -35,15 +36,15 @@ OnStage = Callable[[Stage], None]
 
 
 def _adam(model: nn.Module, config: StepConfig, options: dict[str, Any]) -> Optimizer:
-    return torch.optim.Adam(parameter_groups(model, config.weight_decay), lr=config.learning_rate, **options)
+    return torch.optim.Adam(groups_of(model, config), lr=config.learning_rate, **options)
 
 
 def _adamw(model: nn.Module, config: StepConfig, options: dict[str, Any]) -> Optimizer:
-    return torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate, **options)
+    return torch.optim.AdamW(groups_of(model, config), lr=config.learning_rate, **options)
 
 
 def _sgd(model: nn.Module, config: StepConfig, options: dict[str, Any]) -> Optimizer:
-    groups = parameter_groups(model, config.weight_decay)
+    groups = groups_of(model, config)
     return torch.optim.SGD(groups, lr=config.learning_rate, momentum=MOMENTUM, nesterov=True, **options)
 
 
@@ -87,9 +88,24 @@ def make_optimizer(model: nn.Module, config: StepConfig, **options: Any) -> Opti
     return OPTIMIZERS[config.optimizer](model, config, options or {"fused": config.precision != "16" and takes})
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def groups_of(model: nn.Module, config: StepConfig) -> list[dict[str, Any]]:
+    """The parameter groups of a step; with `head_first` those of the head, then the others, which "wait" for it."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not config.head_first:
+        return parameter_groups(trained.values(), config.weight_decay)
+    head = head_parameters(model)
+    return [
+        group | {"waits": waits}
+        for waits in (False, True)
+        for group in parameter_groups(
+            (parameter for name, parameter in trained.items() if (name not in head) == waits), config.weight_decay
+        )
+    ]
+
+
+def parameter_groups(parameters: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:
     """Matrices and kernels with weight decay, biases and normalisation weights without; no group is empty."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = list(parameters)
     decayed = [parameter for parameter in trained if parameter.ndim > 1]
     others = [parameter for parameter in trained if parameter.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -129,6 +145,8 @@ class TrainingStep:
         on_stage: OnStage = lambda stage: None,
         parallel: Callable[[nn.Module], Callable[[Tensor], Tensor]] = lambda model: model,
     ) -> None:
+        if config.freeze == "backbone":
+            freeze_backbone(model)
         self.model = model
         self.average = None if config.ema_decay is None else averaged(model, config.ema_decay, device_type)
         self.forward = parallel(model)
@@ -138,6 +156,7 @@ class TrainingStep:
         """Factor of the loss before the backward pass. Processes whose slices of the batch differ in size need it, so
         that the average of their gradients is the gradient of the batch's mean loss."""
         self.config = config
+        self._class_weights_K = None if config.class_weights is None else torch.tensor(config.class_weights)
         self.device_type = device_type
         self.optimizer = make_optimizer(model, config) if optimizer is None else optimizer
         self.on_stage = on_stage
@@ -148,6 +167,12 @@ class TrainingStep:
     def evaluated(self) -> nn.Module:
         """The model that is validated and kept: the averaged weights where there are some."""
         return self.model if self.average is None else self.average.module
+
+    def train(self) -> None:
+        """Put the model in training mode, and what is frozen in evaluation mode."""
+        self.model.train()
+        if self.config.freeze == "backbone":
+            frozen_in_evaluation(self.model)
 
     def __call__(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
         """Update the weights once. Returns the mean loss (a scalar) and the logits [B, K]."""
@@ -170,16 +195,26 @@ class TrainingStep:
     def loss(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
         """Forward pass. Returns the mean smoothed cross-entropy (a scalar) and the logits [B, K].
 
-        labels_B: int64 classes, or float32 shares of the classes [B, K].
+        labels_B: int64 classes, or float32 shares of the classes [B, K]. With class weights, the term of each class is
+        multiplied by its weight, and the sum is divided by the number of images: torch's mean would divide it by the
+        weights in this process's part of the batch.
         """
+        smoothing, weights_K = self.config.label_smoothing, self._class_weights_K
         with self.autocast():
             logits_BK = self.forward(images_BCHW.to(memory_format=self.layout))
-            loss = F.cross_entropy(logits_BK, labels_B, label_smoothing=self.config.label_smoothing)
-        return loss, logits_BK
+            if weights_K is None:
+                return F.cross_entropy(logits_BK, labels_B, label_smoothing=smoothing), logits_BK
+            weights_K = self._class_weights_K = weights_K.to(logits_BK.device)
+            loss = F.cross_entropy(logits_BK, labels_B, weights_K, label_smoothing=smoothing, reduction="sum")
+        return loss / len(labels_B), logits_BK
 
     def cross_entropy(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor) -> Tensor:
-        """The mean cross-entropy of a step without label smoothing, as validation computes it. loss: the step's."""
-        return F.cross_entropy(logits_BK.float(), labels_B) if self.config.label_smoothing else loss
+        """The mean cross-entropy of a step without label smoothing and class weights, as validation computes it.
+
+        loss: the step's.
+        """
+        same = not self.config.label_smoothing and self._class_weights_K is None
+        return loss if same else F.cross_entropy(logits_BK.float(), labels_B)
 
     def backward(self, loss: Tensor) -> None:
         """Set the gradients, scaled where the precision needs it."""

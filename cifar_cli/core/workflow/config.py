@@ -18,3 +18,5 @@ class TrainRequest:
     """With `batch_auto`: change the number of epochs so that the number of steps stays."""
     seeds: tuple[int, ...] = ()
     """Train once with each, into run_dir/seed-N where a run_dir is given. Empty for the config's seed."""
+    model_chosen: bool = True
+    """Whether the user has named a model; if not, a better one for photographs is suggested."""

@@ -25,6 +25,7 @@ from cifar_cli.core.training.train import ranks_of, resume, serve
 from cifar_cli.core.workflow.batch_size import with_batch_found
 from cifar_cli.core.workflow.config import TrainRequest
 from cifar_cli.core.workflow.results import TrainReport, Utilization
+from cifar_cli.core.workflow.suggestion import finetune_suggested
 from cifar_cli.errors import CifarError, Interrupted
 
 
@@ -61,6 +62,8 @@ def _train_all(
 ) -> list[TrainResult]:
     first = next(iter(run_dirs))
     prepared = prepare(replace(request.config, seed=first), listeners, ranks=ranks)
+    if not request.model_chosen and (told := finetune_suggested(prepared)):
+        listeners.on_note(told)
     if request.batch_auto:
         prepared = with_batch_found(prepared, keep_steps=request.keep_steps, listeners=listeners)
     results: list[TrainResult] = []

@@ -22,7 +22,8 @@ def test_evaluation_agrees_with_a_plain_loop_over_the_test_images(trained_run: P
     result = evaluate(EvaluateConfig(checkpoint=trained_run, batch=33, device="cpu"))
     store = open_store(data_dir / "shapes.safetensors")
     model = load_checkpoint(trained_run).model.eval()
-    mean, std = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2470, 0.2435, 0.2616])
+    pixels = store.train.images_NHWC.flatten(0, 2) / 255
+    mean, std = pixels.mean(dim=0), pixels.std(dim=0)
     with torch.no_grad():
         logits = model(((store.test.images_NHWC / 255 - mean) / std).permute(0, 3, 1, 2))
     labels = store.test.labels_N

@@ -22,8 +22,8 @@ from cifar_cli.core.training.step import (
     TrainingStep,
     autocast,
     clip_gradients,
+    groups_of,
     make_optimizer,
-    parameter_groups,
     seed_draws,
 )
 from cifar_cli.errors import ConfigError
@@ -86,7 +86,7 @@ def test_averaged_weights_follow_the_trained_ones_by_the_decay() -> None:
 
 
 def test_weight_decay_applies_to_matrices_and_kernels_only() -> None:
-    decayed, others = parameter_groups(build_model(NULL, seed=0), 0.1)
+    decayed, others = groups_of(build_model(NULL, seed=0), StepConfig(weight_decay=0.1))
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
     assert {parameter.ndim for parameter in decayed["params"]} == {2, 4}
     assert {parameter.ndim for parameter in others["params"]} == {1}
@@ -120,7 +120,7 @@ def test_what_a_model_draws_is_a_function_of_seed_step_and_rank() -> None:
 def test_frozen_parameters_are_not_optimized() -> None:
     model = build_model(NULL, seed=0)
     model.features.requires_grad_(False)
-    assert sum(len(group["params"]) for group in parameter_groups(model, 0.0)) == 4
+    assert sum(len(group["params"]) for group in groups_of(model, StepConfig())) == 4
 
 
 @pytest.mark.parametrize("shape", [(16, 48), (48, 16), (20, 20)])

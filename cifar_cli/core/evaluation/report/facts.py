@@ -13,7 +13,7 @@ import torch
 from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.results import ModelSummary
 from cifar_cli.core.counting.summary import summarize
-from cifar_cli.core.data.store import Part, Store, open_store
+from cifar_cli.core.data.store import Part, Store
 from cifar_cli.core.evaluation.explain import heat_maps
 from cifar_cli.core.evaluation.metrics import chance_level, confusion_matrix, wilson_interval
 from cifar_cli.core.evaluation.predictions import Predictions
@@ -31,6 +31,7 @@ from cifar_cli.core.training.checkpoint import load_checkpoint
 from cifar_cli.core.training.machine import device_of
 from cifar_cli.core.training.pictures import augmented_samples
 from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.core.training.trained_on import open_trained
 from cifar_cli.errors import CifarError
 
 EARLIER_RUNS = 8
@@ -174,7 +175,9 @@ def _heat_of(run: RecordedRun, predicted: Predictions, on_progress: OnProgress) 
 def _store_of(run: RecordedRun) -> Store | None:
     """The dataset, if it is where it was and is still the same one."""
     with suppress(CifarError):
-        store = open_store(run.config.data.store_path)
+        told = run.told.get("data")
+        content = told.get("content_checksum") if isinstance(told, dict) else None
+        store = open_trained(run.config.data, at=run.path, content=content, remedy="")
         if store.classes == run.classes:
             return store
     return None
