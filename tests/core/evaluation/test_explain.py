@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.store import Part
 from cifar_cli.core.evaluation.config import MOST_EXPLAINED, PredictConfig
 from cifar_cli.core.evaluation.explain import NOWHERE, heat_maps, overlay, place_of
@@ -41,7 +42,8 @@ class OneQuarter(nn.Module):
 
 def heat_of(model: nn.Module, images_NHWC: Tensor, targets: list[int], *, size: int = 32) -> Tensor:
     part = Part(images_NHWC=images_NHWC, labels_N=torch.zeros(len(images_NHWC), dtype=torch.long))
-    loader = eval_loader(part, torch.arange(len(images_NHWC)), img_size=size, batch=7)
+    rows = torch.arange(len(images_NHWC))
+    loader = eval_loader(part, rows, img_size=size, normalisation=Normalisation(), batch=7)
     return heat_maps(model, loader, torch.tensor(targets), device=CPU)
 
 

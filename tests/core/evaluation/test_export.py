@@ -14,6 +14,7 @@ from cifar_cli.core.data.store import open_store
 from cifar_cli.core.evaluation.config import EvaluateConfig, ExportConfig
 from cifar_cli.core.evaluation.evaluate import evaluate_only
 from cifar_cli.core.evaluation.export import export
+from cifar_cli.core.training.checkpoint import load_checkpoint
 from cifar_cli.errors import ConfigError
 
 MIXED = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
@@ -63,7 +64,8 @@ def test_a_safetensors_file_carries_classes_and_preprocessing(trained_run: Path,
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     assert json.loads(metadata["classes"])[0] == "circle"
-    assert json.loads(metadata["mean"]) == [0.4914, 0.4822, 0.4465]
+    normalised_by = load_checkpoint(trained_run / "checkpoints/best.ckpt").config.normalised_by
+    assert json.loads(metadata["mean"]) == list(normalised_by.mean)
 
 
 @pytest.mark.slow
