@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image
 
@@ -28,6 +29,7 @@ from cifar_cli.core.data.results import Provenance
 from cifar_cli.core.data.sources.http_stream import Mirror, RemoteFile, Transport
 from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.data.sources.transfer import Transfer
+from cifar_cli.core.data.splits import split_of
 from cifar_cli.core.data.store import write_store
 from cifar_cli.core.evaluation.report.answers import answers_of
 from cifar_cli.core.evaluation.report.comparison import compare, table
@@ -40,6 +42,7 @@ from cifar_cli.core.training.remembered import remember, remembered
 from cifar_cli.core.training.results import NumericsTrial
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.errors import CifarError
+from tests.core.data.streams import photo_stream, pixels_stream
 from tests.core.evaluation.report import histories
 from tests.core.evaluation.report.histories import write_run
 from tests.fuzz.mutators import mutate_folder, mutated_archive, mutated_bytes, mutated_document, tar_of
@@ -144,6 +147,11 @@ def make_store(folder: Path) -> None:
     write_store(folder / "pets.safetensors", name="pets", images=images)
 
 
+def make_streamed_store(folder: Path, *, encoded: bool) -> None:
+    images = (photo_stream if encoded else pixels_stream)(4, 2, 3)
+    write_store(folder / "pets.safetensors", name="pets", images=images)
+
+
 def change_store(folder: Path, random: Random) -> None:
     path = folder / "pets.safetensors"
     content = path.read_bytes()
@@ -153,6 +161,11 @@ def change_store(folder: Path, random: Random) -> None:
     length = int.from_bytes(content[:8], "little")
     header, tensors = json.loads(content[8 : 8 + length]), content[8 + length :]
     metadata = header["__metadata__"]
+    if len(header) > 5 and random.random() < 0.5:  # one number of a tensor of numbers
+        start, end = random.choice([each["data_offsets"] for each in header.values() if each.get("dtype") == "I64"])
+        at = random.randrange(start, end, 8)
+        number = random.choice([-1, 0, 1, 2, 1 << 40, (1 << 63) - 1, random.randrange(5000)])
+        tensors = tensors[:at] + number.to_bytes(8, "little", signed=True) + tensors[at + 8 :]
     for key in ("classes", "provenance"):  # JSON inside JSON
         if random.random() < 0.4:
             metadata[key] = json.dumps(mutated_document(json.loads(metadata[key]), random))
@@ -176,6 +189,11 @@ def read_store(folder: Path) -> None:
     assert usable or not check.intact
     if store is not None:
         require_right(store)
+        for part, split in ((store.train, "train"), (store.test, "test")):
+            images = part.images_NHWC[range(len(part))]
+            assert images.dtype == torch.uint8
+            assert len(store.names(split) or images) == len(part)
+        assert len(split_of(store).val_indices) > 0
 
 
 POLICY = {
@@ -335,6 +353,8 @@ TARGETS = {
         lambda folder: read_images(folder / "pets", folder / "data"),
     ),
     "store": Target(make_store, change_store, read_store),
+    "store with names": Target(lambda folder: make_streamed_store(folder, encoded=False), change_store, read_store),
+    "store of files": Target(lambda folder: make_streamed_store(folder, encoded=True), change_store, read_store),
     "policy": Target(make_nothing, change_policy, read_policy),
     "mark of a partial download": Target(make_mark, change_document("pets.tar.part.json", MARK, json.dumps), read_mark),
     "config.yaml": Target(make_nothing, change_document("config.yaml", CONFIG, yaml.safe_dump), read_config),

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from cifar_cli.core.augment.batched import EvalTransform
-from cifar_cli.core.data.pictures import decoded
+from cifar_cli.core.data.pictures import decoded, require_complete
 from cifar_cli.core.data.sources.folder import decode
 from cifar_cli.core.data.sources.layout import is_image
 from cifar_cli.core.data.store import Part
@@ -111,6 +111,7 @@ def prepared(content: bytes, checkpoint: Checkpoint) -> tuple[Tensor, tuple[str,
     """
     size = checkpoint.config.model.img_size
     if checkpoint.config.encoded:
+        require_complete(content)
         return decoded(content, size), _inspected(content, size)[1]
     shorter, remarks = _inspected(content, size)
     side = size if checkpoint.config.img_size is None else shorter

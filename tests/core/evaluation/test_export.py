@@ -83,7 +83,8 @@ def test_a_safetensors_file_carries_classes_and_preprocessing(trained_run: Path,
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     assert json.loads(metadata["classes"])[0] == "circle"
-    assert json.loads(metadata["mean"]) == list(load_checkpoint(trained_run).config.normalised_by.mean)
+    normalised_by = load_checkpoint(trained_run / "checkpoints/best.ckpt").config.normalised_by
+    assert json.loads(metadata["mean"]) == list(normalised_by.mean)
 
 
 @pytest.mark.slow
