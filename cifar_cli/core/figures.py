@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cifar_cli.core.lettering import class_names, ems_of, lettered, plain_lettering, titled
+from cifar_cli.core.write import replacing
 from cifar_cli.errors import ResourceError
 
 MAX_COUNTED_CLASSES = 20  # counts in the cells of more classes are too small to read
@@ -154,7 +155,8 @@ def pairs_figure(
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture. Raises ResourceError when it can't be written."""
     try:
-        figure.savefig(path, format="png")
+        with replacing(path) as part:
+            figure.savefig(part, format="png")
     except OSError as error:
         raise ResourceError(
             f"the picture {path} can't be written ({error.strerror or error})",

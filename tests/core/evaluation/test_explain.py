@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ from cifar_cli.core.evaluation.report.report import report
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.batches import eval_loader
+from cifar_cli.errors import ConfigError
+from cifar_cli.render.evaluation_predictions import SIDE, as_pictures
+from tests.golden import rendered
 
 CPU = torch.device("cpu")
 
@@ -42,7 +46,8 @@ class OneQuarter(nn.Module):
 
 def heat_of(model: nn.Module, images_NHWC: Tensor, targets: list[int], *, size: int = 32) -> Tensor:
     part = Part(images_NHWC=images_NHWC, labels_N=torch.zeros(len(images_NHWC), dtype=torch.long))
-    loader = eval_loader(part, torch.arange(len(images_NHWC)), img_size=size, normalisation=Normalisation(), batch=7)
+    rows = torch.arange(len(images_NHWC))
+    loader = eval_loader(part, rows, img_size=size, normalisation=Normalisation(), batch=7)
     return heat_maps(model, loader, torch.tensor(targets), device=CPU)
 
 
@@ -127,6 +132,25 @@ def test_the_command_draws_a_picture_and_names_the_parts(
     assert "rests on" in result.stdout
     document = json.loads(cifar(*words, "--json").stdout)
     assert all(each["rests_on"] in result.stdout for each in document["predictions"])
+
+
+def test_a_terminal_shows_the_heat_map_beside_the_picture(trained_run: Path, photos: Path) -> None:
+    (photo,) = photos.glob("1.png")
+    config = PredictConfig(images=(str(photo),), checkpoint=trained_run, device="cpu")
+    result = predict(replace(config, explain=True))
+    shown = rendered(as_pictures(result, 3), width=120)
+    assert shown.count("▀") == 2 * SIDE * SIDE // 2
+    assert f"rests on: {result.places[0]}" in shown
+    assert rendered(as_pictures(predict(config), 3), width=120).count("▀") == SIDE * SIDE // 2
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("why.jpg", "--explain-out why.jpg is not a PNG"), ("no/x.png", "the folder no for --explain-out does not exist")],
+)
+def test_a_picture_that_can_not_be_written_is_refused_before_the_model_runs(out: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PredictConfig(images=("x.png",), checkpoint=Path("run"), explain=True, explain_out=Path(out))
 
 
 def test_a_report_shows_heat_maps_beside_mistakes_and_suspects_when_asked(trained_run: Path, tmp_path: Path) -> None:
