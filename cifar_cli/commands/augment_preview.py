@@ -122,7 +122,8 @@ def _preview(config: PreviewConfig, data: DataConfig) -> tuple[PreviewResult, st
     require_policy(config)  # before a dataset is fetched
     with progress_shown() as on_progress:
         store = open_dataset(data, on_progress=on_progress)
-    return preview(config, store.train.images_NHWC, store.train.labels_N, store.classes), store.name
+    shown = store.train.at_side(config.img_size or store.default_side)
+    return preview(config, shown.images_NHWC, shown.labels_N, store.classes), store.name
 
 
 def _report(result: PreviewResult, picture: PictureOptions, *, dataset: str, as_json: bool) -> None:
