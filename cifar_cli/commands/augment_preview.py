@@ -124,7 +124,8 @@ def _preview(config: PreviewConfig, data: DataConfig, *, run: Path | None) -> tu
     require_policy(config)  # before a dataset is fetched
     with progress_shown() as on_progress:
         store = open_dataset(data, on_progress=on_progress) if run is None else _dataset_of(run, data)
-    return preview(config, store.train.images_NHWC, store.train.labels_N, store.classes), store.name
+    shown = store.train.at_side(config.img_size or store.default_side)
+    return preview(config, shown.images_NHWC, shown.labels_N, store.classes), store.name
 
 
 def _dataset_of(run: Path, data: DataConfig) -> Store:

@@ -25,7 +25,7 @@ from cifar_cli.core.evaluation.results import (
     PredictResult,
     RankedImage,
 )
-from cifar_cli.core.figures import confusion_figure, samples_figure
+from cifar_cli.core.figures import confusion_figure, pairs_figure, samples_figure
 from cifar_cli.core.lettering import class_names, ems_of, families, lettered, titled
 from cifar_cli.render.pictures import preview_figure
 
@@ -110,6 +110,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "confusion_figure of 100": lambda: _many(100),
     "confusion_figure of 1000": lambda: _many(1000),
     "samples_figure": lambda: samples_figure(IMAGES, LABELS, LABELS.flip(0), NASTY, title=TITLE),
+    "pairs_figure": lambda: pairs_figure(IMAGES, IMAGES, list(zip(NASTY, NASTY, NASTY, strict=True)), title=TITLE),
     "ranked_figure": _ranked,
     "explanation_figure": _explanation,
     "reliability_figure": _reliability,
