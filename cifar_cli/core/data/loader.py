@@ -5,6 +5,8 @@ It does not depend on the number of workers, the number of devices, or where a r
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import time
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -234,6 +236,16 @@ class _Failed:
     error: CifarError
 
 
+def _release_freed_memory() -> None:
+    """Return what this process has freed to the system, before processes are forked from it.
+
+    Training on a CPU keeps freed memory for its next step. A forked process would keep a copy of those pages, hundreds
+    of megabytes, as soon as this one writes to them. Source: malloc_trim(3); other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _one_thread(worker: int) -> None:
     """Limit a worker to one core; OpenCV would start a thread pool in each."""
     torch.set_num_threads(1)
@@ -314,6 +326,7 @@ class _InWorkers:
     def __init__(self, make: Callable[[int, range], Any], workers: int, *, persistent: bool) -> None:
         # The keys of the next pass. Replaced in place, because a DataLoader keeps its sampler.
         self._keys: list[tuple[int, int]] = []
+        self._started = False
         self._loader = DataLoader(
             _KeyedBatches(make),  # of a copy of a loader, because the dataset must not refer to its DataLoader
             batch_size=None,
@@ -327,6 +340,9 @@ class _InWorkers:
     def of(self, epoch: int, indices: range) -> Iterator[Any]:
         """Raises the CifarError that a worker met."""
         self._keys[:] = [(epoch, index) for index in indices]
+        if self._loader.num_workers and not (self._loader.persistent_workers and self._started):
+            self._started = True
+            _release_freed_memory()
         for made in self._loader:
             if isinstance(made, _Failed):
                 raise made.error

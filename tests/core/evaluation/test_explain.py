@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cifar_cli.core.data.config import Normalisation
-from cifar_cli.core.data.store import Part
+from cifar_cli.core.data.store import Part, write_store
 from cifar_cli.core.evaluation.config import MOST_EXPLAINED, PredictConfig
 from cifar_cli.core.evaluation.explain import NOWHERE, heat_maps, overlay, place_of
 from cifar_cli.core.evaluation.predict import predict
@@ -25,6 +26,7 @@ from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.batches import eval_loader
 from cifar_cli.errors import ConfigError
 from cifar_cli.render.evaluation_predictions import SIDE, as_pictures
+from tests.core.data.streams import photo_stream
 from tests.golden import rendered
 
 CPU = torch.device("cpu")
@@ -176,3 +178,27 @@ def test_a_missing_captum_is_named_with_its_extra_before_anything_is_done(comman
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "--explain needs the package captum" in done.stdout
     assert 'pip install "cifar-cli[explain]"' in done.stdout
+
+
+@pytest.mark.slow
+def test_a_report_explains_images_that_are_kept_as_files(cifar, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    store = tmp_path / "pets.safetensors"
+    write_store(store, name="pets", images=photo_stream(train=40, val=10, test=8))
+    words = (
+        "--dataset",
+        store,
+        "--model",
+        "null",
+        "--img-size",
+        24,
+        "--batch",
+        8,
+        "--max-epochs",
+        1,
+        "--device",
+        "cpu",
+    )
+    run = tmp_path / "run"
+    assert (result := cifar("train", *words, "--no-report", "--run-dir", run)).exit_code == 0, result.output
+    text = report(ReportConfig(runs=(run,), explain=True)).page.read_text(encoding="utf-8")
+    assert len(set(re.findall('alt="heat map of test image ([0-9]+);', text))) == 8
