@@ -31,6 +31,11 @@ from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.data.sources.transfer import Transfer
 from cifar_cli.core.data.splits import split_of
 from cifar_cli.core.data.store import write_store
+from cifar_cli.core.evaluation.report.answers import answers_of
+from cifar_cli.core.evaluation.report.comparison import compare, table
+from cifar_cli.core.evaluation.report.facts import Facts
+from cifar_cli.core.evaluation.report.recorded import read_run
+from cifar_cli.core.evaluation.report.rules import judge
 from cifar_cli.core.progress import silent
 from cifar_cli.core.training.numerics import CACHE, _as_trials
 from cifar_cli.core.training.remembered import remember, remembered
@@ -38,6 +43,8 @@ from cifar_cli.core.training.results import NumericsTrial
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.errors import CifarError
 from tests.core.data.streams import photo_stream, pixels_stream
+from tests.core.evaluation.report import histories
+from tests.core.evaluation.report.histories import write_run
 from tests.fuzz.mutators import mutate_folder, mutated_archive, mutated_bytes, mutated_document, tar_of
 
 SECONDS = 20  # for one file
@@ -303,6 +310,41 @@ def change_archive(folder: Path, random: Random) -> None:
     path.write_bytes(mutated_archive(path.read_bytes(), random))
 
 
+def make_record(folder: Path) -> None:
+    write_run(folder / "run", histories.healthy(), data_dir=folder)
+
+
+def change_record(folder: Path, random: Random) -> None:
+    """Change one of the files in which a run records itself."""
+    path = random.choice([path for path in sorted((folder / "run").iterdir()) if path.suffix in _DOCUMENTS])
+    load, dump = _DOCUMENTS[path.suffix]
+    content = path.read_bytes()
+    if load is None or random.random() < 0.3:
+        path.write_bytes(mutated_bytes(content, random))
+    else:
+        change_document(path.name, load(content), dump)(folder / "run", random)
+
+
+_DOCUMENTS: dict[str, tuple[Any, Any]] = {
+    ".yaml": (yaml.safe_load, yaml.safe_dump), ".json": (json.loads, json.dumps), ".csv": (None, None)
+}  # fmt: skip
+
+
+def read_record(folder: Path) -> None:
+    """Every question gets an answer, however odd the figures are."""
+    run = read_run(folder / "run")
+    fraction = [epoch.val_accuracy for epoch in run.epochs]
+    assert all(0 <= each <= 1 for each in fraction)
+    facts = Facts(
+        run=run, store=None, predicted=None, score=None, chance=0.1, matrices=dict(run.confusion), samples=None,
+        counted=None, memory=None, earlier=(), heat={},
+        judgement=judge(run.epochs, classes=len(run.classes), better_than_chance=True,
+                        train_accuracy=run.said("train_accuracy_plain")),
+    )  # fmt: skip
+    assert all(answer.sentence for answer in answers_of(facts))
+    assert len(table(compare([facts, facts]))) > 10
+
+
 TARGETS = {
     "archive": Target(make_archive, change_archive, lambda folder: read_images(folder / "pets.tar", folder / "data")),
     "folder": Target(
@@ -316,6 +358,7 @@ TARGETS = {
     "policy": Target(make_nothing, change_policy, read_policy),
     "mark of a partial download": Target(make_mark, change_document("pets.tar.part.json", MARK, json.dumps), read_mark),
     "config.yaml": Target(make_nothing, change_document("config.yaml", CONFIG, yaml.safe_dump), read_config),
+    "record of a run": Target(make_record, change_record, read_record),
     "remembered trials": Target(
         make_trials, change_document("cifar/numerics.json", {"key": [TRIAL]}, json.dumps), read_trials
     ),

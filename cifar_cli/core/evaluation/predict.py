@@ -116,9 +116,12 @@ def prepared(content: bytes, checkpoint: Checkpoint) -> tuple[Tensor, tuple[str,
     shorter, remarks = _inspected(content, size)
     side = size if checkpoint.config.img_size is None else shorter
     pixels, _ = decode(content, side)
+    image_HWC = torch.from_numpy(pixels.copy())
+    if side == size:  # a transform for each of many small images would take a fifth of the time
+        return image_HWC, remarks
     by = checkpoint.config.normalised_by
     transform = EvalTransform(size, by.mean, by.std)
-    return transform.resize(torch.from_numpy(pixels.copy())[None])[0], remarks
+    return transform.resize(image_HWC[None])[0], remarks
 
 
 def save_csv(result: PredictResult, path: Path) -> None:

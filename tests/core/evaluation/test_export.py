@@ -50,6 +50,25 @@ def test_an_onnx_file_with_preprocessing_takes_uint8_images_and_says_what_it_is(
     assert metadata["torch_version"] == torch.__version__
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("with_preprocessing", [False, True])
+def test_an_onnx_file_in_half_precision_computes_nearly_the_models_logits(
+    trained_run: Path, tmp_path: Path, with_preprocessing: bool
+) -> None:
+    import onnxruntime
+
+    path = tmp_path / "half.onnx"
+    config = ExportConfig(checkpoint=trained_run, half=True, with_preprocessing=with_preprocessing, out=path)
+    result = export(config)
+    assert result.greatest_difference is not None
+    assert 0 < result.greatest_difference <= 1e-2
+    whole = export(ExportConfig(checkpoint=trained_run, verify=False, out=tmp_path / "whole.onnx"))
+    assert result.size_bytes < 0.6 * whole.size_bytes
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].type == ("tensor(uint8)" if with_preprocessing else "tensor(float)")
+    assert session.get_outputs()[0].type == "tensor(float16)"
+
+
 def test_a_half_precision_file_is_compared_within_its_own_tolerance(trained_run: Path, tmp_path: Path) -> None:
     config = ExportConfig(checkpoint=trained_run, format="torch-export", half=True, out=tmp_path / "half.pt2")
     result = export(config)

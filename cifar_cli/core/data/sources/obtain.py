@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar_cli.core.data.config import BUILT_IN, STORE_SUFFIX, DataConfig, ImportConfig
+from cifar_cli.core.data.config import BUILT_IN, DATASET_NAME, STORE_SUFFIX, DataConfig, ImportConfig
 from cifar_cli.core.data.sources.mirrors import Archive
 from cifar_cli.core.data.sources.own import call_own, own_source
 from cifar_cli.core.progress import OnProgress
@@ -123,6 +125,19 @@ def _official(path: Path, archives: dict[str, Archive]) -> tuple[Archive, Path] 
             if all((folder / name).is_file() for name in archive.meta) and not (folder / "train").is_dir():
                 return archive, folder
     return None
+
+
+def name_for(path: Path | str) -> str:
+    """The name under which a folder or an archive is imported by default: its own, in letters that a name may have.
+
+    `My pets.tar.gz` is `My-pets`. Raises DataError for a path whose name has no such letter.
+    """
+    name = re.sub(r"(\.(tar|tgz|zip|npz|parquet|gz|bz2|xz))+$", "", Path(path).resolve().name, flags=re.IGNORECASE)
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")
+    if not DATASET_NAME.fullmatch(plain):
+        raise DataError(f"{path} has no name that a dataset can have", remedy="pass --dataset NAME")
+    return f"{plain}-folder" if re.sub(r"[_-]", "", plain).lower() in BUILT_IN else plain
 
 
 def datasets_in(data_dir: Path) -> list[str]:
