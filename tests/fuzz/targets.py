@@ -214,8 +214,29 @@ POLICY = {
 }
 
 
+OLD_POLICY = {
+    "__version__": "1.3.1",
+    "transform": {
+        "__class_fullname__": "Compose",
+        "p": 1.0,
+        "transforms": [
+            {"__class_fullname__": "Flip", "always_apply": True, "p": 0.5},
+            {"__class_fullname__": "Affine", "p": 1.0, "shear": {"x": [-5, 5], "y": [0, 3]}, "cval": 0, "mode": 0},
+            {"__class_fullname__": "GaussNoise", "p": 1.0, "var_limit": [10.0, 50.0], "mean": 0},
+            {"__class_fullname__": "SomeOf", "p": 1.0, "n": 1, "replace": False, "transforms": [
+                {"__class_fullname__": "Solarize", "p": 0.5, "threshold": [128, 128]},
+                {"__class_fullname__": "Downscale", "p": 0.5, "scale_min": 0.3, "scale_max": 0.6, "interpolation": 0},
+            ]},
+            {"__class_fullname__": "CoarseDropout", "p": 0.3, "max_holes": 2, "min_holes": 1, "max_height": 8,
+             "min_height": 4, "max_width": 8, "min_width": 4, "fill_value": 0, "mask_fill_value": None},
+        ],
+        "is_check_shapes": True,
+    },
+}  # fmt: skip
+
+
 def change_policy(folder: Path, random: Random) -> None:
-    document = mutated_document(POLICY, random)
+    document = mutated_document(random.choice((POLICY, OLD_POLICY)), random)
     text = json.dumps(document)
     if random.random() < 0.5:
         with suppress(Exception):  # YAML can't write every odd value
