@@ -43,6 +43,7 @@ from cifar_cli.core.data.store import open_store, write_store
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.batches import train_loader
 from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.machine import keep_freed_memory
 from cifar_cli.core.training.numerics import processor_name
 from cifar_cli.core.training.recipe import RECIPES
 from cifar_cli.core.training.train import train
@@ -137,6 +138,7 @@ def rate(batches: Callable[[], Iterator[torch.Tensor]]) -> float:
 
 
 def compare(options: argparse.Namespace) -> None:
+    keep_freed_memory()  # as training does; it helps both sides
     table = Table(
         title=f"images per second at {SIDE} px, {options.workers} workers, batch {options.batch}, "
         f"{os.cpu_count()} cores of {processor_name()}, torch {torch.__version__}"

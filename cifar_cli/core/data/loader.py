@@ -153,12 +153,15 @@ class BatchLoader:
 
     def _transformed(self, images_BHWC: Tensor, rows: Tensor, parts: list[BatchSlice]) -> list[Batch]:
         counts = [part.count for part in parts]
-        images = torch.split(self.transform(images_BHWC, parts), counts)
+        images = torch.split(self._apply(images_BHWC, parts), counts)
         labels = torch.split(self.labels_N.index_select(0, rows).to(images_BHWC.device), counts)
         if self.mixer is None:
             return list(zip(images, labels, strict=True))
         pairs = zip(images[::2], images[1::2], labels[::2], labels[1::2], parts[::2], strict=True)
         return [self._mixed(*pair) for pair in pairs]
+
+    def _apply(self, images_BHWC: Tensor, parts: list[BatchSlice]) -> Tensor:
+        return self.transform(images_BHWC, parts)
 
     def _slices(self, epoch: int, index: int, positions: Tensor) -> list[BatchSlice]:
         """This process's slice of a batch, and with a mixer the image before it (that of the first is the last)."""
@@ -276,7 +279,7 @@ class WorkerLoader(BatchLoader):
 
 @dataclass(eq=False, repr=False)
 class PictureLoader(BatchLoader):
-    """Batches of an encoded store: `workers` processes decode, and the transform runs on the pictures' device.
+    """Batches of an encoded store: `workers` processes decode, and augment them too where the device is a CPU.
 
     Each batch is decoded by one worker from its (epoch, batch index), so the number of workers changes no batch.
     """
@@ -309,7 +312,12 @@ class PictureLoader(BatchLoader):
         images = torch.empty(len(found), *pictures.shape[1:], dtype=torch.uint8)
         for place, (row, picture, box) in enumerate(zip(rows.tolist(), found, boxes, strict=True)):
             images[place] = pictures.decoded(row, picture, box)
-        return images
+        return images if self._device.type != "cpu" else self.framer.augmented(images, parts)
+
+    def _apply(self, images_BHWC: Tensor, parts: list[BatchSlice]) -> Tensor:
+        if self.framer is None or self._device.type != "cpu":
+            return super()._apply(images_BHWC, parts)
+        return self.framer.normalise(images_BHWC)  # the workers have augmented them
 
     def _images(self, rows: Tensor, parts: list[BatchSlice]) -> Tensor:
         return self._decode(rows, parts).to(self._device)
