@@ -3,8 +3,8 @@ PYTHON ?= python
 LIGHT := cifar_cli/__init__.py cifar_cli/command.py cifar_cli/completion.py cifar_cli/parsers.py cifar_cli/core/choices.py cifar_cli/core/progress.py cifar_cli/core/suggest.py cifar_cli/core/notebook.py cifar_cli/core/own_code.py cifar_cli/app.py cifar_cli/options.py cifar_cli/errors.py cifar_cli/printable.py cifar_cli/core/limits.py cifar_cli/__main__.py cifar_cli/commands \
 	$(wildcard cifar_cli/core/*/config.py cifar_cli/core/*/*results.py cifar_cli/core/*/registry.py cifar_cli/core/*/__init__.py)
 
-.PHONY: check lint types imports test quick coverage
-check: lint types imports test
+.PHONY: check lint types imports test quick coverage docs
+check: lint types imports docs test
 
 lint:
 	$(PYTHON) -m ruff check .
@@ -22,6 +22,9 @@ test:
 
 quick: lint
 	$(PYTHON) -m pytest -m "not slow and not gpu"
+
+docs:
+	zensical build --strict --clean
 
 coverage:
 	$(PYTHON) -m pytest --cov --cov-report=term:skip-covered

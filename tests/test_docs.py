@@ -33,6 +33,7 @@ PLACEHOLDERS = {
     "NAME": "null",
     "PATH": "pets",
     "DIR": "data",
+    "SHARE": "0.1",
     "N": "3",
 }
 

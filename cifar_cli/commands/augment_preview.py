@@ -21,6 +21,7 @@ from cifar_cli.options import POLICY, AugmentOpt, DataOptions, OutputOptions, Pi
 if TYPE_CHECKING:
     from cifar_cli.core.augment.config import PreviewConfig
     from cifar_cli.core.augment.preview import PreviewResult
+    from cifar_cli.core.data.store import Store
 
 
 @option_group("Augmentation")
@@ -90,7 +91,8 @@ def augment_preview(
         pipeline=chosen_pipeline(shown.pipeline, shown.augment_file),
         seed=shown.seed,
     )
-    result, name = _preview(config, dataset)
+    named = {"dataset", "data_dir"} & set(given(ctx))
+    result, name = _preview(config, dataset, run=None if named else augmentation.run)
     _report(result, picture, dataset=name, as_json=output.as_json)
 
 
@@ -113,16 +115,23 @@ def _of_a_run(
     ), dataset
 
 
-def _preview(config: PreviewConfig, data: DataConfig) -> tuple[PreviewResult, str]:
-    """The preview and the name of the dataset it shows."""
+def _preview(config: PreviewConfig, data: DataConfig, *, run: Path | None) -> tuple[PreviewResult, str]:
+    """The preview and the name of the dataset it shows. run: whose dataset it is, which is then not downloaded."""
     from cifar_cli.core.augment.preview import preview, require_policy
     from cifar_cli.core.data.dataset import open_dataset
     from cifar_cli.render.progress import progress_shown
 
     require_policy(config)  # before a dataset is fetched
     with progress_shown() as on_progress:
-        store = open_dataset(data, on_progress=on_progress)
-    return preview(config, store.train.images_NHWC, store.train.labels_N, store.classes), store.name
+        store = open_dataset(data, on_progress=on_progress) if run is None else _dataset_of(run, data)
+    shown = store.train.at_side(config.img_size or store.default_side)
+    return preview(config, shown.images_NHWC, shown.labels_N, store.classes), store.name
+
+
+def _dataset_of(run: Path, data: DataConfig) -> Store:
+    from cifar_cli.core.training.trained_on import open_trained
+
+    return open_trained(data, at=run, content=None, remedy="")
 
 
 def _report(result: PreviewResult, picture: PictureOptions, *, dataset: str, as_json: bool) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
@@ -37,6 +38,11 @@ class ImportOptions:
     """Fetch or import the dataset again, even if it is already there."""
     check: bool = False
     """Check every byte of the dataset on disk and fetch nothing. Exit with status 1 if it is damaged or missing."""
+    duplicates: bool = False
+    """Check the dataset as --check does, and search it for identical and nearly identical images, inside its splits
+    and across them."""
+    out: Annotated[Path | None, Option(metavar="DIR", show_default="beside the dataset")] = None
+    """With --duplicates: write duplicates.csv and duplicates.png into this folder."""
 
 
 @command(
@@ -47,14 +53,15 @@ class ImportOptions:
             "cifar download --dataset pets --from pets/",
         ),
         ("Verify what is on disk.", "cifar download --check"),
+        ("Find test images that are among the training images as well.", "cifar download --duplicates"),
     )
 )
 def download(data: DataOptions, images: ImportOptions, output: OutputOptions) -> None:
     """Fetch a dataset, import your own images, or check what is on disk."""
     from cifar_cli.core.data.config import ImportConfig
 
-    if images.check:
-        _check(data.config(), as_json=output.as_json)
+    if images.check or images.duplicates:
+        _check(data.config(), duplicates=images.duplicates, out=images.out, as_json=output.as_json)
         return
     config = ImportConfig(
         data=data.config(),
@@ -81,8 +88,8 @@ def download(data: DataOptions, images: ImportOptions, output: OutputOptions) ->
         console.note("already exists; --force imports it again, --check verifies it")
 
 
-def _check(data: DataConfig, *, as_json: bool) -> None:
-    """Verify a dataset. Raises DataError unless it is intact."""
+def _check(data: DataConfig, *, duplicates: bool, out: Path | None, as_json: bool) -> None:
+    """Verify a dataset, and search it. Raises DataError unless it is intact."""
     from cifar_cli.core.data.dataset import check_dataset
     from cifar_cli.errors import DataError
     from cifar_cli.render import console, data_tables
@@ -90,14 +97,31 @@ def _check(data: DataConfig, *, as_json: bool) -> None:
 
     with progress_shown() as on_progress:
         result = check_dataset(data, on_progress=on_progress)
-    if as_json:
-        console.print_json(result.to_dict())
-    else:
+    if not as_json:
         console.show(data_tables.checked(result))
-        for remark in result.remarks:
-            console.warn(remark)
+    found = _find_duplicates(data, out, as_json=as_json) if duplicates and result.intact else {}
+    if as_json:
+        console.print_json(result.to_dict() | found)
     if not result.intact:
         raise DataError(
             f"{result.dataset.path} is not intact: {'; '.join(result.problems)}",
             remedy=f"fetch or import it again: `{result.dataset.command_again}`",
         )
+
+
+def _find_duplicates(data: DataConfig, folder: Path | None, *, as_json: bool) -> dict[str, Any]:
+    """Search a dataset, show what is found, and return it as a part of the document."""
+    from cifar_cli.core.data.duplicates import find_duplicates
+    from cifar_cli.render import console, data_tables
+    from cifar_cli.render.progress import progress_shown
+
+    with progress_shown() as on_progress:
+        result = find_duplicates(data, folder=folder, on_progress=on_progress)
+    if not as_json:
+        console.show(data_tables.duplicates(result))
+    for path in filter(None, (result.table, result.picture)):
+        console.note(f"written: {path}")
+    if twins := result.test_images_with_a_twin_in_train:
+        known = "1 test image has" if twins == 1 else f"{twins:,} test images have"
+        console.warn(f"{known} a twin among the training images, so the test accuracy is not of new images only")
+    return {"duplicates": result.to_dict()}

@@ -58,6 +58,7 @@ def predict(asked: PredictOptions, device: DeviceOptions, output: PredictOutput)
         device=device.chosen_device(),
         top=output.top,
         explain=asked.explain,
+        explain_out=output.explain_out,
     )
     from cifar_cli.core.evaluation.predict import predict as run
     from cifar_cli.core.evaluation.predict import save_csv, save_explanation

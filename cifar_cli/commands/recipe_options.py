@@ -58,7 +58,7 @@ OVERRIDES = {
     "class_weights": Option(
         help="Weight the classes in the training loss: auto by the inverse of their number of images, none equally.",
     ),
-    "freeze": Option(help="Keep the pretrained weights as they are, and train the last layer only: backbone."),
+    "freeze": Option(help="Freeze the pretrained weights of the backbone, and train the last layer only."),
     "head_first": Option(
         metavar="SHARE", help="Train the last layer alone for this share of the run, before the pretrained weights."
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from typer import Option
 
 from cifar_cli import completion, parsers
 from cifar_cli.command import command, option_group, refuse_both, typed
+from cifar_cli.commands.first_use import import_on_first_use, say_if_changed
 from cifar_cli.commands.recipe_options import RecipeOptions
 from cifar_cli.commands.train_settings import ConfigOptions
 from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice, StrategyChoice
@@ -20,6 +22,7 @@ from cifar_cli.core.training.launch import silence_all_but_rank_0
 from cifar_cli.core.training.loggers import require_loggers
 from cifar_cli.errors import UsageError, shell_line
 from cifar_cli.options import (
+    DATASET,
     MEMORY_FORMAT,
     PRECISION,
     VERBOSE,
@@ -35,7 +38,7 @@ from cifar_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from cifar_cli.core.training.config import ResumeConfig
+    from cifar_cli.core.training.config import ResumeConfig, TrainConfig
     from cifar_cli.core.training.settings import Settings
     from cifar_cli.core.workflow.config import TrainRequest
 
@@ -93,6 +96,19 @@ class TrainedModel(ArchitectureOptions):
         }
 
 
+@option_group("Data")
+class TrainData(DataOptions):
+    """The dataset to train on."""
+
+    dataset: Annotated[
+        str,
+        DATASET(
+            help="Train on this dataset: cifar10, cifar100, shapes (drawn, needs no download), one that you imported, "
+            "the path of a .safetensors file that cifar wrote, or images in a folder or archive, imported once."
+        ),
+    ] = "cifar10"
+
+
 @option_group("Augmentation")
 class AugmentationOptions:
     """How training images are augmented."""
@@ -100,7 +116,7 @@ class AugmentationOptions:
     augment_file: AugmentOpt = None
     pipeline: PipelineOpt = None
     workers: int = 2
-    """Run the albumentations pipeline in this many processes."""
+    """Decode image files, and run the albumentations pipeline, in this many processes."""
 
 
 @option_group("Hardware")
@@ -194,7 +210,10 @@ class TrainOutput(OutputOptions):
 @command(
     examples=(
         ("Train the baseline with the recipe course.", "cifar train --model null"),
-        ("Fine-tune EfficientNet-B0 for at most five epochs.", "cifar train --model cnn --max-epochs 5"),
+        (
+            "Fine-tune on photographs in a folder for each class.",
+            "cifar train --dataset photos/ --recipe finetune",
+        ),
         ("Train for the highest accuracy, once with each of three seeds.", "cifar train --recipe best --seeds 0,1,2"),
         ("Continue a run that was interrupted.", "cifar train --resume runs/20261124-093000-null"),
         ("Repeat a run with another seed.", "cifar train --config runs/20261124-093000-null/config.yaml --seed 7"),
@@ -205,7 +224,7 @@ def train(
     model: TrainedModel,
     recipe: RecipeOptions,
     augmentation: AugmentationOptions,
-    data: DataOptions,
+    data: TrainData,
     device: DeviceOptions,
     numerics: NumericsOptions,
     processes: ProcessOptions,
@@ -223,16 +242,24 @@ def train(
     if run.requeue and (continued := _requeued(run.directory())):
         _train(continued, began=began, run=run, output=output)
         return
+    from cifar_cli.core.data.first_use import dataset_of, source_of
+
+    source = source_of(data.dataset, data.data_dir)
+    if source is not None:
+        data = replace(data, dataset=dataset_of(source, data.data_dir).dataset)
     settings = settings_of(ctx, model, recipe, augmentation, data, device, numerics, processes, run, config)
     chosen = settings.config()
-    if chosen.pipeline == "batched" and "workers" in typed(ctx):
-        raise UsageError(
-            f"{typed(ctx)['workers']} applies to the albumentations pipeline only",
-            remedy="leave it out, or pass --pipeline albumentations",
-        )
     if config.print_config:
         _print_settings(settings, as_json=output.as_json)
         return
+    if source is not None:
+        import_on_first_use(source, chosen.data)
+    say_if_changed(chosen.data)
+    if "workers" in typed(ctx) and not uses_workers(chosen):
+        raise UsageError(
+            f"{typed(ctx)['workers']} applies to image files and to the albumentations pipeline only",
+            remedy="leave it out, or pass --pipeline albumentations",
+        )
     from cifar_cli.core.workflow.config import TrainRequest
 
     request = TrainRequest(
@@ -245,12 +272,21 @@ def train(
     _train(request, began=began, run=run, output=output)
 
 
+def uses_workers(config: TrainConfig) -> bool:
+    """Whether other processes make the batches: of image files, or with albumentations."""
+    from cifar_cli.core.data.store import read_header
+
+    return config.pipeline != "batched" or (
+        config.data.store_path.is_file() and read_header(config.data.store_path).summary.encoded
+    )
+
+
 def settings_of(
     ctx: typer.Context,
     model: TrainedModel,
     recipe: RecipeOptions,
     augmentation: AugmentationOptions,
-    data: DataOptions,
+    data: TrainData,
     device: DeviceOptions,
     numerics: NumericsOptions,
     processes: ProcessOptions,
@@ -292,7 +328,7 @@ def _print_settings(settings: Settings, *, as_json: bool) -> None:
 
 
 def _resume_config(
-    run_dir: Path, recipe: RecipeOptions, data: DataOptions, processes: ProcessOptions, typed: dict[str, str]
+    run_dir: Path, recipe: RecipeOptions, data: TrainData, processes: ProcessOptions, typed: dict[str, str]
 ) -> ResumeConfig:
     """The run to continue. Raises UsageError for an option that can't change it. typed: what the user passed."""
     from cifar_cli.core.training.config import ResumeConfig

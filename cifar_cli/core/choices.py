@@ -46,13 +46,13 @@ def require_at_least(flag: str, value: int, minimum: int, *, example: int | str)
         )
 
 
-def require_picture_path(out: Path) -> None:
-    """Raise ConfigError when `out` can't become a PNG file."""
+def require_picture_path(out: Path, *, flag: str = "--out") -> None:
+    """Raise ConfigError when `out`, the value of `flag`, can't become a PNG file."""
     if out.suffix.lower() != ".png":
         raise ConfigError(
-            f"--out {out} is not a PNG file's name", remedy=f"pass {shell_line('--out', out.with_suffix('.png'))}"
+            f"{flag} {out} is not a PNG file's name", remedy=f"pass {shell_line(flag, out.with_suffix('.png'))}"
         )
     if not out.parent.is_dir():
         raise ConfigError(
-            f"the folder {out.parent} for --out does not exist", remedy=shell_line("mkdir -p", out.parent)
+            f"the folder {out.parent} for {flag} does not exist", remedy=shell_line("mkdir -p", out.parent)
         )

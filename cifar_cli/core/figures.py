@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cifar_cli.core.lettering import class_names, ems_of, plain_lettering, titled
+from cifar_cli.core.lettering import class_names, ems_of, lettered, plain_lettering, titled
+from cifar_cli.core.write import replacing
 from cifar_cli.errors import ResourceError
 
 MAX_COUNTED_CLASSES = 20  # counts in the cells of more classes are too small to read
@@ -123,10 +124,39 @@ def samples_figure(
     return figure
 
 
+@plain_lettering
+def pairs_figure(
+    first_NHWC: Tensor, second_NHWC: Tensor, captions: Sequence[tuple[str, str, str]], *, title: str, columns: int = 5
+) -> Figure:
+    """Draw pairs of images side by side, each with three lines above: about the pair, the first, the second image.
+
+    first_NHWC, second_NHWC: uint8 [N, H, W, 3].
+    """
+    wide, high, top = 2.3, 1.62, 0.4  # inches of a pair, and of the title
+    rows = -(-len(captions) // columns)
+    height = high * rows + top
+    figure = new_figure(width=wide * columns, height=height)
+    heading = titled(title, inches=wide * columns, points=11, lines=1)
+    figure.text(0.5, 1 - 0.2 / height, heading, ha="center", va="center", fontsize=11)
+    axes = figure.add_axes((0, 0, 1, high * rows / height))
+    axes.set_axis_off()
+    for position, lines in enumerate(captions):
+        left, upper = wide * (position % columns) + 0.1, high * (position // columns) + 0.5
+        for number, images_NHWC in enumerate((first_NHWC, second_NHWC)):
+            start = left + 1.06 * number
+            image = images_NHWC[position].numpy()
+            axes.imshow(image, interpolation="nearest", extent=(start, start + 1.04, upper + 1.04, upper))
+        text = "\n".join(lettered(line, 2.1 * 72 / 7) for line in lines)
+        axes.text(left + 1.05, upper - 0.04, text, fontsize=7, ha="center", va="bottom")
+    axes.set(xlim=(0, wide * columns), ylim=(high * rows, 0), aspect="equal")
+    return figure
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture. Raises ResourceError when it can't be written."""
     try:
-        figure.savefig(path, format="png")
+        with replacing(path) as part:
+            figure.savefig(part, format="png")
     except OSError as error:
         raise ResourceError(
             f"the picture {path} can't be written ({error.strerror or error})",

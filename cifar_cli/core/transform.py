@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -46,10 +46,22 @@ class Images(Protocol):
 
 
 class Framer(Protocol):
-    """Chooses the part of each picture that is decoded; its random draws are a function of the slices alone."""
+    """A `Transform` in parts: what is decoded of each picture, the augmentation, the normalisation.
+
+    Its random draws are a function of the slices alone.
+    """
 
     def boxes(self, height_B: Tensor, width_B: Tensor, slices: Sequence[BatchSlice]) -> Tensor | None:
         """Top, left, height and width in pictures of these sizes, int64 [B, 4]; None for what evaluation sees."""
+        ...
+
+    def augmented(self, images_BHWC: Tensor, slices: Sequence[BatchSlice]) -> Tensor:
+        """The decoded images, augmented: uint8 [B, S, S, 3]."""
+        ...
+
+    @property
+    def normalise(self) -> Callable[[Tensor], Tensor]:
+        """Turns them into float32 [B, 3, S, S]."""
         ...
 
 

@@ -8,7 +8,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from cifar_cli.core.data.results import DatasetCheck, DatasetSummary, DownloadResult
+from cifar_cli.core.data.results import DatasetCheck, DatasetSummary, DownloadResult, DuplicatesResult
 
 MAX_LISTED_FILES = 5
 MAX_LISTED_CLASSES = 12  # more are counted, not listed
@@ -55,6 +55,23 @@ def checked(result: DatasetCheck) -> Group:
     for count in result.per_class:
         counts.add_row(count.name, f"{count.train_images:,}", f"{count.test_images:,}")
     return Group(facts, counts)
+
+
+def duplicates(result: DuplicatesResult) -> Table:
+    """How many pairs of identical and of nearly identical images there are, by where they are."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"{result.dataset}: pairs of twins among {result.images:,} images",
+        title_justify="left",
+        caption=f"pairs whose images have different labels: {result.differently_labelled:,}",
+        caption_justify="left",
+    )
+    table.add_column("pairs")
+    table.add_column("identical", justify="right")
+    table.add_column("near", justify="right")
+    for where, words in (("train", "inside train"), ("test", "inside test"), ("across", "across train and test")):
+        table.add_row(words, *(f"{result.count(where, identical=each):,}" for each in (True, False)))
+    return table
 
 
 def _facts(dataset: DatasetSummary) -> Table:

@@ -22,6 +22,7 @@ from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.render import pictures
+from tests.core.data.streams import photo_stream
 
 IMAGES = torch.randint(0, 256, (60, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(60) % 3
@@ -129,6 +130,16 @@ def test_images_are_shown_in_the_size_asked_for(run, tmp_path):
     done = run("--img-size", "3000000000")
     assert done.exit_code == 1
     assert "--img-size 3000000000 is not between 8 and 1024" in done.stderr
+
+
+def test_photographs_are_shown_as_training_sees_them(tmp_path):
+    path = tmp_path / "photos.safetensors"
+    write_store(path, name="photos", images=photo_stream(width=400, height=300, img_size=300))
+    for option, side in (((), 224), (("--img-size", "96"), 96)):
+        words = ["augment-preview", "--dataset", str(path), "--policy", "photo", "--json", *option]
+        done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "x.png")])
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)["steps"][0]["parameters"]["side"] == side
 
 
 def test_the_policy_of_a_recipe_is_shown(run):

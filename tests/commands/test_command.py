@@ -200,8 +200,11 @@ def test_channels_last_is_another_spelling_of_memory_format(words: list[str], me
         ("train --seeds 0,1 --seed 42", "--seed and --seeds contradict each other"),
         ("train --policy course --augment p.yaml", "--policy and --augment contradict each other"),
         ("train --pipeline batched --augment p.yaml", "which --pipeline batched can't apply"),
-        ("train --workers 2", "--workers applies to the albumentations pipeline only"),
-        ("train --pipeline batched --workers 2", "--workers applies to the albumentations pipeline only"),
+        ("train --workers 2", "--workers applies to image files and to the albumentations pipeline only"),
+        (
+            "train --pipeline batched --workers 2",
+            "--workers applies to image files and to the albumentations pipeline only",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_usage_errors(cifar, line: str, message: str) -> None:  # type: ignore[no-untyped-def]

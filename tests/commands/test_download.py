@@ -132,6 +132,43 @@ def test_check_exits_1_with_the_reason_when_a_byte_is_wrong(as_json, cifar, impo
         assert re.search(r"intact +no", result.stdout)
 
 
+def test_twins_are_counted_listed_and_drawn(cifar, imported, data, tmp_path):
+    """The cats and the dogs of the fixture are identical, and so are image 0 of train and of test."""
+    result = cifar("download", "--dataset", "pets", "--data-dir", data, "--duplicates", "--out", tmp_path / "found")
+    assert result.exit_code == 0, result.output
+    assert "yes, every byte was read" in result.stdout
+    assert re.search(r"inside train +3 +0", result.stdout)
+    assert re.search(r"across train and test +2 +0", result.stdout)
+    assert "pairs whose images have different labels: 4" in result.stdout
+    assert "2 test images have a twin among the training images" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["duplicates.csv", "duplicates.png"]
+
+
+def test_twins_are_a_part_of_the_one_document(cifar, imported, data):
+    words = ("download", "--dataset", "pets", "--data-dir", data, "--duplicates", "--json")
+    document = json.loads(cifar(*words).stdout)
+    assert document["intact"] is True
+    found = document["duplicates"]
+    assert (found["images"], found["test_images_with_a_twin_in_train"], found["differently_labelled"]) == (8, 2, 4)
+    assert found["table"] == str(data / "pets-duplicates.csv")
+    pair = found["pairs"][0]
+    assert (pair["similarity"], pair["identical"]) == (1.0, True)
+    assert [pair[which][key] for which in ("first", "second") for key in ("split", "index", "label")] == [
+        "train", 0, "cat", "train", 3, "dog",
+    ]  # fmt: skip
+
+
+def test_a_damaged_dataset_is_not_searched(cifar, imported, data):
+    path = data / "pets.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    result = cifar("download", "--dataset", "pets", "--data-dir", data, "--duplicates")
+    assert result.exit_code == 1
+    assert "is not intact" in result.stderr
+    assert not (data / "pets-duplicates.csv").exists()
+
+
 def test_check_of_a_truncated_store_exits_1(cifar, imported, data):
     path = data / "pets.safetensors"
     path.write_bytes(path.read_bytes()[:-1])

@@ -15,10 +15,17 @@ from matplotlib.text import Text
 
 import cifar_cli
 from cifar_cli.core.augment.results import PreviewResult
-from cifar_cli.core.evaluation.figures import corruptions_figure, ranked_figure, reliability_figure
+from cifar_cli.core.evaluation.figures import corruptions_figure, explanation_figure, ranked_figure, reliability_figure
 from cifar_cli.core.evaluation.report.charts import Series, bar_chart, line_chart
-from cifar_cli.core.evaluation.results import Calibration, CalibrationBin, CorruptionScore, RankedImage
-from cifar_cli.core.figures import confusion_figure, samples_figure
+from cifar_cli.core.evaluation.results import (
+    Calibration,
+    CalibrationBin,
+    CorruptionScore,
+    FilePrediction,
+    PredictResult,
+    RankedImage,
+)
+from cifar_cli.core.figures import confusion_figure, pairs_figure, samples_figure
 from cifar_cli.core.lettering import class_names, ems_of, families, lettered, titled
 from cifar_cli.render.pictures import preview_figure
 
@@ -87,12 +94,25 @@ def _many(classes: int) -> Figure:
     return confusion_figure(torch.eye(classes, dtype=torch.long), names, title=TITLE)
 
 
+def _explanation() -> Figure:
+    predictions = tuple(
+        FilePrediction(file=f"{name}/{name}.png", probabilities=(1 / COUNT,) * COUNT, remarks=()) for name in NASTY
+    )
+    result = PredictResult(
+        checkpoint=Path("best.ckpt"), model="null", classes=NASTY, predictions=predictions, images_NHWC=IMAGES,
+        problems=(), unfinished=None, overlays_NHWC=IMAGES, places=("upper left",) * COUNT,
+    )  # fmt: skip
+    return explanation_figure(result)
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "confusion_figure": lambda: confusion_figure(torch.eye(COUNT, dtype=torch.long), NASTY, title=TITLE),
     "confusion_figure of 100": lambda: _many(100),
     "confusion_figure of 1000": lambda: _many(1000),
     "samples_figure": lambda: samples_figure(IMAGES, LABELS, LABELS.flip(0), NASTY, title=TITLE),
+    "pairs_figure": lambda: pairs_figure(IMAGES, IMAGES, list(zip(NASTY, NASTY, NASTY, strict=True)), title=TITLE),
     "ranked_figure": _ranked,
+    "explanation_figure": _explanation,
     "reliability_figure": _reliability,
     "corruptions_figure": _corruptions,
     "preview_figure": _preview,

@@ -25,8 +25,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def pages(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Pages of one run and of two."""
+def pages(data_dir: Path, trained_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Pages of one run, of two, and of one with heat maps."""
     folder = tmp_path_factory.mktemp("reports")
     runs = tuple(
         write_run(folder / name, history(), data_dir=data_dir)
@@ -38,6 +38,7 @@ def pages(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return {
         "one": report(ReportConfig(runs=runs[:1])).page,
         "two": report(ReportConfig(runs=runs)).page,
+        "explained": report(ReportConfig(runs=(trained_run,), out=folder / "explained.html", explain=True)).page,
     }
 
 
@@ -66,7 +67,7 @@ class Opened:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", ["one", "two"])
+@pytest.mark.parametrize("which", ["one", "two", "explained"])
 def test_the_page_opens_from_its_file_without_an_error_or_a_request(
     browser: Any, pages: dict[str, Path], which: str
 ) -> None:
@@ -94,7 +95,7 @@ def test_values_are_tooltips_without_scripts_too(browser: Any, pages: dict[str, 
     assert "validation, epoch 10: 79.87%" in page.content()
 
 
-@pytest.mark.parametrize("which", ["one", "two"])
+@pytest.mark.parametrize("which", ["one", "two", "explained"])
 def test_nothing_overflows_a_narrow_screen(browser: Any, pages: dict[str, Path], which: str) -> None:
     page = Opened(browser, pages[which], width=390).page
     assert page.evaluate("document.documentElement.scrollWidth") == 390
@@ -102,7 +103,7 @@ def test_nothing_overflows_a_narrow_screen(browser: Any, pages: dict[str, Path],
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("which", "width"), [("one", 1200), ("two", 390)])
+@pytest.mark.parametrize(("which", "width"), [("one", 1200), ("two", 390), ("explained", 390)])
 def test_axe_finds_no_serious_violation(
     browser: Any, pages: dict[str, Path], which: str, width: int, scheme: str
 ) -> None:

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image
 
@@ -28,13 +29,22 @@ from cifar_cli.core.data.results import Provenance
 from cifar_cli.core.data.sources.http_stream import Mirror, RemoteFile, Transport
 from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.data.sources.transfer import Transfer
+from cifar_cli.core.data.splits import split_of
 from cifar_cli.core.data.store import write_store
+from cifar_cli.core.evaluation.report.answers import answers_of
+from cifar_cli.core.evaluation.report.comparison import compare, table
+from cifar_cli.core.evaluation.report.facts import Facts
+from cifar_cli.core.evaluation.report.recorded import read_run
+from cifar_cli.core.evaluation.report.rules import judge
 from cifar_cli.core.progress import silent
 from cifar_cli.core.training.numerics import CACHE, _as_trials
 from cifar_cli.core.training.remembered import remember, remembered
 from cifar_cli.core.training.results import NumericsTrial
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.errors import CifarError
+from tests.core.data.streams import photo_stream, pixels_stream
+from tests.core.evaluation.report import histories
+from tests.core.evaluation.report.histories import write_run
 from tests.fuzz.mutators import mutate_folder, mutated_archive, mutated_bytes, mutated_document, tar_of
 
 SECONDS = 20  # for one file
@@ -137,6 +147,11 @@ def make_store(folder: Path) -> None:
     write_store(folder / "pets.safetensors", name="pets", images=images)
 
 
+def make_streamed_store(folder: Path, *, encoded: bool) -> None:
+    images = (photo_stream if encoded else pixels_stream)(4, 2, 3)
+    write_store(folder / "pets.safetensors", name="pets", images=images)
+
+
 def change_store(folder: Path, random: Random) -> None:
     path = folder / "pets.safetensors"
     content = path.read_bytes()
@@ -146,6 +161,11 @@ def change_store(folder: Path, random: Random) -> None:
     length = int.from_bytes(content[:8], "little")
     header, tensors = json.loads(content[8 : 8 + length]), content[8 + length :]
     metadata = header["__metadata__"]
+    if len(header) > 5 and random.random() < 0.5:  # one number of a tensor of numbers
+        start, end = random.choice([each["data_offsets"] for each in header.values() if each.get("dtype") == "I64"])
+        at = random.randrange(start, end, 8)
+        number = random.choice([-1, 0, 1, 2, 1 << 40, (1 << 63) - 1, random.randrange(5000)])
+        tensors = tensors[:at] + number.to_bytes(8, "little", signed=True) + tensors[at + 8 :]
     for key in ("classes", "provenance"):  # JSON inside JSON
         if random.random() < 0.4:
             metadata[key] = json.dumps(mutated_document(json.loads(metadata[key]), random))
@@ -169,6 +189,11 @@ def read_store(folder: Path) -> None:
     assert usable or not check.intact
     if store is not None:
         require_right(store)
+        for part, split in ((store.train, "train"), (store.test, "test")):
+            images = part.images_NHWC[range(len(part))]
+            assert images.dtype == torch.uint8
+            assert len(store.names(split) or images) == len(part)
+        assert len(split_of(store).val_indices) > 0
 
 
 POLICY = {
@@ -189,8 +214,29 @@ POLICY = {
 }
 
 
+OLD_POLICY = {
+    "__version__": "1.3.1",
+    "transform": {
+        "__class_fullname__": "Compose",
+        "p": 1.0,
+        "transforms": [
+            {"__class_fullname__": "Flip", "always_apply": True, "p": 0.5},
+            {"__class_fullname__": "Affine", "p": 1.0, "shear": {"x": [-5, 5], "y": [0, 3]}, "cval": 0, "mode": 0},
+            {"__class_fullname__": "GaussNoise", "p": 1.0, "var_limit": [10.0, 50.0], "mean": 0},
+            {"__class_fullname__": "SomeOf", "p": 1.0, "n": 1, "replace": False, "transforms": [
+                {"__class_fullname__": "Solarize", "p": 0.5, "threshold": [128, 128]},
+                {"__class_fullname__": "Downscale", "p": 0.5, "scale_min": 0.3, "scale_max": 0.6, "interpolation": 0},
+            ]},
+            {"__class_fullname__": "CoarseDropout", "p": 0.3, "max_holes": 2, "min_holes": 1, "max_height": 8,
+             "min_height": 4, "max_width": 8, "min_width": 4, "fill_value": 0, "mask_fill_value": None},
+        ],
+        "is_check_shapes": True,
+    },
+}  # fmt: skip
+
+
 def change_policy(folder: Path, random: Random) -> None:
-    document = mutated_document(POLICY, random)
+    document = mutated_document(random.choice((POLICY, OLD_POLICY)), random)
     text = json.dumps(document)
     if random.random() < 0.5:
         with suppress(Exception):  # YAML can't write every odd value
@@ -285,6 +331,41 @@ def change_archive(folder: Path, random: Random) -> None:
     path.write_bytes(mutated_archive(path.read_bytes(), random))
 
 
+def make_record(folder: Path) -> None:
+    write_run(folder / "run", histories.healthy(), data_dir=folder)
+
+
+def change_record(folder: Path, random: Random) -> None:
+    """Change one of the files in which a run records itself."""
+    path = random.choice([path for path in sorted((folder / "run").iterdir()) if path.suffix in _DOCUMENTS])
+    load, dump = _DOCUMENTS[path.suffix]
+    content = path.read_bytes()
+    if load is None or random.random() < 0.3:
+        path.write_bytes(mutated_bytes(content, random))
+    else:
+        change_document(path.name, load(content), dump)(folder / "run", random)
+
+
+_DOCUMENTS: dict[str, tuple[Any, Any]] = {
+    ".yaml": (yaml.safe_load, yaml.safe_dump), ".json": (json.loads, json.dumps), ".csv": (None, None)
+}  # fmt: skip
+
+
+def read_record(folder: Path) -> None:
+    """Every question gets an answer, however odd the figures are."""
+    run = read_run(folder / "run")
+    fraction = [epoch.val_accuracy for epoch in run.epochs]
+    assert all(0 <= each <= 1 for each in fraction)
+    facts = Facts(
+        run=run, store=None, predicted=None, score=None, chance=0.1, matrices=dict(run.confusion), samples=None,
+        counted=None, memory=None, earlier=(), heat={},
+        judgement=judge(run.epochs, classes=len(run.classes), better_than_chance=True,
+                        train_accuracy=run.said("train_accuracy_plain")),
+    )  # fmt: skip
+    assert all(answer.sentence for answer in answers_of(facts))
+    assert len(table(compare([facts, facts]))) > 10
+
+
 TARGETS = {
     "archive": Target(make_archive, change_archive, lambda folder: read_images(folder / "pets.tar", folder / "data")),
     "folder": Target(
@@ -293,9 +374,12 @@ TARGETS = {
         lambda folder: read_images(folder / "pets", folder / "data"),
     ),
     "store": Target(make_store, change_store, read_store),
+    "store with names": Target(lambda folder: make_streamed_store(folder, encoded=False), change_store, read_store),
+    "store of files": Target(lambda folder: make_streamed_store(folder, encoded=True), change_store, read_store),
     "policy": Target(make_nothing, change_policy, read_policy),
     "mark of a partial download": Target(make_mark, change_document("pets.tar.part.json", MARK, json.dumps), read_mark),
     "config.yaml": Target(make_nothing, change_document("config.yaml", CONFIG, yaml.safe_dump), read_config),
+    "record of a run": Target(make_record, change_record, read_record),
     "remembered trials": Target(
         make_trials, change_document("cifar/numerics.json", {"key": [TRIAL]}, json.dumps), read_trials
     ),

@@ -12,11 +12,12 @@ from cifar_cli.core.evaluation.results import (
     CorruptionScore,
     EvaluateResult,
     EvaluationReport,
+    ExportResult,
     FilePrediction,
     PredictResult,
 )
 from cifar_cli.render.evaluation_predictions import as_pictures, as_table
-from cifar_cli.render.evaluation_tables import comparison, evaluation
+from cifar_cli.render.evaluation_tables import comparison, evaluation, exported
 from tests.core.evaluation.made_up import answers, result_of
 from tests.golden import Golden, rendered
 
@@ -102,3 +103,18 @@ def test_the_last_row_is_the_mean_and_the_sum_of_the_rows_above(result: Evaluate
         shown = [float(row[column].rstrip("%")) for row in classes]
         assert float(last[column].rstrip("%")) == pytest.approx(sum(shown) / 10, abs=0.01)
     assert int(last[4].replace(",", "")) == sum(int(row[4].replace(",", "")) for row in classes) == 10_000
+
+
+@pytest.mark.parametrize("verified", [True, False], ids=["compared", "not-compared"])
+def test_an_export_says_where_the_file_is_what_it_takes_and_how_close_it_is(golden: Golden, verified: bool) -> None:
+    result = ExportResult(
+        checkpoint=Path("runs/20261125-082912-null/checkpoints/best.ckpt"),
+        path=Path("runs/20261125-082912-null/checkpoints/best-export.onnx"),
+        format="onnx",
+        size_bytes=2_191_404,
+        input="float32 RGB, divided by 255, minus mean, divided by std, [batch, 3, 32, 32]",
+        metadata={},
+        greatest_difference=1.9e-06 if verified else None,
+        tolerance=1e-4,
+    )
+    golden.tables(f"evaluation/export-{'compared' if verified else 'not-compared'}", exported(result))

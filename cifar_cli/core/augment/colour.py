@@ -41,9 +41,7 @@ def jittered(images_BHWC: Tensor, drawn: Draw, *, with_opencv: bool) -> Tensor:
     scratch = torch.empty(2, *images.flatten(1).shape, device=device)  # one allocation for all changes
     for blend, end in zip(changes, ends, strict=True):
         change(images[:end], scratch, *(each[:end] for each in blend), with_opencv=with_opencv)
-    if drawn.values[
-        "hue"
-    ].any():  # none in a policy without hue; a shift by 0 steps still rounds levels on its way through HSV
+    if drawn.values["hue"].any():  # left out for a policy without hue: the way through HSV rounds levels
         shift_hue = shift_hue_by_opencv if with_opencv else shift_hue_by_tensors
         images = shift_hue(images, torch.floor(_HUES * drawn.values["hue"][rows]).long())
     for blend, end in zip(changes, ends, strict=True):

@@ -15,13 +15,13 @@ from cifar_cli.core.data.sources.mirrors import ARCHIVES, Archive
 from cifar_cli.core.data.sources.obtain import obtain, require_source, unknown
 from cifar_cli.core.data.store import (
     Store,
-    content_damage,
     content_problems,
     open_store,
     read_header,
     read_labels,
     write_store,
 )  # fmt: skip
+from cifar_cli.core.data.store_check import content_damage
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import DataError, ResourceError
 from cifar_cli.printable import printable

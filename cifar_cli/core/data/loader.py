@@ -5,6 +5,8 @@ It does not depend on the number of workers, the number of devices, or where a r
 
 from __future__ import annotations
 
+import ctypes
+import platform
 import time
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -151,12 +153,15 @@ class BatchLoader:
 
     def _transformed(self, images_BHWC: Tensor, rows: Tensor, parts: list[BatchSlice]) -> list[Batch]:
         counts = [part.count for part in parts]
-        images = torch.split(self.transform(images_BHWC, parts), counts)
+        images = torch.split(self._apply(images_BHWC, parts), counts)
         labels = torch.split(self.labels_N.index_select(0, rows).to(images_BHWC.device), counts)
         if self.mixer is None:
             return list(zip(images, labels, strict=True))
         pairs = zip(images[::2], images[1::2], labels[::2], labels[1::2], parts[::2], strict=True)
         return [self._mixed(*pair) for pair in pairs]
+
+    def _apply(self, images_BHWC: Tensor, parts: list[BatchSlice]) -> Tensor:
+        return self.transform(images_BHWC, parts)
 
     def _slices(self, epoch: int, index: int, positions: Tensor) -> list[BatchSlice]:
         """This process's slice of a batch, and with a mixer the image before it (that of the first is the last)."""
@@ -234,6 +239,16 @@ class _Failed:
     error: CifarError
 
 
+def _release_freed_memory() -> None:
+    """Return what this process has freed to the system, before processes are forked from it.
+
+    Training on a CPU keeps freed memory for its next step. A forked process would keep a copy of those pages, hundreds
+    of megabytes, as soon as this one writes to them. Source: malloc_trim(3); other C libraries are left as they are.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _one_thread(worker: int) -> None:
     """Limit a worker to one core; OpenCV would start a thread pool in each."""
     torch.set_num_threads(1)
@@ -264,7 +279,7 @@ class WorkerLoader(BatchLoader):
 
 @dataclass(eq=False, repr=False)
 class PictureLoader(BatchLoader):
-    """Batches of an encoded store: `workers` processes decode, and the transform runs on the pictures' device.
+    """Batches of an encoded store: `workers` processes decode, and augment them too where the device is a CPU.
 
     Each batch is decoded by one worker from its (epoch, batch index), so the number of workers changes no batch.
     """
@@ -297,7 +312,12 @@ class PictureLoader(BatchLoader):
         images = torch.empty(len(found), *pictures.shape[1:], dtype=torch.uint8)
         for place, (row, picture, box) in enumerate(zip(rows.tolist(), found, boxes, strict=True)):
             images[place] = pictures.decoded(row, picture, box)
-        return images
+        return images if self._device.type != "cpu" else self.framer.augmented(images, parts)
+
+    def _apply(self, images_BHWC: Tensor, parts: list[BatchSlice]) -> Tensor:
+        if self.framer is None or self._device.type != "cpu":
+            return super()._apply(images_BHWC, parts)
+        return self.framer.normalise(images_BHWC)  # the workers have augmented them
 
     def _images(self, rows: Tensor, parts: list[BatchSlice]) -> Tensor:
         return self._decode(rows, parts).to(self._device)
@@ -314,6 +334,7 @@ class _InWorkers:
     def __init__(self, make: Callable[[int, range], Any], workers: int, *, persistent: bool) -> None:
         # The keys of the next pass. Replaced in place, because a DataLoader keeps its sampler.
         self._keys: list[tuple[int, int]] = []
+        self._started = False
         self._loader = DataLoader(
             _KeyedBatches(make),  # of a copy of a loader, because the dataset must not refer to its DataLoader
             batch_size=None,
@@ -327,6 +348,9 @@ class _InWorkers:
     def of(self, epoch: int, indices: range) -> Iterator[Any]:
         """Raises the CifarError that a worker met."""
         self._keys[:] = [(epoch, index) for index in indices]
+        if self._loader.num_workers and not (self._loader.persistent_workers and self._started):
+            self._started = True
+            _release_freed_memory()
         for made in self._loader:
             if isinstance(made, _Failed):
                 raise made.error

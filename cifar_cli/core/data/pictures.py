@@ -31,7 +31,7 @@ EVAL_SHARE = 0.875
 """Of the shorter side of a picture that isn't square, evaluation sees this share: 224 of 256 pixels, as is usual."""
 DAMAGED_REMEDY = "`cifar download --check` finds every damaged image; import the dataset again with --force"
 _FLAGS = {
-    1: cv2.IMREAD_COLOR,
+    1: cv2.IMREAD_COLOR_RGB,  # for the others OpenCV offers no RGB
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
@@ -69,7 +69,7 @@ class Picture:
         top, left, height, width = box
         factor = _reduction(min(height, width) // side) if self.plain else 1
         pixels = _from_opencv(self.content, factor) if self.plain else None
-        is_bgr = pixels is not None
+        is_bgr = pixels is not None and factor > 1
         if pixels is None:  # OpenCV refuses some files that Pillow reads
             pixels, factor = _from_pillow(self.content), 1
         rows, columns = max(1, round(height / factor)), max(1, round(width / factor))
@@ -86,6 +86,14 @@ def decoded(content: bytes, side: int) -> Tensor:
     """A picture as evaluation sees it, uint8 [side, side, 3]. Raises ValueError for a damaged file."""
     picture = Picture.of(content)
     return picture.decoded(side, central_box(picture.height, picture.width))
+
+
+def require_complete(content: bytes) -> None:
+    """Decode a picture strictly. Raises ValueError for a damaged file, of which OpenCV would make up the missing part.
+
+    Training leaves this to the import and to `cifar download --check`, because it takes as long as decoding.
+    """
+    _from_pillow(content)
 
 
 def central_box(height: int, width: int) -> Box:
@@ -185,9 +193,9 @@ class Pictures:
             raise self._damaged(row, error) from error
 
     def problem(self, row: int) -> str | None:
-        """Why a picture can't be decoded completely; None if it can. Slower than decoding for training."""
+        """Why a picture can't be decoded completely; None if it can."""
         try:
-            _from_pillow(self.content(row))
+            require_complete(self.content(row))
         except ValueError as error:
             return str(error)
         return None
@@ -236,7 +244,10 @@ def _reduction(most: int) -> int:
 
 
 def _from_opencv(content: bytes, factor: int) -> NDArray[np.uint8] | None:
-    """A JPEG as BGR with its sides divided by `factor`, rounded up; None if OpenCV can't decode it."""
+    """A JPEG with its sides divided by `factor`, rounded up: RGB, or BGR for a factor over 1.
+
+    None if OpenCV can't decode it.
+    """
     try:
         return cv2.imdecode(np.frombuffer(content, dtype=np.uint8), _FLAGS[factor])
     except cv2.error:

@@ -166,3 +166,66 @@ class DatasetCheck(NotebookView):
             "remarks": list(self.remarks),
             "per_class": [count.to_dict() for count in self.per_class],
         }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageReference:
+    """One image of a dataset."""
+
+    split: str
+    """train or test; the validation images are among those of train."""
+    index: int
+    """Its row in the split."""
+    label: str
+    """The name of its class."""
+    file: str | None
+    """Its path in the source; None where the store doesn't keep it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DuplicatePair:
+    """Two images that show the same."""
+
+    first: ImageReference
+    second: ImageReference
+    similarity: float
+    """1 for identical images."""
+    identical: bool
+
+    @property
+    def across_splits(self) -> bool:
+        return self.first.split != self.second.split
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DuplicatesResult(NotebookView):
+    """The twins in a dataset, and the files that list and show them."""
+
+    dataset: str
+    images: int
+    pairs: tuple[DuplicatePair, ...]
+    """The most similar first."""
+    table: Path
+    picture: Path | None
+    """None where there are no pairs."""
+
+    @property
+    def test_images_with_a_twin_in_train(self) -> int:
+        """Each counts once, however many twins it has."""
+        images = (each for pair in self.pairs if pair.across_splits for each in (pair.first, pair.second))
+        return len({each.index for each in images if each.split == "test"})
+
+    def count(self, where: str, *, identical: bool) -> int:
+        """The pairs of a kind inside a split (train, test), or across the splits ("across")."""
+        pairs = [pair for pair in self.pairs if pair.identical is identical]
+        return sum(("across" if pair.across_splits else pair.first.split) == where for pair in pairs)
+
+    @property
+    def differently_labelled(self) -> int:
+        """Pairs whose images have different labels."""
+        return sum(pair.first.label != pair.second.label for pair in self.pairs)
+
+    def to_dict(self) -> dict[str, Any]:
+        values: dict[str, Any] = plain(asdict(self))
+        counted = ("test_images_with_a_twin_in_train", "differently_labelled")
+        return values | {name: getattr(self, name) for name in counted}

@@ -8,19 +8,15 @@ answers at once when the dataset exists.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_cli.core.data.config import PHOTO_SIDE, SPLITS
 from cifar_cli.core.data.results import DatasetSummary, Provenance
 from cifar_cli.core.data.store_schema import FILES, FORMAT_WITH_NAMES, Layout, parse_header
-from cifar_cli.core.data.store_writer import RowsHash, summary_of, write_store
+from cifar_cli.core.data.store_writer import summary_of, write_store
 from cifar_cli.core.limits import MAX_MEMBER_BYTES, MAX_NAMES_BYTES, MAX_STORE_HEADER_BYTES
-from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import DataError
 from cifar_cli.printable import has_control
 
@@ -33,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "Store", "StoreHeader", "open_store", "read_header", "write_store"]
 
-MAX_NAMED = 20  # damaged images that a check names
-CHECKED_AT_ONCE = 500  # images, between two reports of progress
 FORCE_REMEDY = "download or import it again with `cifar download --force`"
 MISSING_REMEDY = "download it with `cifar download`, or import images with `cifar download --from PATH`"
 
@@ -128,7 +122,7 @@ class Store:
 
         Raises DataError when they are damaged.
         """
-        return _names(read_header(self.path), split)
+        return names_of(read_header(self.path), split)
 
     @property
     def synthetic(self) -> bool:
@@ -154,7 +148,7 @@ def open_store(path: Path) -> Store:
     summary = header.summary
     for problem in content_problems(header):
         raise DataError(f"{path} is damaged: {problem}", remedy=FORCE_REMEDY)
-    train, test = (_part(header, split) for split in SPLITS)
+    train, test = (part_of(header, split) for split in SPLITS)
     return Store(
         name=summary.name,
         classes=summary.classes,
@@ -169,7 +163,7 @@ def open_store(path: Path) -> Store:
     )
 
 
-def _part(header: StoreHeader, split: str) -> Part:
+def part_of(header: StoreHeader, split: str) -> Part:
     import torch
     from safetensors import safe_open
 
@@ -213,64 +207,7 @@ def read_header(path: Path) -> StoreHeader:
     return StoreHeader(summary=summary_of(path, content), offsets=offsets, layout=content)
 
 
-def content_damage(header: StoreHeader, on_progress: OnProgress = silent) -> list[str]:
-    """What is wrong with images, labels or names, a sentence each. Reads all of them."""
-    try:
-        actual = checksum_of_content(header, on_progress)
-        bad = list(islice(damaged_pictures(header, on_progress), MAX_NAMED + 1))
-    except DataError as error:
-        return [error.what]
-    problems = bad[:MAX_NAMED] + (["more images can't be decoded"] if len(bad) > MAX_NAMED else [])
-    if actual != header.summary.content:
-        problems.insert(0, f"images and labels hash to {actual}, expected {header.summary.content}")
-    return problems
-
-
-def checksum_of_content(header: StoreHeader, on_progress: OnProgress = silent) -> str:
-    """Hash all images and labels of a store on disk: "sha256:…". Raises DataError when it can't be read."""
-    from cifar_cli.core.data.sources.archive import checksum_of
-
-    if header.layout.metadata.format == FORMAT_WITH_NAMES:
-        return _checksum_of_rows(header, on_progress)
-    first = min(start for start, _ in header.offsets.values())
-    return checksum_of(header.summary.path, "sha256", on_progress, start=first)
-
-
-def _checksum_of_rows(header: StoreHeader, on_progress: OnProgress) -> str:
-    summary, hashed, done = header.summary, RowsHash(), 0
-    total = summary.train_images + summary.test_images
-    try:
-        with summary.path.open("rb") as file:
-            for split in SPLITS:
-                names, labels = _names(header, split), read_labels(header, split).tolist()
-                assert names is not None
-                places = zip(*_places(header, split), strict=True)
-                given_val_from = len(labels) - (summary.val_images if split == "train" else 0)
-                for row, (name, label, (start, length)) in enumerate(zip(names, labels, places, strict=True)):
-                    file.seek(start)
-                    digest = hashlib.sha256(file.read(length)).digest()
-                    as_given = "val" if row >= given_val_from else split
-                    hashed.add(split=as_given, label=label, name=name, content_digest=digest)
-                    done += 1
-                    if done % CHECKED_AT_ONCE == 0:
-                        on_progress(Progress(task=f"verify {summary.name}", done=done, total=total, unit="images"))
-    except OSError as error:
-        raise DataError(f"{summary.path} can't be read ({error.strerror})", remedy=FORCE_REMEDY) from error
-    return str(hashed)
-
-
-def _places(header: StoreHeader, split: str) -> tuple[list[int], list[int]]:
-    """Of each image of a split, its first byte in the file, and its bytes."""
-    if header.layout.encoded:
-        first = header.offsets[FILES][0]
-        offsets, lengths = (read_integers(header, f"{split}_{kind}") for kind in ("offsets", "lengths"))
-        return (first + offsets).tolist(), lengths.tolist()
-    start, end = header.offsets[f"{split}_images"]
-    size = 3 * header.summary.img_size**2
-    return list(range(start, end, size)), [size] * ((end - start) // size)
-
-
-def _names(header: StoreHeader, split: str) -> tuple[str, ...] | None:
+def names_of(header: StoreHeader, split: str) -> tuple[str, ...] | None:
     """Raises DataError when there isn't one name for each image."""
     if header.layout.metadata.format != FORMAT_WITH_NAMES:
         return None
@@ -335,16 +272,3 @@ def _misplaced_files(header: StoreHeader) -> list[str]:
     if not problems and total != end - start:
         problems.append(f"its images have {total:,} bytes instead of {end - start:,}")
     return problems
-
-
-def damaged_pictures(header: StoreHeader, on_progress: OnProgress = silent) -> Iterator[str]:
-    """Decode every image of an encoded store, and say which can't be decoded completely, a sentence each."""
-    for split in SPLITS if header.layout.encoded else ():
-        pictures, names = _part(header, split).pictures, _names(header, split)
-        assert pictures is not None
-        assert names is not None
-        for row, name in enumerate(names):
-            if problem := pictures.problem(row):
-                yield f"{name} can't be decoded ({problem})"
-            if row % CHECKED_AT_ONCE == 0:
-                on_progress(Progress(task=f"decode {split}", done=row, total=len(names), unit="images"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cifar_cli.core.choices import DeviceChoice, require_at_least, require_choice
+from cifar_cli.core.choices import DeviceChoice, require_at_least, require_choice, require_picture_path
 from cifar_cli.errors import ConfigError, shell_line
 
 MOST_EXPLAINED = 48
@@ -69,11 +69,15 @@ class PredictConfig:
     """Classes that are shown for an image, the most probable ones."""
     explain: bool = False
     """Find out which part of each image its prediction rests on; of the first MOST_EXPLAINED images."""
+    explain_out: Path = Path("explain.png")
+    """With `explain`, the picture that `save_explanation` is to write."""
 
     def __post_init__(self) -> None:
         require_at_least("--top", self.top, 1, example=5)
         require_at_least("--batch", self.batch, 1, example=512)
         require_choice("--device", self.device, DeviceChoice)
+        if self.explain:
+            require_picture_path(self.explain_out, flag="--explain-out")
         if self.images.count("-") > 1:
             raise ConfigError("- is given twice, but stdin has one image", remedy="pass - once")
 

@@ -15,6 +15,7 @@ from cifar_cli.core.evaluation.predictions import Predictions
 from cifar_cli.core.evaluation.ranking import suspects
 from cifar_cli.core.evaluation.results import EvaluateResult, RankedImage
 from cifar_cli.core.figures import confusion_figure, save_figure
+from cifar_cli.core.write import replacing
 from cifar_cli.errors import ResourceError
 
 
@@ -91,7 +92,7 @@ def _suspect_rows(predictions: Predictions) -> tuple[list[str], Iterable[list[An
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

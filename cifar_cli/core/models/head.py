@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from cifar_cli.errors import ModelError
@@ -33,6 +34,19 @@ def head_parameters(model: nn.Module) -> set[str]:
             "this model has no layer that is its head", remedy="leave out --freeze and pass --head-first 0"
         )
     return head
+
+
+@torch.no_grad()
+def begin_at_zero(model: nn.Module) -> None:
+    """Set a new last layer to zero, so that training begins with equal logits and a loss of ln(K).
+
+    timm initialises it by the number of classes: with three of them, pretrained features begin with a loss above 3.
+    Source: Kolesnikov et al. 2020, Big Transfer (BiT), section 3.3.
+    """
+    layers = tuple(f"{layer}." for layer in head_layers(model))
+    for name, parameter in model.named_parameters():
+        if name.startswith(layers):
+            parameter.zero_()
 
 
 def freeze_backbone(model: nn.Module) -> None:

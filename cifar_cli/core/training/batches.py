@@ -25,7 +25,7 @@ INITIALISED_FROM = 5000  # images; more change the result in the third digit
 PLAIN_TRAIN_IMAGES = 2000  # enough for an accuracy within two points; the test has several times as many
 INITIALISED_FROM_PIXELS = INITIALISED_FROM * 64**2  # so many at most: 400 images of 224 pixels
 EVAL_BATCH = 512  # evaluation keeps no activations, so large batches cost little memory
-EVAL_PIXELS = 64 * 224**2  # of a batch of decoded pictures, which are 39 MB as the model's input
+EVAL_PIXELS = 32 * 224**2  # of a batch of decoded pictures, so that evaluation takes no more memory than training
 EVAL_WORKERS = 2  # processes that decode where no number is asked for
 
 

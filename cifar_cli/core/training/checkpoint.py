@@ -21,6 +21,7 @@ from cifar_cli.core.models.weights import fitting, load_state, save_state
 from cifar_cli.core.own_code import require_trusted
 from cifar_cli.core.training.checkpoint_schema import Description, Saved, require_types, validated
 from cifar_cli.core.training.config import TrainConfig
+from cifar_cli.core.training.newer import named_if_newer
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.training.sharded import load_model, load_optimizer, whole
 from cifar_cli.core.training.step import TrainingStep
@@ -71,7 +72,8 @@ def save_checkpoint(
     keep: where the old file goes. weights: a .safetensors file for the evaluated weights. write: whether this process
     writes the files; those of a run with sharded weights all call this. Raises OSError or RuntimeError.
     """
-    content: dict[str, Any] = {"cifar": description, "state_dict": _prefixed(step.evaluated.state_dict())}
+    described = {"version": __version__, **description}
+    content: dict[str, Any] = {"cifar": described, "state_dict": _prefixed(step.evaluated.state_dict())}
     if step.average is not None:
         content["current_model_state"] = _prefixed(step.model.state_dict())
         content["averaging_state"] = {"n_averaged": step.average.n_averaged}
@@ -171,8 +173,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     path = checkpoint_path(path)
     content = read_checkpoint(path)
-    saved = validated(Saved, content, origin=path)
-    config = config_in(saved.cifar, origin=path)
+    with named_if_newer(content.get("cifar"), path):
+        saved = validated(Saved, content, origin=path)
+        config = config_in(saved.cifar, origin=path)
     state, origin = _unprefixed(saved.state_dict), str(path)
     with suppress(ModelError), torch.device("meta"):  # shapes alone: a crafted config must not claim any memory
         fitting(build_untrained(config.model), state, origin=origin)

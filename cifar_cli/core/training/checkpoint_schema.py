@@ -14,6 +14,7 @@ from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.errors import CheckpointError
 
 MAX_IMG_SIZE = 4096  # pixels a side; the images of a batch are resized to it
+MAX_STEPS_PER_EPOCH = 10_000_000
 
 Seconds = Annotated[FiniteFloat, Field(ge=0)]
 State = dict[str, InstanceOf[Tensor]]
@@ -64,6 +65,11 @@ class _Record(_Part):
     val_accuracies: list[float]
 
 
+class _Scores(_Part):
+    batches: Annotated[list[tuple[float, float, NonNegativeInt]], Field(max_length=MAX_STEPS_PER_EPOCH)]
+    matrix: list[list[NonNegativeInt]]
+
+
 class _Loop(_Part):
     epoch: NonNegativeInt
     stopped_by: Literal["epochs", "time"]
@@ -71,6 +77,7 @@ class _Loop(_Part):
     deadline: _Deadline
     pace: _Pace
     record: _Record
+    scores: _Scores | None = None
 
 
 class _Optimizer(_Part):

@@ -25,6 +25,7 @@ from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.core.training.schedule import LearningRate
 from cifar_cli.core.training.scores import Scores, evaluation_step
 from cifar_cli.core.training.step import TrainingStep
+from cifar_cli.errors import ConfigError
 
 DEFAULT_SEED = 42
 
@@ -41,6 +42,11 @@ class ClassifierModule(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.recipe = RECIPES["course"] if recipe is None else recipe
+        if self.recipe.class_weights != "none":
+            raise ConfigError(
+                "class weights follow the dataset, which a ClassifierModule doesn't know",
+                remedy="pass a recipe with class_weights='none', or train with `cifar train`",
+            )
         config = StepConfig.of_recipe(
             self.recipe, learning_rate=learning_rate, precision="32", memory_format="channels-last"
         )
@@ -63,6 +69,7 @@ class ClassifierModule(LightningModule):
         self._rate = LearningRate(self.step.optimizer, self.recipe, steps=steps)
 
     def on_train_epoch_start(self) -> None:
+        self.step.train()  # what is frozen stays in evaluation mode
         self.train_scores.reset()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

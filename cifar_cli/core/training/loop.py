@@ -143,10 +143,10 @@ class Loop:
         self.agreed = Agreement()
         self.state = RunState(
             run, step=self.step, loader=loaders.train, deadline=self.deadline, pace=self.pace, record=self.record,
-            every_seconds=config.checkpoint_seconds, clock=seams.clock,
+            scores=self.train_scores, every_seconds=config.checkpoint_seconds, clock=seams.clock,
         )  # fmt: skip
         checkpoint = ranks.broadcast(prepared.checkpoint)
-        at = Position() if checkpoint is None else self.state.restore(checkpoint, origin=run.last)
+        at = Position() if checkpoint is None else self.state.restore(checkpoint, origin=run.last, ranks=ranks)
         self.epoch, self.epoch_step, self.global_step = at.epoch, at.epoch_step, at.global_step
         self.stopped_by: StoppedBy = at.stopped_by
         self.planner = Planner(prepared, run, self.step, self.rate, self.deadline, self.pace, say=listeners.on_note)
@@ -195,7 +195,8 @@ class Loop:
         Returns False where its steps were taken back: a measurement found that the run needs other learning rates.
         """
         self.step.train()
-        self.train_scores.reset()
+        if self.epoch_step == 0:
+            self.train_scores.reset()
         self.pace.start_epoch()
         self.loaders.train.set_epoch(self.epoch)
         self._agree()
@@ -439,4 +440,4 @@ class Loop:
         at = Position(
             epoch=self.epoch, epoch_step=self.epoch_step, global_step=self.global_step, stopped_by=self.stopped_by
         )
-        self.state.save(path, self.description, at, next_epoch=next_epoch, write=self.ranks.is_first)
+        self.state.save(path, self.description, at, next_epoch=next_epoch, ranks=self.ranks)

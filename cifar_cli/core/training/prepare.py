@@ -22,6 +22,7 @@ from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.deadline import hours
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import fast_kernels, prepared_device
+from cifar_cli.core.training.newer import named_if_newer
 from cifar_cli.core.training.normalisation import normalisation_of
 from cifar_cli.core.training.numerics import choose_numerics, require_precision
 from cifar_cli.core.training.ranks import ALONE, Ranks
@@ -237,8 +238,9 @@ def _continued(run: RunDir, content: dict[str, Any]) -> tuple[TrainConfig, tuple
             f"{run.last} was written by an earlier version, whose runs can't be continued",
             remedy="start a new run; `cifar evaluate` still reads its best weights",
         )
-    saved = validated(SavedRun, content, origin=run.last)
-    config = replace(config_in(saved.cifar, origin=run.last), run_dir=run.path)
+    with named_if_newer(content.get("cifar"), run.last):
+        saved = validated(SavedRun, content, origin=run.last)
+        config = replace(config_in(saved.cifar, origin=run.last), run_dir=run.path)
     if "auto" in (config.precision, config.memory_format):
         raise CheckpointError(f"{run.last} was written before precision and memory format were chosen", remedy=REMEDY)
     if saved.loop.epoch > 0:

@@ -86,7 +86,7 @@ class Recipe:
         if self.head_first and self.optimizer not in HEAD_FIRST:
             raise ConfigError(
                 f"--head-first can't be combined with --optimizer {self.optimizer}",
-                remedy=f"pass --head-first 0, or --optimizer {' or '.join(HEAD_FIRST)}",
+                remedy="pass --head-first 0, or --optimizer adamw",
             )
         self._check_rates_of_parts()
         for flag, number in (("--weight-decay", self.weight_decay), ("--clip-norm", self.clip_norm or 0.0)):
@@ -170,7 +170,7 @@ RECIPES: dict[str, Recipe] = {
             name="finetune",
             source="pretrained weights on photographs: the head first, then all at a small rate, stopped early",
             optimizer="adamw",
-            learning_rate=3e-4,
+            learning_rate=5e-4,
             schedule="one-cycle",
             warmup=0.1,
             weight_decay=0.05,

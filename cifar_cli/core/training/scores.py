@@ -40,6 +40,7 @@ class Scores(nn.Module):
         self._losses: list[tuple[Tensor, Tensor, int]] = []
         self._batches: list[tuple[float, float, int]] = []  # the same, read
         self._joined_KK: Tensor | None = None
+        self._earlier_KK: Tensor | None = None  # of the steps before an interruption
 
     def update(self, loss: Tensor, logits_BK: Tensor, labels_B: Tensor, *, optimized: Tensor | None = None) -> None:
         """Add a batch. loss: its mean cross-entropy, a scalar; optimized: the loss that was minimised, if another.
@@ -76,7 +77,22 @@ class Scores(nn.Module):
         self._losses.clear()
         self._batches.clear()
         self._images_uncounted = 0
+        self._earlier_KK = None
         self.confusion.reset()
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` continues with, for a checkpoint within an epoch."""
+        self._read_losses()
+        return {"batches": list(self._batches), "matrix": self.matrix_KK.tolist()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue after the batches of a state. Raises ValueError for one of another number of classes."""
+        self.reset()
+        matrix_KK = torch.tensor(state["matrix"], dtype=torch.int64)
+        if matrix_KK.shape != (self._classes, self._classes):
+            raise ValueError(f"scores of {len(matrix_KK)} classes")
+        self._earlier_KK = matrix_KK
+        self._batches = [(float(mean), float(optimized), int(size)) for mean, optimized, size in state["batches"]]
 
     @torch.inference_mode()  # validation runs in inference mode, and its tensors can't be changed outside of it
     def _count(self) -> None:
@@ -116,8 +132,8 @@ class Scores(nn.Module):
         if self._joined_KK is not None:
             return self._joined_KK
         self._count()
-        matrix: Tensor = self.confusion.compute().cpu()
-        return matrix[: self._classes, : self._classes]
+        matrix: Tensor = self.confusion.compute().cpu()[: self._classes, : self._classes]
+        return matrix if self._earlier_KK is None else matrix + self._earlier_KK
 
     @property
     def accuracy(self) -> float:

@@ -204,7 +204,7 @@ class TrainingStep:
             logits_BK = self.forward(images_BCHW.to(memory_format=self.layout))
             if weights_K is None:
                 return F.cross_entropy(logits_BK, labels_B, label_smoothing=smoothing), logits_BK
-            weights_K = self._class_weights_K = weights_K.to(logits_BK.device)
+            weights_K = self._class_weights_K = weights_K.to(logits_BK.device, _precise(logits_BK))
             loss = F.cross_entropy(logits_BK, labels_B, weights_K, label_smoothing=smoothing, reduction="sum")
         return loss / len(labels_B), logits_BK
 
@@ -214,7 +214,7 @@ class TrainingStep:
         loss: the step's.
         """
         same = not self.config.label_smoothing and self._class_weights_K is None
-        return loss if same else F.cross_entropy(logits_BK.float(), labels_B)
+        return loss if same else F.cross_entropy(logits_BK.to(_precise(logits_BK)), labels_B)
 
     def backward(self, loss: Tensor) -> None:
         """Set the gradients, scaled where the precision needs it."""
@@ -231,6 +231,11 @@ class TrainingStep:
     def clip(self, norm: float) -> None:
         """Clip the gradients to an L2 norm."""
         clip_gradients(self.model, norm)
+
+
+def _precise(tensor: Tensor) -> torch.dtype:
+    """float32, or float64 of a tensor that has it."""
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def seed_draws(seed: int, step: int, rank: int, *, device: torch.device) -> None:

@@ -72,10 +72,11 @@ def _found(trained: DataConfig, *, at: Path, content: str | None) -> DataConfig:
         return next((each for each in existing if _content(each) == content), existing[0])
     folder = absolute(trained).store_path.parent
     name = Path(trained.dataset).stem if trained.dataset.endswith(STORE_SUFFIX) else trained.dataset
-    get = shell_line("cifar download --dataset", name, *(() if name in BUILT_IN else ("--from", "PATH")))
+    source = () if name in BUILT_IN else ("--from", "PATH")
     raise DataError(
         f"the dataset {name}, which {at} was trained on, is neither in {folder} nor beside the run",
-        remedy=f"pass --data-dir for the folder that it is in now, or get it again: `{get}`",
+        remedy="pass --data-dir for the folder that it is in now, or get it again: "
+        f"`{shell_line('cifar download --dataset', name, *source)}`",
     )
 
 

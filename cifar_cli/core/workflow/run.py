@@ -26,6 +26,7 @@ from cifar_cli.core.workflow.batch_size import with_batch_found
 from cifar_cli.core.workflow.config import TrainRequest
 from cifar_cli.core.workflow.results import TrainReport, Utilization
 from cifar_cli.core.workflow.suggestion import finetune_suggested
+from cifar_cli.core.write import write_whole
 from cifar_cli.errors import CifarError, Interrupted
 
 
@@ -53,7 +54,7 @@ def _write_seeds(report: TrainReport, listeners: Listeners) -> None:
     name = "seeds.json" if first.run_dir.name == f"seed-{first.seed}" else f"{first.run_dir.name}-seeds.json"
     path = first.run_dir.parent / name
     with suppress(OSError):  # the runs are trained, and each has its own summary.json
-        path.write_text(json.dumps(report.over_seeds(), indent=2) + "\n", encoding="utf-8")
+        write_whole(path, (json.dumps(report.over_seeds(), indent=2) + "\n").encode())
         listeners.on_note(f"mean and standard deviation over the seeds: {path}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from cifar_cli.core.data.config import MAX_PIXELS_SIDE
+from cifar_cli.core.data.config import MAX_PIXELS_SIDE, DataConfig
 from cifar_cli.core.memory.config import GIB, MemoryConfig
 from cifar_cli.core.memory.estimate import estimate
 from cifar_cli.core.models.config import ModelConfig
@@ -31,7 +31,9 @@ def finetune_suggested(prepared: Prepared) -> str | None:
     estimates = (estimate(MemoryConfig(model=model, step=each), recipe.batch) for each in (step, frozen))
     whole, head = (each.peak_allocated_bytes / GIB for each in estimates)
     images = len(prepared.loaders.train_indices)
-    command = shell_line("cifar train --dataset", config.data.dataset, "--recipe", FINETUNE)
+    folder = config.data.data_dir
+    elsewhere = () if folder == DataConfig().data_dir.absolute() else ("--data-dir", folder)
+    command = shell_line("cifar train --dataset", config.data.dataset, *elsewhere, "--recipe", FINETUNE)
     return (
         f"{config.model.label} starts from random weights; for photographs `{command}` usually reaches more: it starts "
         f"from ImageNet weights of {model.backbone}. An epoch is {math.ceil(images / recipe.batch):,} steps of "

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from cifar_cli.core.regular import read_json
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.workflow.sweep_config import SweepConfig, SweepReport, SweptResult, SweptRun
+from cifar_cli.core.write import replacing, write_whole
 from cifar_cli.errors import CheckpointError, Interrupted
 
 SCORES = ("val_accuracy", "test_accuracy", "test_accuracy_flip_averaged", "epochs", "train_seconds")
@@ -169,14 +170,12 @@ class _Sweep:
     def _report(self, runs: Sequence[SweptRun]) -> SweepReport:
         """Write the table of all runs, as they are now."""
         results, path = tuple(self._result(run) for run in runs), self.config.folder / "sweep.csv"
-        part = path.with_name(f"{path.name}.part")
-        with part.open("w", newline="", encoding="utf-8") as file:
+        with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow([*runs[0].settings, "status", *SCORES, "run_dir"])
             for result in results:
                 scores = [getattr(result, name) for name in SCORES]
                 writer.writerow([*result.settings.values(), result.status, *scores, result.run_dir])
-        part.replace(path)
         return SweepReport(folder=self.config.folder, table=path, results=results)
 
 
@@ -215,7 +214,7 @@ def _require_same(config: SweepConfig) -> None:
     """Note the shared options in the folder. Raises CheckpointError where it has runs with other ones."""
     path, words = config.folder / "sweep.json", list(config.words)
     if not path.is_file():
-        path.write_text(json.dumps({"words": words}) + "\n", encoding="utf-8")
+        write_whole(path, (json.dumps({"words": words}) + "\n").encode())
         return
     try:
         had = read_json(path)["words"]

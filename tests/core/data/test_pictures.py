@@ -72,7 +72,7 @@ def test_a_box_is_decoded_at_a_reduced_size_only_if_it_stays_as_large_as_the_res
     content = jpeg(photo(2, width=300, height=200))
     picture, box = Picture.of(content), (17, 33, SIDE * reduction, SIDE * reduction + 5)
     made = picture.decoded(SIDE, box)
-    names = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
+    names = {1: cv2.IMREAD_COLOR_RGB, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4,
              8: cv2.IMREAD_REDUCED_COLOR_8}  # fmt: skip
     assert flags == [names[reduction]]
     expected = v2.functional.resize(v2.functional.crop(pillow(content), *box), [SIDE, SIDE], antialias=True)

@@ -16,7 +16,8 @@ from safetensors import safe_open
 
 from cifar_cli.core.data.results import Provenance
 from cifar_cli.core.data.sources.images import SourceImages
-from cifar_cli.core.data.store import checksum_of_content, open_store, read_header, write_store
+from cifar_cli.core.data.store import open_store, read_header, write_store
+from cifar_cli.core.data.store_check import checksum_of_content
 from cifar_cli.errors import DataError, ResourceError
 
 PROVENANCE = Provenance(source="here", checksum="md5:0", imported_at="2026-01-01T00:00:00+00:00", tool_version="0")

@@ -23,7 +23,8 @@ from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.data.dataset import check_dataset
 from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.data.splits import split_of
-from cifar_cli.core.data.store import checksum_of_content, open_store, read_header, write_store
+from cifar_cli.core.data.store import open_store, read_header, write_store
+from cifar_cli.core.data.store_check import checksum_of_content
 from cifar_cli.errors import DataError, ResourceError
 from tests.core.data.streams import PROVENANCE, jpeg, photo, photo_stream, pixels_stream, rows_of, stream
 

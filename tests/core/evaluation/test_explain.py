@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cifar_cli.core.data.store import Part
+from cifar_cli.core.data.config import Normalisation
+from cifar_cli.core.data.store import Part, write_store
 from cifar_cli.core.evaluation.config import MOST_EXPLAINED, PredictConfig
 from cifar_cli.core.evaluation.explain import NOWHERE, heat_maps, overlay, place_of
 from cifar_cli.core.evaluation.predict import predict
@@ -21,6 +24,10 @@ from cifar_cli.core.evaluation.report.report import report
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.batches import eval_loader
+from cifar_cli.errors import ConfigError
+from cifar_cli.render.evaluation_predictions import SIDE, as_pictures
+from tests.core.data.streams import photo_stream
+from tests.golden import rendered
 
 CPU = torch.device("cpu")
 
@@ -41,7 +48,8 @@ class OneQuarter(nn.Module):
 
 def heat_of(model: nn.Module, images_NHWC: Tensor, targets: list[int], *, size: int = 32) -> Tensor:
     part = Part(images_NHWC=images_NHWC, labels_N=torch.zeros(len(images_NHWC), dtype=torch.long))
-    loader = eval_loader(part, torch.arange(len(images_NHWC)), img_size=size, batch=7)
+    rows = torch.arange(len(images_NHWC))
+    loader = eval_loader(part, rows, img_size=size, normalisation=Normalisation(), batch=7)
     return heat_maps(model, loader, torch.tensor(targets), device=CPU)
 
 
@@ -128,6 +136,25 @@ def test_the_command_draws_a_picture_and_names_the_parts(
     assert all(each["rests_on"] in result.stdout for each in document["predictions"])
 
 
+def test_a_terminal_shows_the_heat_map_beside_the_picture(trained_run: Path, photos: Path) -> None:
+    (photo,) = photos.glob("1.png")
+    config = PredictConfig(images=(str(photo),), checkpoint=trained_run, device="cpu")
+    result = predict(replace(config, explain=True))
+    shown = rendered(as_pictures(result, 3), width=120)
+    assert shown.count("▀") == 2 * SIDE * SIDE // 2
+    assert f"rests on: {result.places[0]}" in shown
+    assert rendered(as_pictures(predict(config), 3), width=120).count("▀") == SIDE * SIDE // 2
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("why.jpg", "--explain-out why.jpg is not a PNG"), ("no/x.png", "the folder no for --explain-out does not exist")],
+)
+def test_a_picture_that_can_not_be_written_is_refused_before_the_model_runs(out: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PredictConfig(images=("x.png",), checkpoint=Path("run"), explain=True, explain_out=Path(out))
+
+
 def test_a_report_shows_heat_maps_beside_mistakes_and_suspects_when_asked(trained_run: Path, tmp_path: Path) -> None:
     pages = {
         explain: report(ReportConfig(runs=(trained_run,), out=tmp_path / f"{explain}.html", explain=explain)).page
@@ -151,3 +178,27 @@ def test_a_missing_captum_is_named_with_its_extra_before_anything_is_done(comman
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "--explain needs the package captum" in done.stdout
     assert 'pip install "cifar-cli[explain]"' in done.stdout
+
+
+@pytest.mark.slow
+def test_a_report_explains_images_that_are_kept_as_files(cifar, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    store = tmp_path / "pets.safetensors"
+    write_store(store, name="pets", images=photo_stream(train=40, val=10, test=8))
+    words = (
+        "--dataset",
+        store,
+        "--model",
+        "null",
+        "--img-size",
+        24,
+        "--batch",
+        8,
+        "--max-epochs",
+        1,
+        "--device",
+        "cpu",
+    )
+    run = tmp_path / "run"
+    assert (result := cifar("train", *words, "--no-report", "--run-dir", run)).exit_code == 0, result.output
+    text = report(ReportConfig(runs=(run,), explain=True)).page.read_text(encoding="utf-8")
+    assert len(set(re.findall('alt="heat map of test image ([0-9]+);', text))) == 8

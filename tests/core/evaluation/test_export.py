@@ -14,6 +14,7 @@ from cifar_cli.core.data.store import open_store
 from cifar_cli.core.evaluation.config import EvaluateConfig, ExportConfig
 from cifar_cli.core.evaluation.evaluate import evaluate_only
 from cifar_cli.core.evaluation.export import export
+from cifar_cli.core.training.checkpoint import load_checkpoint
 from cifar_cli.errors import ConfigError
 
 MIXED = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
@@ -49,6 +50,25 @@ def test_an_onnx_file_with_preprocessing_takes_uint8_images_and_says_what_it_is(
     assert metadata["torch_version"] == torch.__version__
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("with_preprocessing", [False, True])
+def test_an_onnx_file_in_half_precision_computes_nearly_the_models_logits(
+    trained_run: Path, tmp_path: Path, with_preprocessing: bool
+) -> None:
+    import onnxruntime
+
+    path = tmp_path / "half.onnx"
+    config = ExportConfig(checkpoint=trained_run, half=True, with_preprocessing=with_preprocessing, out=path)
+    result = export(config)
+    assert result.greatest_difference is not None
+    assert 0 < result.greatest_difference <= 1e-2
+    whole = export(ExportConfig(checkpoint=trained_run, verify=False, out=tmp_path / "whole.onnx"))
+    assert result.size_bytes < 0.6 * whole.size_bytes
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].type == ("tensor(uint8)" if with_preprocessing else "tensor(float)")
+    assert session.get_outputs()[0].type == "tensor(float16)"
+
+
 def test_a_half_precision_file_is_compared_within_its_own_tolerance(trained_run: Path, tmp_path: Path) -> None:
     config = ExportConfig(checkpoint=trained_run, format="torch-export", half=True, out=tmp_path / "half.pt2")
     result = export(config)
@@ -63,7 +83,8 @@ def test_a_safetensors_file_carries_classes_and_preprocessing(trained_run: Path,
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     assert json.loads(metadata["classes"])[0] == "circle"
-    assert json.loads(metadata["mean"]) == [0.4914, 0.4822, 0.4465]
+    normalised_by = load_checkpoint(trained_run / "checkpoints/best.ckpt").config.normalised_by
+    assert json.loads(metadata["mean"]) == list(normalised_by.mean)
 
 
 @pytest.mark.slow

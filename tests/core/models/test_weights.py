@@ -6,6 +6,7 @@ import argparse
 import gc
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from cifar_cli.core.models.build import build_model, build_untrained
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.models.weights import load_state, read_state, save_state
+from cifar_cli.core.models.weights import BUNDLED_BACKBONE, load_state, read_state, save_state
 from cifar_cli.errors import CheckpointError, CifarError
 from tests.core.models import torch_files
 
@@ -115,3 +116,11 @@ def test_restructured_weights_give_an_error_in_words_or_a_model(donor: nn.Module
         torch.save(content, path)
         with suppress(CifarError), torch_files.limited():
             build_model(ModelConfig(name="null", weights=str(path)))
+
+
+def test_a_new_head_on_pretrained_weights_begins_with_the_loss_of_guessing() -> None:
+    config = ModelConfig(name="cnn", backbone=BUNDLED_BACKBONE, weights="bundled", classes=3)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(build_model(config, seed=0).eval()(images), torch.zeros(2, 3))
+    whole = build_model(replace(config, classes=1000), seed=0).eval()
+    assert float(whole(images).std().detach()) > 0.1  # ImageNet's own head

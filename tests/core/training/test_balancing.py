@@ -63,7 +63,7 @@ def logits_and_loss(labels: torch.Tensor, *, smoothing: float) -> tuple[torch.Te
     assert step.cross_entropy(loss, logits_BK, labels).item() == pytest.approx(
         F.cross_entropy(logits_BK, labels).item()
     )
-    return logits_BK, float(loss)
+    return logits_BK.detach(), loss.item()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

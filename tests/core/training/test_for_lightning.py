@@ -21,6 +21,7 @@ from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.core.training.results import EpochResult
 from cifar_cli.core.training.scores import score
 from cifar_cli.core.training.train import train
+from cifar_cli.errors import ConfigError
 
 ConfigOf = Callable[..., TrainConfig]
 
@@ -89,3 +90,9 @@ def test_a_trainer_s_precision_is_used_and_its_checkpoint_resumes(data_dir: Path
     assert not torch.equal(
         first.model.state_dict()["head.1.weight"], first.average.module.state_dict()["head.1.weight"]
     )
+
+
+def test_class_weights_are_refused_where_no_dataset_is_known() -> None:
+    recipe = replace(RECIPES["course"], class_weights="auto")
+    with pytest.raises(ConfigError, match="class weights follow the dataset"):
+        ClassifierModule(build_model(ModelConfig(name="null")), classes=10, learning_rate=1e-3, recipe=recipe)

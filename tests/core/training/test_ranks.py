@@ -141,6 +141,31 @@ def test_schedule_averaged_weights_and_every_optimizer_state_are_the_same(
             torch.testing.assert_close(theirs[kind][name], value, atol=1e-12, rtol=0)
 
 
+def test_class_weights_of_mixed_and_smoothed_labels_are_the_same(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
+    def changed(name: str) -> TrainConfig:
+        made = config(tmp_path / name, batch=67)
+        return replace(
+            made, recipe=replace(made.recipe, class_weights="auto", label_smoothing=0.1, policy="mixup", batch=67)
+        )
+
+    one, two = run(changed("one"), double=True), crew(run, changed("two"), double=True)
+    assert_same_run(two, one)
+
+
+@pytest.mark.parametrize("part", [{"freeze": "backbone"}, {"head_first": 0.5}], ids=str)
+def test_a_fine_tune_has_the_losses_of_one_process(
+    config: ConfigOf, tmp_path: Path, crew: Crew, part: dict[str, object]
+) -> None:
+    model = ModelConfig(name="cnn", backbone="tf_efficientnet_lite0", weights="bundled")
+
+    def changed(name: str) -> TrainConfig:
+        made = config(tmp_path / name, epochs=1, batch=90, model=model)
+        return replace(made, recipe=replace(made.recipe, optimizer="adamw", **part))
+
+    one, two = run(changed("one"), double=True), crew(run, changed("two"), double=True)
+    assert_same_run(two, one, tolerance=1e-8)
+
+
 @pytest.mark.parametrize("trim", [True, False], ids=["trimmed", "full"])
 def test_hybrid_has_the_losses_of_one_process(config: ConfigOf, tmp_path: Path, crew: Crew, trim: bool) -> None:
     """Its batch norm is synchronised, and the full backbone has parameters that never get a gradient."""

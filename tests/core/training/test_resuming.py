@@ -32,6 +32,7 @@ from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupt
 from tests.core.training.fake_time import Machine
 from tests.core.training.stopping import stopping_at
 
+TIMES = ("elapsed_seconds", "images_per_second")
 ConfigOf = Callable[..., TrainConfig]
 
 
@@ -50,8 +51,12 @@ def test_a_run_interrupted_anywhere_and_resumed_gives_the_weights_of_an_uninterr
     theirs = read_checkpoint(tmp_path / "cut/checkpoints/last.ckpt")["state_dict"]
     for name, value in read_checkpoint(tmp_path / "whole/checkpoints/last.ckpt")["state_dict"].items():
         assert torch.equal(value, theirs[name]), name
-    rows = list(csv.DictReader((tmp_path / "cut/metrics.csv").open()))
+    expected, rows = (list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in ("whole", "cut"))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    for row, other in zip(rows, expected, strict=True):  # also of the epoch that was interrupted
+        assert {name: row[name] for name in row if name not in TIMES} == {
+            name: other[name] for name in row if name not in TIMES
+        }
 
 
 @pytest.mark.parametrize(("by", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

@@ -115,3 +115,12 @@ def test_a_checkpoint_of_an_earlier_version_is_scored_on_what_has_its_name(proje
     torch.save(content, "runs/one/checkpoints/best.ckpt")
     replaced(project)
     assert evaluate(EvaluateConfig(checkpoint=Path("runs/one"))).images == 50
+
+
+def test_the_preview_of_a_run_downloads_nothing_into_the_folder_that_the_run_names(project: Path, cifar: Cifar) -> None:
+    assert cifar("augment-preview", "--run", "runs/one").exit_code == 0
+    shutil.rmtree(project / "data")
+    refused = cifar("augment-preview", "--run", "runs/one")
+    assert refused.exit_code == 1
+    assert "nor beside the run" in " ".join(refused.stderr.split())
+    assert not (project / "data").exists()

@@ -18,6 +18,8 @@ from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.workflow.batch_size import with_batch_found
 
+LITE = ModelConfig(name="cnn", backbone="tf_efficientnet_lite0", weights="bundled")  # with pretrained weights
+
 
 class Trained(Exception):
     """Ends a training before its first step."""
@@ -38,7 +40,7 @@ def test_the_step_that_is_sized_is_the_step_that_is_trained(recipe: Recipe, data
         raise Trained
 
     config = TrainConfig(
-        model=ModelConfig(name="null"),
+        model=LITE if recipe.head_first else ModelConfig(name="null"),
         data=DataConfig(dataset="shapes", data_dir=data_dir),
         recipe=recipe,
         precision="bf16",

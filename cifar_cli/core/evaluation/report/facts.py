@@ -13,7 +13,7 @@ import torch
 from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.results import ModelSummary
 from cifar_cli.core.counting.summary import summarize
-from cifar_cli.core.data.store import Part, Store
+from cifar_cli.core.data.store import Store
 from cifar_cli.core.evaluation.explain import heat_maps
 from cifar_cli.core.evaluation.metrics import chance_level, confusion_matrix, wilson_interval
 from cifar_cli.core.evaluation.predictions import Predictions
@@ -151,16 +151,18 @@ def facts_of(path: Path, *, explain: bool = False, on_progress: OnProgress = sil
         counted=_counted(run),
         memory=_memory_of(run),
         earlier=_earlier(run),
-        heat=_heat_of(run, predicted, on_progress) if explain and predicted is not None else {},
+        heat={} if not explain or store is None or predicted is None else _heat_of(run, store, predicted, on_progress),
     )
 
 
-def _heat_of(run: RecordedRun, predicted: Predictions, on_progress: OnProgress) -> dict[int, torch.Tensor]:
+def _heat_of(
+    run: RecordedRun, store: Store, predicted: Predictions, on_progress: OnProgress
+) -> dict[int, torch.Tensor]:
     device = device_of("auto")
     checkpoint = load_checkpoint(RunDir(run.path).best)
     ranked = (*mistakes(predicted, most=SHOWN), *suspects(predicted, most=SHOWN))
     chosen = sorted({each.index for each in ranked})
-    part = Part(images_NHWC=predicted.images_NHWC[chosen], labels_N=predicted.labels_N[chosen])
+    part = store.test.at_side(checkpoint.config.model.img_size).taken(torch.tensor(chosen))
     loader = eval_loader(
         resident(part, device),
         torch.arange(len(chosen)),

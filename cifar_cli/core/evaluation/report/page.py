@@ -176,7 +176,7 @@ def _test_picture(facts: Facts, ranked: RankedImage, *, with_heat: bool) -> Pict
         heat=None if heat_HW is None else _embedded(overlay(image_HWC, heat_HW)),
         heat_alt=""
         if heat_HW is None
-        else f"heat map of test image {ranked.index}: {ranked.predicted} rests on {place_of(heat_HW)}",
+        else f"heat map of test image {ranked.index}; {ranked.predicted} rests most on: {place_of(heat_HW)}",
         alt=f"test image {ranked.index}",
         caption=(
             ranked.file or f"test image {ranked.index}",

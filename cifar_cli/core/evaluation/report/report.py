@@ -15,6 +15,7 @@ from cifar_cli.core.evaluation.report.results import ReportResult, RunAnswers
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.core.training.launch import place_of
 from cifar_cli.core.training.results import TrainResult
+from cifar_cli.core.write import write_whole
 from cifar_cli.errors import ResourceError
 
 
@@ -34,7 +35,7 @@ def report(config: ReportConfig, *, on_progress: OnProgress = silent) -> ReportR
     comparison = compare(runs) if len(runs) > 1 else None
     try:
         config.page.parent.mkdir(parents=True, exist_ok=True)
-        config.page.write_text(page(runs, answers, comparison), encoding="utf-8")
+        write_whole(config.page, page(runs, answers, comparison).encode())
     except OSError as error:
         raise ResourceError(
             f"the report {config.page} can't be written ({error.strerror or error})",

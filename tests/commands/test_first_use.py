@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import os
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar_cli.core.data.first_use import dataset_of, source_of
+from cifar_cli.core.data.store import open_store
+from tests.conftest import Cifar
+
+SHORT = ("--max-epochs", 1, "--batch", 4, "--no-report")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """`my pets!`: 8 training and 4 test images of two classes, of noise."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for name in ("cat", "dog"):
+            place = tmp_path / "my pets!" / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{number}.png")
+    return tmp_path / "my pets!"
+
+
+def test_a_folder_is_imported_on_its_first_use_and_found_on_its_second(cifar: Cifar, folder: Path) -> None:
+    first = cifar("train", "--dataset", "my pets!", *SHORT, "--run-dir", "one")
+    assert first.exit_code == 0, first.stderr
+    store = folder.parent / "data/my-pets.safetensors"
+    said = " ".join(first.stderr.split())
+    assert f"imported 8 training and 4 test images from {folder} as the dataset my-pets, into data/my-pets" in said
+    assert open_store(store).classes == ("cat", "dog")
+    written = store.stat().st_mtime_ns
+    for words in (("my pets!",), (folder,), ("my-pets",)):
+        again = cifar("train", "--dataset", *words, *SHORT, "--run-dir", f"run-{len(list(folder.parent.iterdir()))}")
+        assert again.exit_code == 0, again.stderr
+        said = " ".join(again.stderr.split())
+        assert "has changed since" not in said
+        assert ("was imported before, as the dataset my-pets in data/my-pets" in said) == (words != ("my-pets",))
+    assert store.stat().st_mtime_ns == written
+    evaluated = cifar("evaluate", "one", "--json")
+    assert evaluated.exit_code == 0, evaluated.stderr
+
+
+def test_a_folder_that_has_changed_is_noticed_and_the_import_again_named(cifar: Cifar, folder: Path) -> None:
+    assert cifar("train", "--dataset", folder, *SHORT, "--run-dir", "one").exit_code == 0
+    later = time.time() + 10
+    os.utime(folder / "train/cat/0.png", (later, later))
+    for words in (folder, "my-pets"):
+        again = cifar("train", "--dataset", words, *SHORT, "--run-dir", f"run-{len(list(folder.parent.iterdir()))}")
+        assert again.exit_code == 0, again.stderr
+        said = " ".join(again.stderr.split())
+        assert f"{folder} has changed since my-pets was imported from it" in said
+        assert f"cifar download --dataset my-pets --data-dir data --from '{folder}' --force" in said
+
+
+def test_an_archive_is_named_without_its_suffixes_and_another_source_gets_another_name(
+    cifar: Cifar, folder: Path, tmp_path: Path
+) -> None:
+    with tarfile.open("pets.tar.gz", "w:gz") as tar:
+        tar.add(folder, "pets")
+    assert cifar("train", "--dataset", "pets.tar.gz", *SHORT, "--run-dir", "one").exit_code == 0
+    assert (tmp_path / "data/pets.safetensors").is_file()
+    folder.rename(tmp_path / "pets")
+    other = dataset_of(tmp_path / "pets", Path("data"))
+    assert other.dataset.startswith("pets-")
+    assert other == dataset_of(tmp_path / "pets", Path("data"))
+    assert dataset_of((tmp_path / "pets.tar.gz"), Path("data")).dataset == "pets"
+
+
+def test_the_names_of_datasets_come_before_folders_of_that_name(cifar: Cifar, folder: Path, tmp_path: Path) -> None:
+    for name in ("cifar10", "CIFAR-10", "shapes"):
+        (tmp_path / name).mkdir()
+        assert source_of(name, Path("data")) is None
+    assert dataset_of(tmp_path / "cifar10", Path("data")).dataset == "cifar10-folder"
+    (tmp_path / "猫").mkdir()
+    assert dataset_of(tmp_path / "猫", Path("data")).dataset == "images"
+    assert source_of("absent", Path("data")) is None
+    assert source_of("my pets!", Path("data")) == folder
+    (tmp_path / "x.safetensors").touch()
+    assert source_of("x.safetensors", Path("data")) is None
+
+
+def test_printing_the_settings_imports_nothing(cifar: Cifar, folder: Path, tmp_path: Path) -> None:
+    shown = cifar("train", "--dataset", folder, "--print-config")
+    assert shown.exit_code == 0, shown.stderr
+    assert "my-pets" in shown.stdout
+    assert not (tmp_path / "data").exists()
