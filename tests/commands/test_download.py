@@ -51,8 +51,8 @@ def test_json_is_one_document_with_stable_keys(cifar, pets, data):
     result = cifar("download", "--dataset", "pets", "--from", pets, "--data-dir", data, "--json")
     document = json.loads(result.stdout)
     assert sorted(document) == [
-        "already_there", "classes", "content", "dataset", "encoded", "img_size", "left_out",
-        "left_out_csv", "mean", "path", "provenance", "size_bytes", "std", "synthetic", "test_images", "train_images", "val_images",
+        "already_there", "classes", "content", "dataset", "encoded", "img_size", "left_out", "left_out_csv", "mean",
+        "path", "provenance", "size_bytes", "std", "synthetic", "test_images", "train_images", "val_images",
     ]  # fmt: skip
     assert (document["dataset"], document["train_images"], document["already_there"]) == ("pets", 6, False)
     assert document["path"] == str(data / "pets.safetensors")

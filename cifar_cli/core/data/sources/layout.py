@@ -203,8 +203,11 @@ def _draw_splits(found: Found, shares: Shares) -> None:
         )
     for name in found.class_of.keys() - found.split_of.keys():
         found.split_of[name] = "train"
-    for split, share, default in (("test", shares.test, TEST_SHARE), ("val", shares.val, None)):
-        assert split in ("test", "val")
+    wanted: tuple[tuple[Split, float | None, float | None], ...] = (
+        ("test", shares.test, TEST_SHARE),
+        ("val", shares.val, None),
+    )
+    for split, share, default in wanted:
         if split in given:
             if share is not None:
                 found.notes.append(f"the images have a {split} split of their own, so --{split}-share is not used")
