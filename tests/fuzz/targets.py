@@ -121,6 +121,33 @@ def make_archive(folder: Path) -> None:
     shutil.rmtree(folder / "pets")
 
 
+def make_zip(folder: Path) -> None:
+    make_images(folder)
+    shutil.make_archive(str(folder / "pets"), "zip", folder / "pets")
+    shutil.rmtree(folder / "pets")
+
+
+def change_zip(folder: Path, random: Random) -> None:
+    path = folder / "pets.zip"
+    path.write_bytes(mutated_bytes(path.read_bytes(), random))
+
+
+def make_labelled(folder: Path) -> None:
+    make_images(folder)
+    rows = []
+    for number, file in enumerate(sorted((folder / "pets").rglob("*.*"))):
+        file.rename(folder / "pets" / f"{number}{file.suffix}")
+        rows.append(f"{number}{file.suffix},{'cat' if number % 2 else 'dog'}")
+    for split in ("train", "test"):
+        shutil.rmtree(folder / "pets" / split)
+    (folder / "pets/labels.csv").write_text("\n".join(("image,label", *rows)), encoding="utf-8")
+
+
+def change_labels(folder: Path, random: Random) -> None:
+    path = folder / "pets/labels.csv"
+    path.write_bytes(mutated_bytes(path.read_bytes(), random))
+
+
 def read_images(path: Path, data_dir: Path) -> None:
     data = DataConfig(dataset="pets", data_dir=data_dir)
     result = import_dataset(ImportConfig(data=data, sources=(str(path),)))
@@ -372,6 +399,10 @@ TARGETS = {
         make_images,
         lambda folder, random: mutate_folder(folder / "pets", random),
         lambda folder: read_images(folder / "pets", folder / "data"),
+    ),
+    "zip archive": Target(make_zip, change_zip, lambda folder: read_images(folder / "pets.zip", folder / "data")),
+    "table of labels": Target(
+        make_labelled, change_labels, lambda folder: read_images(folder / "pets", folder / "data")
     ),
     "store": Target(make_store, change_store, read_store),
     "store with names": Target(lambda folder: make_streamed_store(folder, encoded=False), change_store, read_store),
