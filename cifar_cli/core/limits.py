@@ -23,6 +23,10 @@ FREE_UNPACKED_BYTES = 64 << 20
 
 MAX_LABELS_BYTES = 64 << 20
 """A CSV file of labels; that of Kaggle's CIFAR-10 has 1 MB."""
+MAX_ZIP_DIRECTORY_BYTES = 256 << 20
+"""The directory of a zip archive, which is read into memory; that of ImageNet's images takes 120 MB."""
+MAX_ARRAY_HEADER_CHARACTERS = 10_000
+"""The head of an array in a .npz file: its type and shape, as Python text."""
 
 # Images
 MAX_PIXELS = 100_000_000

@@ -42,7 +42,7 @@ from cifar_cli.core.training.remembered import remember, remembered
 from cifar_cli.core.training.results import NumericsTrial
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.errors import CifarError
-from tests.core.data.streams import photo_stream, pixels_stream
+from tests.core.data.streams import jpeg, photo, photo_stream, pixels_stream
 from tests.core.evaluation.report import histories
 from tests.core.evaluation.report.histories import write_run
 from tests.fuzz.mutators import mutate_folder, mutated_archive, mutated_bytes, mutated_document, tar_of
@@ -141,6 +141,40 @@ def make_labelled(folder: Path) -> None:
     for split in ("train", "test"):
         shutil.rmtree(folder / "pets" / split)
     (folder / "pets/labels.csv").write_text("\n".join(("image,label", *rows)), encoding="utf-8")
+
+
+def make_arrays(folder: Path) -> None:
+    pixels, labels = np.arange(12 * 4 * 4 * 3, dtype=np.uint8).reshape(12, 4, 4, 3), np.arange(12) % 2
+    np.savez(folder / "pets.npz", x_train=pixels[:8], y_train=labels[:8], x_test=pixels[8:], y_test=labels[8:])
+
+
+def make_parquet(folder: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    files = [jpeg(photo(number, width=8, height=8), kind="PNG") for number in range(12)]
+    rows = [{"bytes": file, "path": f"{number}.png"} for number, file in enumerate(files)]
+    parquet.write_table(
+        pa.table({"image": rows, "label": [("cat", "dog")[number % 2] for number in range(12)]}),
+        folder / "pets.parquet",
+    )
+
+
+def make_binary(folder: Path) -> None:
+    place = folder / "cifar-10-batches-bin"
+    place.mkdir()
+    for name in ("data_batch_1.bin", "test_batch.bin"):
+        records = [bytes([number % 2]) + bytes([number]) * 3072 for number in range(4)]
+        (place / name).write_bytes(b"".join(records))
+    (place / "batches.meta.txt").write_text("cat\ndog\n", encoding="ascii")
+
+
+def change_one_of(pattern: str) -> Callable[[Path, Random], None]:
+    def change(folder: Path, random: Random) -> None:
+        path = random.choice(sorted(folder.glob(pattern)))
+        path.write_bytes(mutated_bytes(path.read_bytes(), random))
+
+    return change
 
 
 def change_labels(folder: Path, random: Random) -> None:
@@ -403,6 +437,19 @@ TARGETS = {
     "zip archive": Target(make_zip, change_zip, lambda folder: read_images(folder / "pets.zip", folder / "data")),
     "table of labels": Target(
         make_labelled, change_labels, lambda folder: read_images(folder / "pets", folder / "data")
+    ),
+    "arrays (.npz)": Target(
+        make_arrays, change_one_of("pets.npz"), lambda folder: read_images(folder / "pets.npz", folder / "data")
+    ),
+    "parquet": Target(
+        make_parquet,
+        change_one_of("pets.parquet"),
+        lambda folder: read_images(folder / "pets.parquet", folder / "data"),
+    ),
+    "binary version of CIFAR": Target(
+        make_binary,
+        change_one_of("cifar-10-batches-bin/*"),
+        lambda folder: read_images(folder / "cifar-10-batches-bin", folder / "data"),
     ),
     "store": Target(make_store, change_store, read_store),
     "store with names": Target(lambda folder: make_streamed_store(folder, encoded=False), change_store, read_store),

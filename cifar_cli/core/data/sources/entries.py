@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifar_cli.core.data.sources.archive import clean_name, read_members, reject_unsafe_name
+from cifar_cli.core.data.sources.archive import clean_name, read_members
 from cifar_cli.core.data.sources.kinds import is_hidden
-from cifar_cli.core.limits import FREE_UNPACKED_BYTES, MAX_MEMBER_BYTES, MAX_RATIO
+from cifar_cli.core.data.sources.zip_archive import is_zip, open_zip
+from cifar_cli.core.limits import MAX_MEMBER_BYTES
 from cifar_cli.core.regular import open_regular
-from cifar_cli.errors import DataError
 
 HEAD_BYTES = 64 << 10
 
@@ -113,61 +110,12 @@ def _fails(number: int | None, reason: str | None) -> Callable[[int | None], byt
     return read
 
 
-def is_zip(path: Path) -> bool:
-    """Whether a file begins as a zip archive does."""
-    try:
-        with open_regular(path) as file:
-            return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-    except OSError:
-        return False  # the reader of tar archives says why
-
-
-_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
-
-
 def _in_zip(path: Path) -> Iterator[Entry]:
-    try:
-        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            _require_ratio(path, sum(member.file_size for member in members))
-            for member in members:
-                name = member.filename.replace("\\", "/")
-                reject_unsafe_name(path, name)
-                if is_hidden(name):
-                    continue
-                inner = clean_name(name)
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    yield Entry(inner, _fails(errno.EINVAL, "it is a link"), "it is a link inside an archive")
-                elif name.endswith("/"):
-                    yield Entry(inner, _fails(errno.EISDIR, "it is a folder"))
-                else:
-                    yield Entry(inner, _member_reader(path, archive, member))
-    except _BROKEN_ZIP as error:
-        raise damaged_zip(path, error) from error
-
-
-def _member_reader(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[int | None], bytes]:
-    def read(most: int | None) -> bytes:
-        if member.file_size > MAX_MEMBER_BYTES:
-            raise OSError(errno.EFBIG, f"it has more than {MAX_MEMBER_BYTES:,} bytes")
-        if member.flag_bits & 1:
-            raise DataError(f"{path} is encrypted", remedy="extract it and pass the folder")
-        try:
-            with archive.open(member) as file:
-                return file.read(MAX_MEMBER_BYTES) if most is None else file.read(most)
-        except _BROKEN_ZIP as error:
-            raise damaged_zip(path, error) from error
-
-    return read
-
-
-def damaged_zip(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} is damaged or truncated ({error})", remedy="download or pack the archive again")
-
-
-def _require_ratio(path: Path, unpacked_bytes: int) -> None:
-    if unpacked_bytes > FREE_UNPACKED_BYTES + MAX_RATIO * path.stat().st_size:
-        raise DataError(
-            f"{path} unpacks to more than {MAX_RATIO} times its size, as no archive of images does",
-            remedy="pack the images again, or pass a folder of them",
-        )
+    with open_zip(path) as members:
+        for name in members.sizes:
+            if name.endswith("/"):
+                yield Entry(name, _fails(errno.EISDIR, "it is a folder"))
+            elif members.is_link(name):
+                yield Entry(name, _fails(errno.EINVAL, "it is a link"), "it is a link inside an archive")
+            else:
+                yield Entry(name, lambda most, name=name: members.read(name, most))  # type: ignore[misc]

@@ -116,7 +116,7 @@ def arranged(found: Found, shares: Shares, expected_classes: tuple[str, ...] | N
     _require_trainable(found, counts)
     classes = tuple(sorted(set(found.class_of.values())))
     if expected_classes is not None:
-        _require_expected(found.origin, classes, expected_classes)
+        require_expected(found.origin, classes, expected_classes)
         classes = expected_classes
     number = {name: index for index, name in enumerate(classes)}
     order = sorted(
@@ -269,7 +269,7 @@ def _common_parent(images: list[str]) -> int:
     return depth
 
 
-def _require_expected(origin: str, classes: tuple[str, ...], expected: tuple[str, ...]) -> None:
+def require_expected(origin: str, classes: tuple[str, ...], expected: tuple[str, ...]) -> None:
     if set(classes) == set(expected):
         return
     strange, absent = set(classes) - set(expected), set(expected) - set(classes)

@@ -79,9 +79,23 @@ def _from_path(
     """Import a folder or archive: an official one if it has the names of one, otherwise images."""
     from cifar_cli.core.data.sources.archive import checksum_of
     from cifar_cli.core.data.sources.cifar_pickle import import_archive, import_folder
+    from cifar_cli.core.data.sources.containers import from_container, require_readable
     from cifar_cli.core.data.sources.folder import import_images
     from cifar_cli.core.data.sources.layout import Shares
+    from cifar_cli.core.data.sources.tables import ImportChoices
 
+    require_readable(path)
+    own = archives.get(config.data.dataset)
+    choices = ImportChoices(
+        source=source,
+        img_size=config.img_size,
+        skip_bad=config.skip_bad,
+        expected_classes=own.classes if own else None,
+        shares=Shares(test=config.test_share, val=config.val_share),
+        on_progress=on_progress,
+    )
+    if (found := from_container(path, choices)) is not None:
+        return found
     if official := _official(path, archives):
         archive, place = official
         if config.data.dataset != archive.dataset:
@@ -103,22 +117,21 @@ def _from_path(
                 remedy=f"download it again with `cifar download --dataset {archive.dataset}`",
             )
         return import_archive(path, archive, source=source, on_progress=on_progress)
-    own = archives.get(config.data.dataset)
     return import_images(
         path,
-        source=source,
-        img_size=config.img_size,
-        skip_bad=config.skip_bad,
-        expected_classes=own.classes if own else None,
-        shares=Shares(test=config.test_share, val=config.val_share),
-        on_progress=on_progress,
+        source=choices.source,
+        img_size=choices.img_size,
+        skip_bad=choices.skip_bad,
+        expected_classes=choices.expected_classes,
+        shares=choices.shares,
+        on_progress=choices.on_progress,
     )
 
 
 def _official(path: Path, archives: dict[str, Archive]) -> tuple[Archive, Path] | None:
     """The official archive at `path`, or extracted there or directly below it, and its place."""
     from cifar_cli.core.data.sources.archive import first_folder
-    from cifar_cli.core.data.sources.entries import is_zip
+    from cifar_cli.core.data.sources.zip_archive import is_zip
 
     top = None if path.is_dir() or is_zip(path) else first_folder(path)
     for archive in archives.values():

@@ -1,0 +1,335 @@
+"""Hugging Face's parquet files: images as PNG or JPEG bytes beside their labels, in one file or in shards.
+
+Row groups are read one after another, and a few rows of each at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cifar_cli.core.data.sources.images import SourceStream
+from cifar_cli.core.data.sources.kinds import is_hidden, is_image
+from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Split, listed
+from cifar_cli.core.data.sources.pixels import size_of
+from cifar_cli.core.data.sources.tables import REPORT_EVERY, ImportChoices, Table
+from cifar_cli.core.limits import FREE_UNPACKED_BYTES, MAX_MEMBER_BYTES, MAX_NAME_BYTES, MAX_NAMES_BYTES, MAX_RATIO
+from cifar_cli.core.progress import Progress
+from cifar_cli.core.regular import open_regular
+from cifar_cli.errors import DataError, ResourceError, shell_line
+from cifar_cli.printable import has_control
+
+MAGIC = b"PAR1"
+INSTALL_REMEDY = "install the extra `parquet`: `pip install 'cifar-cli[parquet]'`"
+AGAIN_REMEDY = "download the file again"
+ROWS_AT_ONCE = 16
+MAX_DEPTH = 3  # folders below the one that is passed: repository/configuration/split/0000.parquet
+_IMAGE_NAMES = ("image", "img", "images", "picture", "jpg", "png", "bytes")
+_LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category", "y")
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?$")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shard:
+    """One parquet file."""
+
+    path: Path
+    split: Split | None
+    """None where no name says it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Columns:
+    """Where the images and the labels are."""
+
+    image: str
+    in_struct: bool
+    """Whether the image is a struct of bytes and path, instead of bytes alone."""
+    label: str
+    names: tuple[str, ...] | None
+    """The names of integer labels, by number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Record:
+    """One row of a file."""
+
+    name: str
+    split: Split | None
+    content: bytes
+    """Empty where the row has no image."""
+    label: Any
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The parquet files at a path or in a folder, sorted; none if the folder holds images, too."""
+    if not path.is_dir():
+        return [path] if _starts_as_parquet(path) else []
+    found: list[Path] = []
+    for folder, subfolders, files in os.walk(path):
+        here = Path(folder)
+        deep = len(here.relative_to(path).parts) >= MAX_DEPTH
+        subfolders[:] = [] if deep else sorted(name for name in subfolders if not is_hidden(name))
+        if any(map(is_image, files)):
+            return []
+        found += [here / name for name in files if name.lower().endswith(".parquet") and not is_hidden(name)]
+    return sorted(found)
+
+
+def import_parquet(path: Path, choices: ImportChoices) -> SourceStream:
+    """Read the labels and the sizes of all images; the images are decoded as the stream is read.
+
+    The split of a file is that of its name (train-00000-of-00002.parquet) or of its folder. The image column is a
+    struct of bytes and path, or binary; the label column has integers, named by the file's `huggingface` metadata, or
+    texts. Raises DataError for other files, and where a shard or an image is missing.
+    """
+    _require_pyarrow()
+    shards = _shards(path, parquet_files(path))
+    columns = [_columns(shard.path) for shard in shards]
+    if len(set(columns)) > 1:
+        other = next(index for index, each in enumerate(columns) if each != columns[0])
+        raise DataError(
+            f"{shards[other].path} has other columns or class names than {shards[0].path}",
+            remedy="pass files of one data set only",
+        )
+    found, sides = Found(origin=str(path)), {}
+    values: set[int] | set[str] = set()
+    names_bytes, packed = 0, sum(shard.path.stat().st_size for shard in shards)
+    unpacked = 0
+    for record in _records(path, shards, columns[0]):
+        found.class_of[record.name] = _class_name(path, record, columns[0], values)
+        found.short[record.name] = record.name
+        if record.split is not None:
+            found.split_of[record.name] = record.split
+        if size := size_of(record.content):
+            sides[record.name] = max(1, min(size))
+        names_bytes += len(record.name)
+        unpacked += len(record.content)
+        if names_bytes > MAX_NAMES_BYTES:
+            raise DataError(f"{path} has more names than fit into memory", remedy="import fewer files")
+        if unpacked > FREE_UNPACKED_BYTES + MAX_RATIO * packed:
+            raise DataError(
+                f"{path} unpacks to more than {MAX_RATIO} times its size, as no images do", remedy=AGAIN_REMEDY
+            )
+        if len(found.class_of) % REPORT_EVERY == 0:
+            choices.on_progress(Progress(task=f"scan {path.name}", done=len(found.class_of), unit="images"))
+    if not found.class_of:
+        raise DataError(f"{path} has no rows", remedy=AGAIN_REMEDY)
+    classes = columns[0].names or tuple(str(value) for value in sorted(values))
+
+    def read() -> Iterator[tuple[str, bytes]]:
+        return ((record.name, record.content) for record in _records(path, shards, columns[0]))
+
+    return Table(path=path, found=found, classes=classes, sides=sides, read=read).stream(choices)
+
+
+def _require_pyarrow() -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise DataError("parquet files are read by the package pyarrow", remedy=INSTALL_REMEDY) from error
+
+
+def _starts_as_parquet(path: Path) -> bool:
+    try:
+        with open_regular(path) as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def _shards(path: Path, files: list[Path]) -> list[_Shard]:
+    shards = [_Shard(path=file, split=_split_of(path, file)) for file in files]
+    places = {_configuration(path, file) for file in files}
+    if len(places) > 1:
+        raise DataError(
+            f"{path} holds several data sets, in the folders {listed(places)}",
+            remedy=f"pass one of them: `{shell_line('cifar download --dataset NAME --from', path / min(places))}`",
+        )
+    if None in {shard.split for shard in shards} and len({shard.split for shard in shards}) > 1:
+        strange = next(shard.path for shard in shards if shard.split is None)
+        raise DataError(
+            f"{strange} has no split in its name, unlike the others", remedy="name it train-…, validation-… or test-…"
+        )
+    groups: dict[tuple[Path, str, int], set[int]] = {}
+    for file in files:
+        if match := _SHARD.search(file.stem):
+            key = file.parent, file.stem[: match.start()], int(match[2])
+            groups.setdefault(key, set()).add(int(match[1]))
+    for (folder, prefix, total), there in groups.items():
+        if len(there) < total:
+            first = next(number for number in range(total) if number not in there)
+            raise DataError(
+                f"{folder} lacks {prefix}-{first:05d}-of-{total:05d}.parquet"
+                if path.is_dir()
+                else f"{path} is one of {total} shards",
+                remedy="download all shards into one folder and pass that folder",
+            )
+    return shards
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z]+", name.lower()) if word]
+
+
+def _split_of(path: Path, file: Path) -> Split | None:
+    """The split that the file's name begins with, else that of its folder."""
+    first = _words(file.stem)[:1]
+    folder = [file.parent.name.lower()] if path.is_dir() and file.parent != path else []
+    return next((SPLIT_NAMES[word] for word in (*first, *folder) if word in SPLIT_NAMES), None)
+
+
+def _configuration(path: Path, file: Path) -> str:
+    """The folder of a file below `path`, without one that is named as a split."""
+    if not path.is_dir():
+        return ""
+    parts = file.parent.relative_to(path).parts
+    return "/".join(parts[:-1] if parts and parts[-1].lower() in SPLIT_NAMES else parts)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A pyarrow ParquetFile. Raises DataError within the block, too."""
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    try:
+        with open_regular(path) as file, pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as opened:
+            yield opened
+    except MemoryError as error:  # pyarrow's is one, too
+        raise ResourceError(f"rows of {path} don't fit into memory", remedy="write it in smaller pages") from error
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} is damaged or no parquet file ({reason})", remedy=AGAIN_REMEDY) from error
+
+
+def _columns(path: Path) -> _Columns:
+    import pyarrow as pa
+
+    with _opened(path) as file:
+        schema = file.schema_arrow
+        features = _features(schema.metadata)
+        images, labels = {}, []
+        for field in schema:
+            kind = field.type
+            in_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+            if in_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+                images[field.name] = in_struct
+            elif _is_label(kind):
+                labels.append(field.name)
+            elif pa.types.is_list(kind) and field.name.lower() in _LABEL_NAMES:
+                raise DataError(
+                    f"{path}: the column {field.name} has several labels for each image",
+                    remedy="keep one label for each image",
+                )
+    named = [name for name in labels if features.get(name) is not None]
+    image = _chosen(path, "images", list(images), _IMAGE_NAMES, [name for name in images if images[name]])
+    label = _chosen(path, "labels", labels, _LABEL_NAMES, named)
+    return _Columns(image=image, in_struct=images[image], label=label, names=features.get(label))
+
+
+def _is_label(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _chosen(path: Path, what: str, candidates: list[str], usual: tuple[str, ...], likely: list[str]) -> str:
+    """The column to read: a usual name first, else the only likely one, else the only one. Raises DataError."""
+    by_name = {name.lower(): name for name in candidates}
+    if found := next((by_name[name] for name in usual if name in by_name), None):
+        return found
+    for group in (likely, candidates):
+        if len(group) == 1:
+            return group[0]
+    if candidates:
+        raise DataError(
+            f"{path} has several columns that may be the {what}: {listed(candidates)}",
+            remedy=f"name the right one {usual[0]}",
+        )
+    raise DataError(
+        f"{path} has no column of {what}",
+        remedy="pass files with a column of PNG or JPEG bytes and a column of labels, as `datasets` writes them",
+    )
+
+
+def _features(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
+    """Column → names of its classes, from the metadata that Hugging Face's `datasets` writes."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {
+            str(column): tuple(feature["names"])
+            for column, feature in features.items()
+            if isinstance(feature, dict) and isinstance(feature.get("names"), list)
+        }
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return {}
+
+
+def _records(path: Path, shards: list[_Shard], columns: _Columns) -> Iterator[_Record]:
+    """The rows of all files, in their order, each with a name of its own."""
+    seen: set[str] = set()
+    numbers: dict[Split | None, int] = {}
+    for shard in shards:
+        with _opened(shard.path) as file:
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=[columns.image, columns.label], use_threads=False):
+                labels = batch.column(batch.schema.get_field_index(columns.label))
+                images = batch.column(batch.schema.get_field_index(columns.image))
+                for image, label in zip(images, labels, strict=True):
+                    number = numbers[shard.split] = numbers.get(shard.split, -1) + 1
+                    value = image.as_py()
+                    content, given = value, None
+                    if columns.in_struct:
+                        content, given = ((value or {}).get(key) for key in ("bytes", "path"))
+                    if content is not None and not isinstance(content, bytes):
+                        raise DataError(f"{shard.path}: {columns.image} holds no bytes", remedy=AGAIN_REMEDY)
+                    if not content and given:
+                        raise DataError(
+                            f"{shard.path} holds only the path of an image, {given}, not the image",
+                            remedy="write the file with the images in it, or pass the folder of the images",
+                        )
+                    if content and len(content) > MAX_MEMBER_BYTES:
+                        raise DataError(
+                            f"{shard.path} has an image of {len(content):,} bytes", remedy="leave that image out"
+                        )
+                    name = _name(shard.split, number, given, seen)
+                    yield _Record(name=name, split=shard.split, content=content or b"", label=label.as_py())
+
+
+def _name(split: Split | None, number: int, given: object, seen: set[str]) -> str:
+    """The path that the file gives to an image, else its number, below the split."""
+    top = split or "images"
+    if isinstance(given, str) and 0 < len(given) <= MAX_NAME_BYTES and not has_control(given):
+        name = f"{top}/{given.strip('/')}"
+        if name not in seen:
+            seen.add(name)
+            return name
+    name = f"{top}/#{number:07d}"
+    seen.add(name)
+    return name
+
+
+def _class_name(path: Path, record: _Record, columns: _Columns, values: set[Any]) -> str:
+    label = record.label
+    if label is None or label == -1:
+        raise DataError(
+            f"{path}: the image {record.name} has no label",
+            remedy="leave out files without labels; a test split is then drawn from the training images",
+        )
+    if columns.names is not None and isinstance(label, int):
+        if not 0 <= label < len(columns.names):
+            raise DataError(
+                f"{path}: the image {record.name} has the label {label}, but {len(columns.names)} classes are named",
+                remedy=AGAIN_REMEDY,
+            )
+        return columns.names[label]
+    values.add(label)
+    return str(label)
