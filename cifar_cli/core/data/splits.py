@@ -34,10 +34,10 @@ def split_of(store: Store, *, fraction: float = VAL_FRACTION) -> Split:
 
 
 def stratified_split(labels_N: Tensor, *, fraction: float = VAL_FRACTION, seed: int = SPLIT_SEED) -> Split:
-    """Hold out `round(fraction * count)` images of every class, at least one and never all.
+    """Hold out `round(fraction * count)` images of every class, at least one and never all; of a single one none.
 
     labels_N: int64 [N]. Equal labels, fraction and seed give the same split on every machine.
-    Raises ConfigError for a fraction outside 0..1 and DataError for a class of fewer than 2 images.
+    Raises ConfigError for a fraction outside 0..1 and DataError where no class has 2 images.
     """
     if not 0.0 < fraction < 1.0:
         raise ConfigError(
@@ -48,14 +48,13 @@ def stratified_split(labels_N: Tensor, *, fraction: float = VAL_FRACTION, seed: 
     generator = torch.Generator().manual_seed(seed)
     held_out = torch.zeros(len(labels_N), dtype=torch.bool)
     for label, count in enumerate(labels_N.bincount().tolist()):
-        if count == 0:
-            continue  # a class with test images only
         if count < 2:
-            raise DataError(
-                f"class number {label} has only one training image, which can't be split",
-                remedy="add images of that class, or remove the class",
-            )
+            continue  # a class with test images only, or one whose only training image is needed for training
         rows = (labels_N == label).nonzero().squeeze(1)
         wanted = min(max(round(fraction * count), 1), count - 1)
         held_out[rows[torch.randperm(count, generator=generator)[:wanted]]] = True
+    if not held_out.any():
+        raise DataError(
+            "no class has two training images, so that none can be held out for validation", remedy="add images"
+        )
     return Split(train_indices=(~held_out).nonzero().squeeze(1), val_indices=held_out.nonzero().squeeze(1))

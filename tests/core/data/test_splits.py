@@ -28,9 +28,10 @@ def test_cifar10_holds_out_500_images_of_each_class_chosen_by_the_seed():
     assert not torch.equal(split.val_indices, stratified_split(labels, seed=43).val_indices)
 
 
-def test_a_class_with_one_image_is_rejected():
-    with pytest.raises(DataError, match="class number 1 has only one training image"):
-        stratified_split(torch.tensor([0, 0, 1]))
+def test_the_only_image_of_a_class_is_trained_on():
+    assert stratified_split(torch.tensor([0, 0, 1])).train_indices.tolist()[-1] == 2
+    with pytest.raises(DataError, match="no class has two training images"):
+        stratified_split(torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1])

@@ -105,7 +105,8 @@ def chosen_side(sides: dict[str, int], img_size: int | None) -> tuple[int, list[
         size = common
         if 2 * count <= len(sides) or common > PHOTO_SIDE:
             size = PHOTO_SIDE
-            why = f"images have sides of {min(sides.values())} to {max(sides.values())} pixels"
+            least, most = min(sides.values()), max(sides.values())
+            why = f"images have sides of {least if least == most else f'{least} to {most}'} pixels"
             notes.append(f"{why}; they are stored for training at {size} pixels (--img-size chooses another size)")
     small = [name for name, side in sides.items() if THUMBNAIL * side < size]
     if small:
