@@ -20,9 +20,9 @@ class ImportOptions:
     """The source of the images, and settings of the import."""
 
     source: Annotated[list[str] | None, Option("--from", metavar="URL|PATH")] = None
-    """Import images from here: a folder, zip or tar archive of images in class folders or with a CSV of labels, an
-    official archive or its extracted folder, your own function as path/to/file.py:function, or the URL of one more
-    mirror. Several URLs are tried side by side.
+    """Import images from here: a folder, zip or tar archive of images in class folders or with a CSV file of labels,
+    parquet files, a .npz file, an official archive or its extracted folder, your own function as
+    path/to/file.py:function, or the URL of one more mirror. Several URLs are tried side by side.
     """
     img_size: Annotated[int | None, Option(metavar="PIXELS", show_default="the size of most images, at most 224")] = (
         None
