@@ -17,7 +17,7 @@ class PredictOptions:
     """The images and the model."""
 
     images: Annotated[list[str], Argument(metavar="IMAGE", rich_help_panel="Data")]
-    """Classify this PNG or JPEG file, all in this folder, all that match this pattern, or with - the one on stdin."""
+    """Classify this image file, all in this folder, all that match this pattern, or with - the one on stdin."""
     checkpoint: Annotated[Path, Option("--checkpoint", "-c", metavar="RUN_DIR|CHECKPOINT", rich_help_panel="Model")]
     """Use the best weights of this run directory, or the weights of this checkpoint file."""
     batch: BatchOpt = 512

@@ -6,7 +6,6 @@ eight times as large as the result: the JPEG decoder then leaves out the coeffic
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,17 +15,15 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
-from cifar_cli.core.limits import MAX_PIXELS, MAX_SCANNED_PIXELS
+from cifar_cli.core.data.sources.pixels import opened, orientation_of, reason_of, upright
 from cifar_cli.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMATS = ("JPEG", "PNG", "WEBP")
 EVAL_SHARE = 0.875
 """Of the shorter side of a picture that isn't square, evaluation sees this share: 224 of 256 pixels, as is usual."""
 DAMAGED_REMEDY = "`cifar download --check` finds every damaged image; import the dataset again with --force"
@@ -36,7 +33,6 @@ _FLAGS = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-_WHITE = (255, 255, 255, 255)
 
 Box = tuple[int, int, int, int]
 """Top, left, height and width of what is shown of a picture, in its pixels."""
@@ -48,7 +44,7 @@ class Picture:
 
     content: bytes
     width: int
-    """As it is shown: after its EXIF orientation."""
+    """As it is shown: after its orientation."""
     height: int
     plain: bool
     """A JPEG in RGB or grey that OpenCV decodes as it is to be shown."""
@@ -56,10 +52,13 @@ class Picture:
     @classmethod
     def of(cls, content: bytes) -> Picture:
         """Read the header. Raises ValueError, with the reason, for anything but an image within the limits."""
-        with _opened(content) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in image.info else 1
-            plain = image.format == "JPEG" and image.mode in ("RGB", "L") and turned == 1
+        try:
+            with opened(content) as image:
+                width, height = image.size
+                turned = orientation_of(image)
+                plain = image.format == "JPEG" and image.mode in ("RGB", "L") and turned == 1
+        except Exception as error:
+            raise ValueError(reason_of(error)) from error
         if turned in (5, 6, 7, 8):
             width, height = height, width
         return cls(content=content, width=width, height=height, plain=plain)
@@ -222,22 +221,6 @@ class Pictures:
         return DataError(f"image {row} of {self.path} is damaged ({error})", remedy=DAMAGED_REMEDY)
 
 
-def _opened(content: bytes) -> Image.Image:
-    """Raises ValueError, with the reason, for anything but an image within the limits."""
-    try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except Exception as error:  # Pillow's parsers raise OSError, SyntaxError, struct.error and more
-        unknown = isinstance(error, UnidentifiedImageError)
-        raise ValueError("not a JPEG, PNG or WebP file" if unknown else str(error)) from error
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width}×{image.height} pixels are more than {MAX_PIXELS:,}")
-    if image.format == "JPEG":
-        scans = content.count(b"\xff\xda")  # start of scan (ITU-T T.81, annex B)
-        if scans * image.width * image.height > MAX_SCANNED_PIXELS:
-            raise ValueError(f"{scans:,} scans of {image.width}×{image.height} pixels take too long to decode")
-    return image
-
-
 def _reduction(most: int) -> int:
     """By how much a JPEG's sides may be divided in decoding: the largest of 1, 2, 4 and 8 up to `most`."""
     return max((factor for factor in _FLAGS if factor <= most), default=1)
@@ -257,16 +240,7 @@ def _from_opencv(content: bytes, factor: int) -> NDArray[np.uint8] | None:
 def _from_pillow(content: bytes) -> NDArray[np.uint8]:
     """Any image as uint8 [H, W, 3], RGB, as an import converts it."""
     try:
-        with _opened(content) as image:
-            return np.array(_to_rgb(ImageOps.exif_transpose(image) if "exif" in image.info else image))
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
-        raise ValueError(str(error) or type(error).__name__) from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip at 255 instead of scaling
-        return Image.fromarray((np.asarray(image, dtype=np.uint32) // 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")
-    return image.convert("RGB")
+        with opened(content) as image:
+            return np.array(upright(image, content))
+    except Exception as error:
+        raise ValueError(reason_of(error)) from error

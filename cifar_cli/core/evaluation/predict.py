@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import csv
 import glob
-import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from PIL import ExifTags, Image
 from torch import Tensor
 
 from cifar_cli.core.augment.batched import EvalTransform
 from cifar_cli.core.data.pictures import decoded, require_complete
 from cifar_cli.core.data.sources.kinds import is_image
-from cifar_cli.core.data.sources.pixels import decode
+from cifar_cli.core.data.sources.pixels import decode, opened, orientation_of
 from cifar_cli.core.data.store import Part
 from cifar_cli.core.evaluation.config import MOST_EXPLAINED, PredictConfig
 from cifar_cli.core.evaluation.explain import heat_maps, overlay, place_of, require_captum
@@ -36,7 +34,7 @@ from cifar_cli.errors import DataError, ResourceError
 
 STDIN = "-"
 REPORT_EVERY = 500  # images
-REMEDY = "pass PNG or JPEG files, folders of them, or - for stdin"
+REMEDY = "pass image files, folders of them, or - for stdin"
 
 
 def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress: OnProgress = silent) -> PredictResult:
@@ -107,7 +105,7 @@ def prepared(content: bytes, checkpoint: Checkpoint) -> tuple[Tensor, tuple[str,
 
     It is decoded as the run's own images: image files as evaluation sees them, anything else as an import does it. A
     run with --img-size resizes the imported images itself; then the image is first cropped to a square of its own size.
-    Raises ValueError for anything but a complete PNG or JPEG.
+    Raises ValueError for anything but a complete image.
     """
     size = checkpoint.config.model.img_size
     if checkpoint.config.encoded:
@@ -173,7 +171,7 @@ def _files(word: str) -> list[Path]:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and is_image(file.name))
         if not files:
-            raise DataError(f"the folder {word} contains no PNG or JPEG file")
+            raise DataError(f"the folder {word} contains no image file")
         return files
     if path.exists() or not glob.has_magic(word):
         return [path]
@@ -197,9 +195,9 @@ def _problem(name: str, error: Exception) -> str:
 def _inspected(content: bytes, size: int) -> tuple[int, tuple[str, ...]]:
     """The shorter side of an image in pixels, and what `decode` will do to it that a user may not expect."""
     try:
-        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+        with opened(content) as image:
             shorter, mode, transparent = min(image.size), image.mode, image.has_transparency_data
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            turned = orientation_of(image) != 1
             width, height = image.size
     except Exception:  # `decode` says what is wrong
         return size, ()

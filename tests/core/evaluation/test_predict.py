@@ -99,8 +99,8 @@ def write(kind: str, path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("text", "is not a readable image (not a JPEG or PNG)"),
-        ("empty", "is not a readable image (not a JPEG or PNG)"),
+        ("text", "is not a readable image (not an image of a known kind)"),
+        ("empty", "is not a readable image (not an image of a known kind)"),
         ("truncated", "is not a readable image (image file is truncated"),
         ("absent", "there is no file"),
     ],
@@ -139,7 +139,7 @@ def test_what_is_done_to_an_unusual_image_is_remarked(
 
 @pytest.mark.parametrize(
     ("word", "message"),
-    [("{}/none*.png", "no file matches .*none"), ("{}", "the folder .* contains no PNG or JPEG file")],
+    [("{}/none*.png", "no file matches .*none"), ("{}", "the folder .* contains no image file")],
 )
 def test_words_that_mean_no_image_are_named(trained_run: Path, tmp_path: Path, word: str, message: str) -> None:
     with pytest.raises(DataError, match=message):

@@ -18,7 +18,7 @@ KEPT_FACTOR = 2  # a file is kept as it is up to so many times the store's side
 JPEG_QUALITY = 95
 _KEPT_MODES = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "L"), "WEBP": ("RGB",)}
 _LOSSLESS = ("PNG", "BMP", "GIF", "TIFF", "PPM")
-_TURNS = {
+TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -56,12 +56,11 @@ def decode(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> tuple[
 def as_pixels(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Imported:
     """An image as pixels. Raises ValueError as `decode`."""
     try:
-        with _opened(content, max_pixels) as opened:
-            animated = _is_animated(opened)
-            image = _upright(opened, content)
-            pixels, resized = square(image, size)
+        with opened(content, max_pixels) as file:
+            animated = _is_animated(file)
+            pixels, resized = square(upright(file, content), size)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error and more
-        raise ValueError(_reason(error)) from error
+        raise ValueError(reason_of(error)) from error
     return Imported(content=pixels, resized=resized, animated=animated)
 
 
@@ -81,13 +80,13 @@ def as_file(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Impor
     Raises ValueError, with the reason, for anything but a complete image of at most `max_pixels`.
     """
     try:
-        with _opened(content, max_pixels) as opened:
-            kind, animated = opened.format, _is_animated(opened)
-            large = min(opened.size) > KEPT_FACTOR * size
+        with opened(content, max_pixels) as original:
+            kind, animated = original.format, _is_animated(original)
+            large = min(original.size) > KEPT_FACTOR * size
             if large:  # the JPEG decoder then reduces, which takes a fraction of the time
-                opened.draft(None, (KEPT_FACTOR * size, KEPT_FACTOR * size))
-            keep = not large and not animated and _is_plain(opened, content)
-            image = _upright(opened, content)
+                original.draft(None, (KEPT_FACTOR * size, KEPT_FACTOR * size))
+            keep = not large and not animated and _is_plain(original, content)
+            image = upright(original, content)
         if keep:
             return Imported(content=content)
         scaled = min(image.size) > size
@@ -101,7 +100,7 @@ def as_file(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Impor
         else:
             image.save(file, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     except Exception as error:
-        raise ValueError(_reason(error)) from error
+        raise ValueError(reason_of(error)) from error
     return Imported(content=file.getvalue(), reencoded=True, animated=animated)
 
 
@@ -142,19 +141,21 @@ def size_of(content: bytes) -> tuple[int, int] | None:
         return None
 
 
-def _opened(content: bytes, max_pixels: int) -> Image.Image:
-    opened = Image.open(io.BytesIO(content), formats=readable_formats())
-    if opened.width * opened.height > max_pixels:
-        raise ValueError(f"{opened.width}×{opened.height} pixels are more than {max_pixels:,}")
-    if opened.format in ("JPEG", "MPO"):
+def opened(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An image whose header has been read. Raises ValueError beyond the limits, and what Pillow raises."""
+    image = Image.open(io.BytesIO(content), formats=readable_formats())
+    if image.width * image.height > max_pixels:
+        raise ValueError(f"{image.width}×{image.height} pixels are more than {max_pixels:,}")
+    if image.format in ("JPEG", "MPO"):
         # A JPEG may take minutes to decode: every scan may change all pixels.
         scans = content.count(b"\xff\xda")  # start of scan (ITU-T T.81, annex B)
-        if scans * opened.width * opened.height > MAX_SCANNED_PIXELS:
-            raise ValueError(f"{scans:,} scans of {opened.width}×{opened.height} pixels take too long to decode")
-    return opened
+        if scans * image.width * image.height > MAX_SCANNED_PIXELS:
+            raise ValueError(f"{scans:,} scans of {image.width}×{image.height} pixels take too long to decode")
+    return image
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why an image can't be decoded. Pillow's decoders raise OSError, SyntaxError, struct.error and more."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known kind"
     return str(error) or type(error).__name__
@@ -171,25 +172,28 @@ def _is_plain(image: Image.Image, content: bytes) -> bool:
     """Whether every decoder shows the file as upright 8-bit RGB."""
     deep = image.format == "PNG" and content[24:25] != b"\x08"  # bits per sample, in IHDR
     known = image.mode in _KEPT_MODES.get(image.format or "", ())
-    return known and not deep and not image.has_transparency_data and _orientation(image) == 1
+    return known and not deep and not image.has_transparency_data and orientation_of(image) == 1
 
 
-def _upright(image: Image.Image, content: bytes) -> Image.Image:
+def upright(image: Image.Image, content: bytes) -> Image.Image:
+    """A decoded image as upright 8-bit RGB, with transparent pixels white. content: its file."""
     image.load()
-    turn = _TURNS.get(_orientation(image))
+    turn = TURNS.get(orientation_of(image))
     deep = image.format == "PNG" and content[24:25] == b"\x10"
     rgb = _to_rgb(image, deep=deep)
     return rgb if turn is None else rgb.transpose(turn)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """1 to 8, as EXIF counts: from EXIF wherever it stands, from ImageMagick's raw profile, or from XMP.
 
     Pillow's getexif looks in all of these places, and reads a PNG to its end for it.
     """
+    if image.format == "JPEG" and image.info.keys().isdisjoint(("exif", "xmp")):
+        return 1  # at once, for the decoders of training
     with suppress(Exception):  # damaged EXIF says nothing about the pixels
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
-        return found if found in _TURNS else 1
+        return found if found in TURNS else 1
     return 1
 
 
