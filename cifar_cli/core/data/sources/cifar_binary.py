@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cifar_cli.core.data.results import Provenance
 from cifar_cli.core.data.sources.archive import checksum_of, read_members
 from cifar_cli.core.data.sources.images import SourceImages
-from cifar_cli.core.data.sources.layout import require_expected
+from cifar_cli.core.data.sources.layout import Shares, require_expected
 from cifar_cli.core.data.sources.tables import ImportChoices, require_class_names
 from cifar_cli.core.limits import MAX_MEMBER_BYTES
 from cifar_cli.core.progress import Progress
@@ -79,7 +79,20 @@ def binary_version(path: Path, top: str) -> tuple[_Version, Path] | None:
 
 
 def import_binary(version: _Version, path: Path, choices: ImportChoices) -> SourceImages:
-    """Read an archive or a folder of the binary version. Raises DataError for one that is damaged or incomplete."""
+    """Read an archive or a folder of the binary version.
+
+    Raises DataError for one that is damaged or incomplete, and for choices that it leaves no room for.
+    """
+    if choices.img_size not in (None, SIDE_PIXELS):
+        raise DataError(
+            f"the images in {path} have {SIDE_PIXELS}×{SIDE_PIXELS} pixels and are stored in that size",
+            remedy="leave out --img-size here and pass it to `cifar train`",
+        )
+    if choices.shares != Shares():
+        raise DataError(
+            f"{path} has a training and a test split of its own, which are kept",
+            remedy="leave out --test-share and --val-share; training holds out a tenth for validation",
+        )
     contents: dict[str, bytes] = {}
     for name, content in _files(version, path):
         if name in contents:
