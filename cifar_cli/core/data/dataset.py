@@ -137,8 +137,13 @@ def _require_same(config: ImportConfig, stored: DatasetSummary) -> None:
         source = stored.provenance.source
         if printable(str(path)) != source and path.resolve() != Path(source).resolve():
             differs = f"was imported from {source}, not from {path}"
-    if config.test_share is not None or config.val_share is not None:
-        differs = differs or "has its splits already, and --test-share and --val-share belong to an import"
+    origin = stored.provenance
+    for flag, asked, had in (
+        ("--test-share", config.test_share, origin.test_share),
+        ("--val-share", config.val_share, origin.val_share),
+    ):
+        if asked not in (None, had):
+            differs = differs or f"has its splits already, which {flag} {asked:.0%} would change"
     if differs:
         raise DataError(
             f"{stored.path} {differs}",

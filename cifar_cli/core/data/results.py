@@ -41,6 +41,10 @@ class Provenance:
     """Images with several frames or pages, of which the first was taken."""
     left_out_kinds: dict[str, int] = field(default_factory=dict)
     """Files of kinds that are not read, by suffix."""
+    test_share: float | None = None
+    """The --test-share of the import, where it was passed."""
+    val_share: float | None = None
+    """Its --val-share."""
     notes: tuple[str, ...] = ()
     """What the import decided, and what to know before training: sentences."""
 

@@ -15,6 +15,7 @@ from cifar_cli.core.limits import MAX_MEMBER_BYTES
 from cifar_cli.core.regular import open_regular
 
 HEAD_BYTES = 64 << 10
+_UNKNOWN = -1, -1  # of a folder that can't be read
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -56,7 +57,7 @@ def _in_folder(top: Path) -> Iterator[Entry]:
     while links:
         link = links.pop(0)
         name = f"{clean_name(link.relative_to(top).as_posix())}/"
-        if _identity(link) in seen:
+        if _identity(link) in seen - {_UNKNOWN}:
             problem = "a link to a folder that is read already"
             yield Entry(name, _fails(errno.ELOOP, problem), problem, harmless=True)
         else:
@@ -92,7 +93,7 @@ def _identity(folder: Path) -> tuple[int, int]:
     try:
         found = folder.stat()
     except OSError:
-        return -1, -1
+        return _UNKNOWN
     return found.st_dev, found.st_ino
 
 

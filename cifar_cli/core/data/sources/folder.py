@@ -76,6 +76,7 @@ def import_images(
         layout=layout,
         size=size,
         skip_bad=skip_bad,
+        shares=shares,
         kinds=scan.kinds,
         notes=[*layout.notes, *notes, *_about_kinds(scan.kinds)],
         left_out=[*layout.left_out, *scan.left_out],
@@ -213,6 +214,7 @@ class _Reading:
     layout: Layout
     size: int
     skip_bad: bool
+    shares: Shares
     kinds: Counter[str]
     notes: list[str]
     left_out: list[LeftOut]
@@ -273,5 +275,7 @@ class _Reading:
             reencoded_images=self.counts["reencoded"],
             animated_images=self.counts["animated"],
             left_out_kinds=dict(self.kinds.most_common(MAX_NAMED_KINDS)),
+            test_share=self.shares.test,
+            val_share=self.shares.val,
             notes=tuple(self.notes),
         )

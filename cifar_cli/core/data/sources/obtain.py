@@ -49,6 +49,8 @@ def obtain(
 ) -> SourceImages | SourceStream:
     """Get the images of a dataset from the source that the config names; `require_source` has accepted it."""
     name, folder = config.data.dataset, config.data.data_dir
+    if (not config.paths and not config.urls) or own_source(config):
+        _require_no_shares(config)
     if name == SHAPES:
         from cifar_cli.core.data.sources.shapes import draw_shapes
 
@@ -103,6 +105,7 @@ def _from_path(
                 f"{path} is {archive.dataset}'s official archive, not {config.data.dataset}",
                 remedy=f"`{shell_line(f'cifar download --dataset {archive.dataset} --from', path)}`",
             )
+        _require_no_shares(config)
         if config.img_size not in (None, 32):
             raise DataError(
                 f"{archive.dataset}'s official images have 32×32 pixels and are stored in that size",
@@ -126,6 +129,15 @@ def _from_path(
         shares=choices.shares,
         on_progress=choices.on_progress,
     )
+
+
+def _require_no_shares(config: ImportConfig) -> None:
+    """Raise DataError for shares of a source that has its splits."""
+    if config.test_share is not None or config.val_share is not None:
+        raise DataError(
+            f"{config.data.dataset} has a training and a test split of its own",
+            remedy="leave out --test-share and --val-share",
+        )
 
 
 def _official(path: Path, archives: dict[str, Archive]) -> tuple[Archive, Path] | None:

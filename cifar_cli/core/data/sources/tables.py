@@ -162,5 +162,7 @@ class _Reading:
             skipped_images=self.counts["skipped"],
             reencoded_images=self.counts["reencoded"],
             animated_images=self.counts["animated"],
+            test_share=self.choices.shares.test,
+            val_share=self.choices.shares.val,
             notes=(*self.layout.notes, *self.notes),
         )
