@@ -19,7 +19,7 @@ WORDS = {
     "cifar summarize -m timm:resnet18": ["timm:resnet18", "timm:resnet18d"],
     "cifar train --backbone tf_efficientnet_lite0": ["tf_efficientnet_lite0"],
     "cifar train --data-dir DATA --dataset p": ["pets"],
-    "cifar train --recipe f": ["fast"],
+    "cifar train --recipe f": ["fast", "finetune"],
     "cifar train --policy crop-flip-": ["crop-flip-cutout"],
     "cifar profile-memory --gpu L40S": ["L40S"],
     "cifar train --resume RUNS/fi": ["RUNS/first", "RUNS/five/seed-0"],

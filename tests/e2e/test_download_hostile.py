@@ -139,7 +139,7 @@ def test_a_partial_file_of_another_size_than_its_mark_is_begun_anew(size, length
 def test_a_damaged_partial_file_blocks_one_import_only(server, route, fetch_pets, tmp_path):
     url = server.add("/pets.tar", route(body=BRIGHT, etag='"v1"'))
     keep_part(tmp_path, mark=mark_of(url), content=b"\xff" * len(DARK))
-    with pytest.raises(DataError, match="is not a tar archive"):
+    with pytest.raises(DataError, match="is neither a tar nor a zip archive"):
         fetch_pets(url)
     assert fetch_pets(url) == {255}
 
