@@ -99,6 +99,8 @@ def _check(data: DataConfig, *, duplicates: bool, out: Path | None, as_json: boo
         result = check_dataset(data, on_progress=on_progress)
     if not as_json:
         console.show(data_tables.checked(result))
+        for remark in result.remarks:
+            console.warn(remark)
     found = _find_duplicates(data, out, as_json=as_json) if duplicates and result.intact else {}
     if as_json:
         console.print_json(result.to_dict() | found)

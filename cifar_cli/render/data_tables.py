@@ -37,7 +37,7 @@ def remarks(result: DownloadResult) -> list[str]:
         more = f", and {len(result.left_out) - MAX_LISTED_FILES:,} more" * (len(result.left_out) > MAX_LISTED_FILES)
         remarks.append(f"left out: {few}{more}; {result.left_out_csv} lists all")
     elif provenance.skipped_images:
-        remarks.append(f"{_images(provenance.skipped_images)} left out as unreadable (--skip-bad)")
+        remarks.append(f"{_images(provenance.skipped_images)} left out (--skip-bad)")
     return [*provenance.notes, *remarks]
 
 
@@ -94,7 +94,7 @@ def _facts(dataset: DatasetSummary) -> Table:
     if dataset.provenance.resized_images:
         table.add_row("resized", _images(dataset.provenance.resized_images))
     if dataset.provenance.skipped_images:
-        table.add_row("left out", f"{_images(dataset.provenance.skipped_images)}, unreadable")
+        table.add_row("left out", _images(dataset.provenance.skipped_images))
     table.add_row("store", f"{dataset.path} ({decimal(dataset.size_bytes)})")
     return table
 

@@ -118,6 +118,6 @@ def test_the_json_document_of_a_check_has_every_number_of_its_tables():
 def test_remarks_count_resized_and_skipped_images():
     assert data_tables.remarks(DownloadResult(dataset=PETS, already_there=False)) == [
         "1 image of another size scaled and cropped to 32×32 pixels",
-        "3 images left out as unreadable (--skip-bad)",
+        "3 images left out (--skip-bad)",
     ]
     assert data_tables.remarks(DownloadResult(dataset=CIFAR10, already_there=False)) == []

@@ -230,6 +230,16 @@ def test_one_image_and_an_empty_class_are_named_and_a_class_only_in_test_is_refu
         import_images(folder)
 
 
+def test_check_says_in_its_text_and_in_json_that_classes_differ_in_size(tmp_path: Path, cifar: Cifar) -> None:
+    folder = classes_of(classes_of(tmp_path / "pets", "train/cat", images=30), "test/cat", "test/dog", "train/dog")
+    common = ("--dataset", "pets", "--data-dir", tmp_path / "data")
+    assert cifar("download", *common, "--from", folder).exit_code == 0
+    checked, document = cifar("download", *common, "--check"), cifar("download", *common, "--check", "--json")
+    (remark,) = json.loads(document.stdout)["remarks"]
+    assert "--class-weights auto" in remark
+    assert " ".join(remark.split()) in " ".join(checked.stderr.split())
+
+
 # Sizes
 
 
