@@ -22,6 +22,7 @@ from PIL import Image, PngImagePlugin, features
 from cifar_cli.core.data.sources.folder import import_images
 from cifar_cli.core.data.sources.kinds import SUFFIXES, readable_formats
 from cifar_cli.core.data.sources.layout import Shares
+from cifar_cli.core.data.sources.reading import ImportChoices
 from cifar_cli.core.data.store import open_store, write_store
 from cifar_cli.errors import DataError
 from tests.conftest import Cifar
@@ -46,7 +47,7 @@ def classes_of(folder: Path, *places: str, images: int = 2) -> Path:
 
 
 def imported(path: Path, **options: object) -> Collected:
-    return collected(import_images(path, **options))  # type: ignore[arg-type]
+    return collected(import_images(path, ImportChoices(**options)))  # type: ignore[arg-type]
 
 
 def packed(folder: Path, path: Path) -> Path:

@@ -14,12 +14,13 @@ from PIL import Image
 from cifar_cli.core.data.sources import folder
 from cifar_cli.core.data.sources.layout import lay_out
 from cifar_cli.core.data.sources.pixels import decode
+from cifar_cli.core.data.sources.reading import ImportChoices
 from cifar_cli.errors import DataError
 from tests.core.data.streams import Collected, collected
 
 
 def import_images(path: Path, **options: object) -> Collected:
-    return collected(folder.import_images(path, **options))
+    return collected(folder.import_images(path, ImportChoices(**options)))
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:

@@ -131,7 +131,13 @@ def _open(path: Path) -> BinaryIO:
         raise DataError(f"{path} can't be read ({error.strerror})", remedy="check its permissions") from error
 
 
-_REFUSED = {b"PK\x03\x04": "zip", b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "rar", b"\x28\xb5\x2f\xfd": "zstandard"}
+_REFUSED = {
+    b"PK\x03\x04": "a zip archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!\x1a\x07": "a rar archive",
+    b"\x28\xb5\x2f\xfd": "a file packed by zstd",
+}
+"""The first bytes of files that are no tar archives, and what they are."""
 
 
 class _Unpacked:
@@ -175,9 +181,12 @@ def _decompressed(packed: BinaryIO, path: Path) -> BinaryIO | gzip.GzipFile | bz
         return lzma.open(packed)
     if start[257:262] == b"ustar":
         return packed
-    for magic, kind in _REFUSED.items():
+    for magic, what in _REFUSED.items():
         if start.startswith(magic):
-            raise DataError(f"{path} is a {kind} archive, which is not read", remedy="extract it and pass the folder")
+            raise DataError(
+                f"{path} is {what}, which is not read",
+                remedy="extract it and pass the folder, or pack a zip or tar archive",
+            )
     raise DataError(
         f"{path} is neither a tar nor a zip archive",
         remedy="pass a folder of images, a .zip or .tar.gz of them, a .parquet or .npz file, or an official archive",

@@ -18,7 +18,8 @@ from cifar_cli.core.data.results import Provenance
 from cifar_cli.core.data.sources.archive import checksum_of, read_members
 from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.data.sources.layout import Shares, require_expected
-from cifar_cli.core.data.sources.tables import ImportChoices, require_class_names
+from cifar_cli.core.data.sources.reading import ImportChoices
+from cifar_cli.core.data.sources.tables import require_class_names
 from cifar_cli.core.limits import MAX_MEMBER_BYTES
 from cifar_cli.core.progress import Progress
 from cifar_cli.core.regular import read_regular

@@ -7,35 +7,14 @@ from pathlib import Path
 from cifar_cli.core.data.sources.archive import first_folder
 from cifar_cli.core.data.sources.images import SourceImages, SourceStream
 from cifar_cli.core.data.sources.kinds import is_image
-from cifar_cli.core.data.sources.tables import ImportChoices
+from cifar_cli.core.data.sources.reading import ImportChoices
 from cifar_cli.core.data.sources.zip_archive import is_zip, open_zip
-from cifar_cli.core.regular import open_regular
 from cifar_cli.errors import DataError
 
-REFUSED = {
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
-    b"Rar!\x1a\x07": "a rar archive",
-    b"\x28\xb5\x2f\xfd": "a file packed by zstd",
-}
-"""The first bytes of files that are not read, and what they are."""
 
-
-def require_readable(path: Path) -> None:
-    """Raise DataError for a file of a kind that is known and not read."""
-    if path.is_dir():
-        return
-    try:
-        with open_regular(path) as file:
-            first = file.read(8)
-    except OSError:
-        return  # its reader says why
-    for magic, what in REFUSED.items():
-        if first.startswith(magic):
-            raise DataError(
-                f"{path} is {what}, which is not read",
-                remedy="extract it and pass the folder, or pack a zip or tar archive",
-            )
-    if is_image(path.name):
+def refuse_single_image(path: Path) -> None:
+    """Raise DataError for the path of an image, by its suffix."""
+    if not path.is_dir() and is_image(path.name):
         raise DataError(
             f"{path} is a single image, not a dataset",
             remedy="pass a folder of images; `cifar predict` classifies single ones",

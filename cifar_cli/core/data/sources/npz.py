@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from cifar_cli.core.data.sources.images import SourceStream
 from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Split, listed
-from cifar_cli.core.data.sources.tables import ImportChoices, Table
+from cifar_cli.core.data.sources.reading import ImportChoices
+from cifar_cli.core.data.sources.tables import Table
 from cifar_cli.core.data.sources.zip_archive import ZipMembers, open_zip
 from cifar_cli.core.limits import MAX_ARRAY_HEADER_CHARACTERS, MAX_MEMBER_BYTES, MAX_PIXELS, MAX_SIDE
 from cifar_cli.errors import DataError

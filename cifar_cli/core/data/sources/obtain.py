@@ -81,12 +81,12 @@ def _from_path(
     """Import a folder or archive: an official one if it has the names of one, otherwise images."""
     from cifar_cli.core.data.sources.archive import checksum_of
     from cifar_cli.core.data.sources.cifar_pickle import import_archive, import_folder
-    from cifar_cli.core.data.sources.containers import from_container, require_readable
+    from cifar_cli.core.data.sources.containers import from_container, refuse_single_image
     from cifar_cli.core.data.sources.folder import import_images
     from cifar_cli.core.data.sources.layout import Shares
-    from cifar_cli.core.data.sources.tables import ImportChoices
+    from cifar_cli.core.data.sources.reading import ImportChoices
 
-    require_readable(path)
+    refuse_single_image(path)
     own = archives.get(config.data.dataset)
     choices = ImportChoices(
         source=source,
@@ -120,15 +120,7 @@ def _from_path(
                 remedy=f"download it again with `cifar download --dataset {archive.dataset}`",
             )
         return import_archive(path, archive, source=source, on_progress=on_progress)
-    return import_images(
-        path,
-        source=choices.source,
-        img_size=choices.img_size,
-        skip_bad=choices.skip_bad,
-        expected_classes=choices.expected_classes,
-        shares=choices.shares,
-        on_progress=choices.on_progress,
-    )
+    return import_images(path, choices)
 
 
 def _require_no_shares(config: ImportConfig) -> None:

@@ -18,7 +18,8 @@ from cifar_cli.core.data.sources.images import SourceStream
 from cifar_cli.core.data.sources.kinds import is_hidden, is_image
 from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Split, listed
 from cifar_cli.core.data.sources.pixels import size_of
-from cifar_cli.core.data.sources.tables import REPORT_EVERY, ImportChoices, Table
+from cifar_cli.core.data.sources.reading import REPORT_EVERY, ImportChoices
+from cifar_cli.core.data.sources.tables import Table
 from cifar_cli.core.limits import FREE_UNPACKED_BYTES, MAX_MEMBER_BYTES, MAX_NAME_BYTES, MAX_NAMES_BYTES, MAX_RATIO
 from cifar_cli.core.progress import Progress
 from cifar_cli.core.regular import open_regular
