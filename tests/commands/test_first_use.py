@@ -50,6 +50,18 @@ def test_a_folder_is_imported_on_its_first_use_and_found_on_its_second(cifar: Ci
     assert evaluated.exit_code == 0, evaluated.stderr
 
 
+def test_a_folder_imported_by_a_relative_path_is_found_and_its_changes_noticed(cifar: Cifar, folder: Path) -> None:
+    imported = cifar("download", "--dataset", "my-pets", "--from", "my pets!")
+    assert imported.exit_code == 0, imported.stderr
+    later = time.time() + 10
+    os.utime(folder / "test/dog/1.png", (later, later))
+    trained = cifar("train", "--dataset", "my pets!", *SHORT, "--run-dir", "one")
+    assert trained.exit_code == 0, trained.stderr
+    said = " ".join(trained.stderr.split())
+    assert f"{folder} was imported before, as the dataset my-pets in data/my-pets" in said
+    assert f"{folder} has changed since my-pets was imported from it" in said
+
+
 def test_a_folder_that_has_changed_is_noticed_and_the_import_again_named(cifar: Cifar, folder: Path) -> None:
     assert cifar("train", "--dataset", folder, *SHORT, "--run-dir", "one").exit_code == 0
     later = time.time() + 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from cifar_cli.core.data.config import BUILT_IN, DATASET_NAME, STORE_SUFFIX, DataConfig
@@ -13,6 +14,7 @@ from cifar_cli.core.data.store import read_header
 from cifar_cli.errors import DataError
 
 UNNAMED = "images"
+MAX_LOOKED_AT = 100_000  # files and folders, so that a start never waits for the rest of a large source
 DIGITS = 6  # of a path's hash, where its name belongs to another source
 
 
@@ -44,9 +46,9 @@ def dataset_of(source: Path, data_dir: Path) -> DataConfig:
 
 
 def has_changed(source: Path, data: DataConfig) -> bool:
-    """Whether something in the source is newer than the dataset that was imported from it."""
+    """Whether something in the source, of its first MAX_LOOKED_AT files and folders, is newer than its dataset."""
     imported = data.store_path.stat().st_mtime_ns
-    return any(changed > imported for changed in _times(source))
+    return any(changed > imported for changed in islice(_times(source), MAX_LOOKED_AT))
 
 
 def imported_from(data: DataConfig) -> Path | None:

@@ -59,7 +59,7 @@ def obtain(
         return call_own(own)
     if config.paths:
         path = config.paths[0]
-        return _from_path(config, path, str(path), archives, on_progress)
+        return _from_path(config, path, str(path.absolute()), archives, on_progress)
     from cifar_cli.core.data.sources.cifar_pickle import import_archive
     from cifar_cli.core.data.sources.download import fetch_archive, fetch_images_archive
     from cifar_cli.core.data.sources.http_stream import Transport
