@@ -22,7 +22,8 @@ from cifar_cli.core.augment.batched import BatchedPipeline
 from cifar_cli.core.augment.per_image import PerImagePipeline
 from cifar_cli.core.augment.policy import POLICIES
 from cifar_cli.core.data.config import Normalisation
-from cifar_cli.core.data.loader import BatchLoader, WorkerLoader
+from cifar_cli.core.data.loader import BatchLoader
+from cifar_cli.core.data.worker_loader import WorkerLoader
 
 
 def seconds(loader: BatchLoader) -> float:

@@ -12,13 +12,13 @@ import typer
 
 from cifar_cli.command import Command, command
 from cifar_cli.commands.recipe_options import RecipeOptions
-from cifar_cli.commands.train import (
+from cifar_cli.commands.train import settings_of
+from cifar_cli.commands.train_options import (
     AugmentationOptions,
     NumericsOptions,
     ProcessOptions,
     RunOptions,
     TrainedModel,
-    settings_of,
 )
 from cifar_cli.commands.train_settings import ConfigOptions
 from cifar_cli.core.data.config import DataConfig

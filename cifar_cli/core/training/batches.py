@@ -15,9 +15,10 @@ from cifar_cli.core.augment.mixing import mixer_of
 from cifar_cli.core.augment.policy import Policy, policy_of
 from cifar_cli.core.choices import PipelineName
 from cifar_cli.core.data.config import Normalisation
-from cifar_cli.core.data.loader import BatchLoader, PictureLoader, Transform, WorkerLoader
+from cifar_cli.core.data.loader import BatchLoader, Transform
 from cifar_cli.core.data.splits import split_of
 from cifar_cli.core.data.store import Part, Store
+from cifar_cli.core.data.worker_loader import PictureLoader, WorkerLoader
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.ranks import ALONE, Ranks
 

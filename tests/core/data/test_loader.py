@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from cifar_cli.core.augment.batched import BatchedPipeline
 from cifar_cli.core.augment.per_image import PerImagePipeline
 from cifar_cli.core.augment.policy import COURSE, CROP_FLIP
-from cifar_cli.core.data.loader import BatchLoader, WorkerLoader
+from cifar_cli.core.data.loader import BatchLoader
+from cifar_cli.core.data.worker_loader import WorkerLoader
 
 IMAGES = torch.randint(0, 256, (50, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(50)  # a label identifies its image

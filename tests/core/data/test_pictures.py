@@ -16,9 +16,9 @@ from torchvision.transforms import v2
 from cifar_cli.core.augment.batched import BatchedPipeline, EvalTransform
 from cifar_cli.core.augment.mixing import mixer_of
 from cifar_cli.core.augment.policy import CROP_FLIP, PHOTO, Mix
-from cifar_cli.core.data.loader import PictureLoader
 from cifar_cli.core.data.pictures import Picture, central_box, decoded
 from cifar_cli.core.data.store import open_store, write_store
+from cifar_cli.core.data.worker_loader import PictureLoader
 from cifar_cli.core.transform import BatchSlice
 from cifar_cli.errors import DataError
 from tests.core.data.streams import jpeg, photo, rows_of, stream
