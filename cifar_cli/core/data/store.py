@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cifar_cli.core.data.config import PHOTO_SIDE, SPLITS
 from cifar_cli.core.data.results import DatasetSummary, Provenance
-from cifar_cli.core.data.store_schema import FILES, FORMAT_WITH_NAMES, Layout, parse_header
+from cifar_cli.core.data.store_schema import FILES, FORMAT_WITH_NAMES, StoreLayout, parse_header
 from cifar_cli.core.data.store_writer import summary_of, write_store
 from cifar_cli.core.limits import MAX_MEMBER_BYTES, MAX_NAMES_BYTES, MAX_STORE_HEADER_BYTES
 from cifar_cli.errors import DataError
@@ -136,7 +136,7 @@ class StoreHeader:
     summary: DatasetSummary
     offsets: dict[str, tuple[int, int]]
     """First byte and one past the last byte of each tensor in the file."""
-    layout: Layout
+    layout: StoreLayout
 
 
 def open_store(path: Path) -> Store:

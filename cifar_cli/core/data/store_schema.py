@@ -142,7 +142,7 @@ class _WithNames(_Strict):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class StoreLayout:
     """What a store's header says, whatever its format."""
 
     metadata: Metadata
@@ -187,7 +187,7 @@ def tensors_with_names(
     return tensors
 
 
-def parse_header(text: bytes) -> Layout:
+def parse_header(text: bytes) -> StoreLayout:
     """Parse the JSON header of a store. Raises ValueError with the first thing that is wrong."""
     try:
         written = json.loads(text)["__metadata__"]["format"]
@@ -205,7 +205,7 @@ def parse_header(text: bytes) -> Layout:
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{place}: {first['msg']}".removeprefix(": ")) from error
     content.require_consistent()
-    return Layout(
+    return StoreLayout(
         metadata=content.metadata,
         img_size=content.img_size,
         encoded=False,
@@ -216,7 +216,7 @@ def parse_header(text: bytes) -> Layout:
     )
 
 
-def _layout_with_names(content: _WithNames) -> Layout:
+def _layout_with_names(content: _WithNames) -> StoreLayout:
     """Raises ValueError unless the tensors are exactly those that the metadata and the number of labels ask for."""
     metadata, tensors = content.metadata, content.__pydantic_extra__
     for name in (*(f"{split}_{kind}" for split in SPLITS for kind in ("labels", "names")), FILES):
@@ -238,7 +238,7 @@ def _layout_with_names(content: _WithNames) -> Layout:
         found = tensors[name].model_dump() if name in tensors else None
         if found != expected.get(name):
             raise ValueError(f"the tensor {name} is {found} instead of {expected.get(name)}")
-    return Layout(
+    return StoreLayout(
         metadata=metadata,
         img_size=metadata.img_size,
         encoded=metadata.encoded,

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -19,7 +20,7 @@ from cifar_cli.core.data.sources.images import SourceImages, SourceStream
 from cifar_cli.core.data.store_schema import (
     FORMAT,
     FORMAT_WITH_NAMES,
-    Layout,
+    StoreLayout,
     parse_header,
     tensors_with_names,
 )
@@ -67,7 +68,7 @@ def write_store(path: Path, *, name: str, images: SourceImages | SourceStream) -
     return summary_of(path, layout)
 
 
-def summary_of(path: Path, layout: Layout) -> DatasetSummary:
+def summary_of(path: Path, layout: StoreLayout) -> DatasetSummary:
     """What a store contains, from its header."""
     metadata = layout.metadata
     return DatasetSummary(
@@ -127,7 +128,7 @@ class _ChannelStatistics:
         return {key: json.dumps([round(float(each) / 255, _DIGITS) for each in value]) for key, value in values.items()}
 
 
-def _write_arrays(file: BinaryIO, name: str, images: SourceImages) -> Layout:
+def _write_arrays(file: BinaryIO, name: str, images: SourceImages) -> StoreLayout:
     header: dict[str, Any] = {}
     digest = hashlib.sha256()
     end = 0
@@ -162,7 +163,7 @@ class _StreamWriter:
     """Offset and length of each file that has come, by row."""
     statistics: _ChannelStatistics = field(default_factory=_ChannelStatistics)
 
-    def write(self) -> Layout:
+    def write(self) -> StoreLayout:
         room = HEADER_ROOM_BYTES + len(json.dumps(json.dumps(self.stream.classes)))
         room += -room % ALIGNMENT
         self.file.write(room.to_bytes(8, "little") + b" " * room)
@@ -186,9 +187,9 @@ class _StreamWriter:
         self.file.write(text.ljust(room))
         return layout
 
-    @property
+    @cached_property
     def kept(self) -> dict[str, list[int]]:
-        """Of each part of the store, the rows that have come."""
+        """Of each part of the store, the rows that have come; asked for when the stream has ended."""
         parts: dict[str, list[int]] = {split: [] for split in SPLITS}
         for index, row in enumerate(self.stream.rows):
             if index in self.digests:
@@ -269,7 +270,7 @@ class _StreamWriter:
         )
         return {"__metadata__": metadata | self.statistics.rounded(), **tensors}
 
-    def _write_rows(self, data: int, layout: Layout) -> None:
+    def _write_rows(self, data: int, layout: StoreLayout) -> None:
         import numpy as np
 
         self.file.seek(0, os.SEEK_END)

@@ -91,11 +91,14 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
     if not config.explain:
         return result
     targets_N = logits_NK[:MOST_EXPLAINED].argmax(dim=1)
-    heat_NHW = heat_maps(checkpoint.model, loader, targets_N, device=device, on_progress=on_progress)
+    return _explained(result, heat_maps(checkpoint.model, loader, targets_N, device=device, on_progress=on_progress))
+
+
+def _explained(result: PredictResult, heat_NHW: Tensor) -> PredictResult:
     return replace(
         result,
         heat_NHW=heat_NHW,
-        overlays_NHWC=torch.stack(list(map(overlay, part.pixels_NHWC, heat_NHW))),
+        overlays_NHWC=torch.stack(list(map(overlay, result.images_NHWC, heat_NHW))),
         places=tuple(map(place_of, heat_NHW)),
     )
 

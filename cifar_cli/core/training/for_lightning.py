@@ -127,10 +127,9 @@ class CifarDataModule(LightningDataModule):
     """A dataset of this package as batches: float images [B, 3, H, W] and int64 labels [B].
 
     data_dir: folder of the datasets; a missing built-in one is fetched or drawn. img_size: side in pixels, None for the
-    dataset's. val_split: share of every class that is held out,
-    unless the dataset came with validation images. seed: order and augmentation. num_workers: processes of
-    the albumentations pipeline; the batched one needs none. normalisation: that of pretrained weights; None for the
-    dataset's.
+    dataset's. val_split: share of every class that is held out, unless the dataset came with validation images. seed:
+    order and augmentation. num_workers: processes of the albumentations pipeline; the batched one needs none.
+    normalisation: that of pretrained weights; None for the dataset's.
     """
 
     def __init__(

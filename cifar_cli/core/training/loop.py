@@ -99,6 +99,14 @@ def _folder(config: TrainConfig) -> Path | None:
     return config.run_dir
 
 
+def _test_per_validation(prepared: Prepared) -> float:
+    """Time of the scores after training, as a multiple of that of a validation."""
+    loaders = prepared.loaders
+    images = len(prepared.store.test) * TEST_PASSES + min(PLAIN_TRAIN_IMAGES, len(loaders.train_indices))
+    cost = 1 if prepared.config.precision == "32" else FLOAT32_COST
+    return images / max(len(loaders.val_indices), 1) * cost
+
+
 class Loop:
     """One run while it trains. Its `with` block closes the TensorBoard file."""
 
@@ -133,9 +141,7 @@ class Loop:
             clock=seams.clock,
             train_images=len(loaders.train_indices),
             val_images=len(loaders.val_indices),
-            test_per_validation=(len(store.test) * TEST_PASSES + min(PLAIN_TRAIN_IMAGES, len(loaders.train_indices)))
-            / max(len(loaders.val_indices), 1)
-            * (1 if config.precision == "32" else FLOAT32_COST),
+            test_per_validation=_test_per_validation(prepared),
         )
         self.description = describe(config, store)
         self.record = Record(run, listeners, clock=seams.clock, keeps_scores=not config.fast_dev_run)
@@ -155,16 +161,19 @@ class Loop:
         self.began = prepared.began
         self.writer: Events | None = None
         self.loggers: Loggers | None = None
-        if not ranks.is_first:
-            return
-        # Only now, so that a run that is refused stays unchanged. What was written after the checkpoint is dropped.
-        purge_step = None if checkpoint is None else self.record.unwritten_step(at.global_step)
-        self.writer = Events(run.path, purge_step=purge_step)
-        self.loggers = Loggers(listeners.loggers, run.path, listeners.on_note)
+        if ranks.is_first:
+            # Only now, so that a run that is refused stays unchanged. What was written after the checkpoint is dropped.
+            purge_step = None if checkpoint is None else self.record.unwritten_step(at.global_step)
+            self._begin_writing(prepared, seams, purge_step=purge_step)
+
+    def _begin_writing(self, prepared: Prepared, seams: Seams, *, purge_step: int | None) -> None:
+        """Open the files that rank 0 writes beside the checkpoints."""
+        self.writer = Events(self.run.path, purge_step=purge_step)
+        self.loggers = Loggers(self.listeners.loggers, self.run.path, self.listeners.on_note)
         self.record.write_to(self.writer, self.global_step, self.loggers)
-        self.pictures = seams.make_pictures(self.writer, store, loaders, config)
-        run.write_config(self.description | provenance(prepared))
-        self.record.add_texts(config, dataset=dataset_line(store))
+        self.pictures = seams.make_pictures(self.writer, self.store, self.loaders, self.config)
+        self.run.write_config(self.description | provenance(prepared))
+        self.record.add_texts(self.config, dataset=dataset_line(self.store))
 
     def __enter__(self) -> Self:
         return self

@@ -35,9 +35,9 @@ def finetune_suggested(prepared: Prepared) -> str | None:
     elsewhere = () if folder == DataConfig().data_dir.absolute() else ("--data-dir", folder)
     command = shell_line("cifar train --dataset", config.data.dataset, *elsewhere, "--recipe", FINETUNE)
     return (
-        f"{config.model.label} starts from random weights; for photographs `{command}` usually reaches more: it starts "
-        f"from ImageNet weights of {model.backbone}. An epoch is {math.ceil(images / recipe.batch):,} steps of "
+        f"{config.model.label} starts from random weights; for photographs, `{command}` starts from ImageNet weights "
+        f"of {model.backbone}. An epoch is {math.ceil(images / recipe.batch):,} steps of "
         f"{recipe.batch} images at {model.img_size} pixels; a step needs {whole:.1f} GiB in float32 (estimated), or "
-        f"{head:.1f} GiB with --freeze backbone, which is faster and often less accurate. Where no model hub answers, "
+        f"{head:.1f} GiB with --freeze backbone, which trains the last layer only. Where no model hub answers, "
         "add --backbone tf_efficientnet_lite0 --weights bundled"
     )

@@ -270,6 +270,7 @@ def _common_parent(images: list[str]) -> int:
 
 
 def require_expected(origin: str, classes: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    """Raise DataError, with the classes that differ, where a source has other classes than its dataset."""
     if set(classes) == set(expected):
         return
     strange, absent = set(classes) - set(expected), set(expected) - set(classes)
