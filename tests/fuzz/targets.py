@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from PIL import Image
 
 from cifar_cli.core.augment.per_image import PerImagePipeline, load_policy  # here, because memory is limited below
-from cifar_cli.core.data.config import DataConfig, ImportConfig
-from cifar_cli.core.data.dataset import check_dataset, import_dataset, open_dataset
+from cifar_cli.core.data.config import DataConfig
+from cifar_cli.core.data.dataset import check_dataset, open_dataset
 from cifar_cli.core.data.results import Provenance
 from cifar_cli.core.data.sources.http_stream import Mirror, RemoteFile, Transport
 from cifar_cli.core.data.sources.images import SourceImages
@@ -42,10 +41,22 @@ from cifar_cli.core.training.remembered import remember, remembered
 from cifar_cli.core.training.results import NumericsTrial
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.errors import CifarError
-from tests.core.data.streams import jpeg, photo, photo_stream, pixels_stream
+from tests.core.data.streams import photo_stream, pixels_stream
 from tests.core.evaluation.report import histories
 from tests.core.evaluation.report.histories import write_run
-from tests.fuzz.mutators import mutate_folder, mutated_archive, mutated_bytes, mutated_document, tar_of
+from tests.fuzz.mutators import mutate_folder, mutated_archive, mutated_bytes, mutated_document
+from tests.fuzz.sources import (
+    change_one_of,
+    make_archive,
+    make_arrays,
+    make_binary,
+    make_images,
+    make_labelled,
+    make_parquet,
+    make_zip,
+    read_images,
+    require_right,
+)
 
 SECONDS = 20  # for one file
 MEMORY_BYTES = 1 << 30  # on top of what the process has
@@ -103,101 +114,6 @@ def _bounded() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         resource.setrlimit(resource.RLIMIT_AS, limits)
         signal.signal(signal.SIGALRM, before)
-
-
-def make_images(folder: Path) -> None:
-    noise = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for name, suffix in (("cat", "png"), ("dog", "jpg")):
-            (folder / "pets" / split / name).mkdir(parents=True)
-            for number in range(2):
-                image = Image.fromarray(noise.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-                image.save(folder / "pets" / split / name / f"{number}.{suffix}", progressive=True)
-
-
-def make_archive(folder: Path) -> None:
-    make_images(folder)
-    (folder / "pets.tar").write_bytes(tar_of(folder / "pets"))
-    shutil.rmtree(folder / "pets")
-
-
-def make_zip(folder: Path) -> None:
-    make_images(folder)
-    shutil.make_archive(str(folder / "pets"), "zip", folder / "pets")
-    shutil.rmtree(folder / "pets")
-
-
-def change_zip(folder: Path, random: Random) -> None:
-    path = folder / "pets.zip"
-    path.write_bytes(mutated_bytes(path.read_bytes(), random))
-
-
-def make_labelled(folder: Path) -> None:
-    make_images(folder)
-    rows = []
-    for number, file in enumerate(sorted((folder / "pets").rglob("*.*"))):
-        file.rename(folder / "pets" / f"{number}{file.suffix}")
-        rows.append(f"{number}{file.suffix},{'cat' if number % 2 else 'dog'}")
-    for split in ("train", "test"):
-        shutil.rmtree(folder / "pets" / split)
-    (folder / "pets/labels.csv").write_text("\n".join(("image,label", *rows)), encoding="utf-8")
-
-
-def make_arrays(folder: Path) -> None:
-    pixels, labels = np.arange(12 * 4 * 4 * 3, dtype=np.uint8).reshape(12, 4, 4, 3), np.arange(12) % 2
-    np.savez(folder / "pets.npz", x_train=pixels[:8], y_train=labels[:8], x_test=pixels[8:], y_test=labels[8:])
-
-
-def make_parquet(folder: Path) -> None:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    files = [jpeg(photo(number, width=8, height=8), kind="PNG") for number in range(12)]
-    rows = [{"bytes": file, "path": f"{number}.png"} for number, file in enumerate(files)]
-    parquet.write_table(
-        pa.table({"image": rows, "label": [("cat", "dog")[number % 2] for number in range(12)]}),
-        folder / "pets.parquet",
-    )
-
-
-def make_binary(folder: Path) -> None:
-    place = folder / "cifar-10-batches-bin"
-    place.mkdir()
-    for name in ("data_batch_1.bin", "test_batch.bin"):
-        records = [bytes([number % 2]) + bytes([number]) * 3072 for number in range(4)]
-        (place / name).write_bytes(b"".join(records))
-    (place / "batches.meta.txt").write_text("cat\ndog\n", encoding="ascii")
-
-
-def change_one_of(pattern: str) -> Callable[[Path, Random], None]:
-    def change(folder: Path, random: Random) -> None:
-        path = random.choice(sorted(folder.glob(pattern)))
-        path.write_bytes(mutated_bytes(path.read_bytes(), random))
-
-    return change
-
-
-def change_labels(folder: Path, random: Random) -> None:
-    path = folder / "pets/labels.csv"
-    path.write_bytes(mutated_bytes(path.read_bytes(), random))
-
-
-def read_images(path: Path, data_dir: Path) -> None:
-    data = DataConfig(dataset="pets", data_dir=data_dir)
-    result = import_dataset(ImportConfig(data=data, sources=(str(path),)))
-    assert check_dataset(data).intact
-    require_right(open_dataset(data))
-    assert 1 <= result.dataset.img_size <= 4096
-
-
-def require_right(store: Any) -> None:
-    """What training relies on."""
-    assert len(store.train) > 0
-    assert len(store.test) > 0
-    for part in (store.train, store.test):
-        assert part.images_NHWC.shape == (len(part), store.img_size, store.img_size, 3)
-        assert 0 <= part.labels_N.min() <= part.labels_N.max() < len(store.classes)
-    assert len(set(store.classes)) == len(store.classes)
 
 
 def make_store(folder: Path) -> None:
@@ -434,9 +350,11 @@ TARGETS = {
         lambda folder, random: mutate_folder(folder / "pets", random),
         lambda folder: read_images(folder / "pets", folder / "data"),
     ),
-    "zip archive": Target(make_zip, change_zip, lambda folder: read_images(folder / "pets.zip", folder / "data")),
+    "zip archive": Target(
+        make_zip, change_one_of("pets.zip"), lambda folder: read_images(folder / "pets.zip", folder / "data")
+    ),
     "table of labels": Target(
-        make_labelled, change_labels, lambda folder: read_images(folder / "pets", folder / "data")
+        make_labelled, change_one_of("pets/labels.csv"), lambda folder: read_images(folder / "pets", folder / "data")
     ),
     "arrays (.npz)": Target(
         make_arrays, change_one_of("pets.npz"), lambda folder: read_images(folder / "pets.npz", folder / "data")
