@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cifar_cli.core.data.sources.pixels import opened, orientation_of, reason_of, upright
+from cifar_cli.core.data.sources.pixels import opened, orientation_of, plain_jpeg_size, reason_of, upright
+from cifar_cli.core.limits import MAX_PIXELS
 from cifar_cli.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ class Picture:
     @classmethod
     def of(cls, content: bytes) -> Picture:
         """Read the header. Raises ValueError, with the reason, for anything but an image within the limits."""
+        size = plain_jpeg_size(content)
+        if size is not None and size[0] * size[1] <= MAX_PIXELS:
+            return cls(content=content, width=size[0], height=size[1], plain=True)
         try:
             with opened(content) as image:
                 width, height = image.size
@@ -74,10 +78,13 @@ class Picture:
         rows, columns = max(1, round(height / factor)), max(1, round(width / factor))
         # To whole pixels of the reduced picture, each of which is at most one of the result.
         first_row, first_column = round(top / factor), round(left / factor)
-        shown = torch.from_numpy(pixels[first_row : first_row + rows, first_column : first_column + columns])
-        scaled = F.interpolate(
-            shown.permute(2, 0, 1)[None], size=(side, side), mode="bilinear", antialias=True, align_corners=False
-        )[0].permute(1, 2, 0)
+        # A whole array: of a part of one, torch would return planes, whose pixels lie apart.
+        shown = np.ascontiguousarray(pixels[first_row : first_row + rows, first_column : first_column + columns])
+        if not shown.size:
+            raise ValueError("its header gives another size than its pixels")
+        shown_1CHW = torch.from_numpy(shown)[None].permute(0, 3, 1, 2)
+        scaled_1CHW = F.interpolate(shown_1CHW, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
+        scaled = scaled_1CHW[0].permute(1, 2, 0)
         return scaled.flip(2) if is_bgr else scaled
 
 

@@ -17,6 +17,7 @@ from cifar_cli.core.augment.batched import BatchedPipeline, EvalTransform
 from cifar_cli.core.augment.mixing import mixer_of
 from cifar_cli.core.augment.policy import CROP_FLIP, PHOTO, Mix
 from cifar_cli.core.data.pictures import Picture, central_box, decoded
+from cifar_cli.core.data.sources.pixels import opened, orientation_of, plain_jpeg_size
 from cifar_cli.core.data.store import open_store, write_store
 from cifar_cli.core.data.worker_loader import PictureLoader
 from cifar_cli.core.transform import BatchSlice
@@ -111,6 +112,35 @@ def test_files_of_every_kind_are_decoded_as_they_are_shown(name):
         expected = pillow(content)
     expected = v2.functional.resize(v2.functional.crop(expected, *box), [SIDE, SIDE], antialias=True)
     assert difference(picture.decoded(SIDE, box), expected) <= 2
+
+
+def test_a_header_that_is_read_without_pillow_says_what_pillow_says():
+    files = [jpeg(photo(6), exif=exif) for exif in (b"", *(exif_of(turn) for turn in (1, 6)))]
+    files += [content for content in odd_files().values() if content.startswith(b"\xff\xd8")]
+    random, read = np.random.default_rng(0), 0
+    for number in range(4_000):
+        content = bytearray(files[number % len(files)])
+        for place in random.integers(2, min(700, len(content)), number % 3):  # none, one or two bytes of the header are changed
+            content[place] = random.integers(256)
+        size = plain_jpeg_size(bytes(content))
+        if size is None:
+            continue
+        read += 1
+        try:
+            image = opened(bytes(content))
+        except Exception:  # what Pillow refuses, the decoder refuses
+            with pytest.raises(ValueError):  # noqa: PT011 - the reason is the decoder's
+                decoded(bytes(content), SIDE)
+            continue
+        assert (image.size, image.format, orientation_of(image)) == (size, "JPEG", 1)
+        assert image.mode in ("RGB", "L")
+    assert read > 1_000
+
+
+def exif_of(turn: int) -> bytes:
+    exif = Image.Exif()
+    exif[274] = turn
+    return exif.tobytes()
 
 
 def test_transparent_pixels_are_white():

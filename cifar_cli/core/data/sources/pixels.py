@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -127,18 +128,52 @@ def size_of(content: bytes) -> tuple[int, int] | None:
     if content.startswith(b"\x89PNG"):
         return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
     if content.startswith(b"\xff\xd8"):
-        at = 2
-        while at + 9 <= len(content) and content[at] == 0xFF:
-            marker = content[at + 1]
-            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-                return int.from_bytes(content[at + 7 : at + 9]), int.from_bytes(content[at + 5 : at + 7])
-            at += 2 + int.from_bytes(content[at + 2 : at + 4])
-        return None
+        frame = next((at for marker, at in _segments(content) if marker in _FRAMES), None)
+        return None if frame is None else _frame_size(content, frame)
     try:
         with Image.open(io.BytesIO(content), formats=readable_formats()) as image:
             return image.size
     except Exception:  # decoding then reports the reason
         return None
+
+
+def plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height of a JPEG that is shown as it is stored and decoded in one scan; None for any other file.
+
+    Pillow's answer is the same and takes 0.2 ms, a tenth of the time of training's decoder. A file is left to Pillow
+    that has EXIF, XMP or several pictures, that isn't YCbCr or grey at 8 bits, or that is progressive.
+    """
+    size, components = None, 0
+    for marker, at in _segments(content) if content.startswith(b"\xff\xd8") else ():
+        if marker == 0xE1 or (marker == 0xE2 and content.startswith(b"MPF", at)):  # EXIF or XMP; several pictures
+            return None
+        if marker == 0xEE and content[at + 11 : at + 12] != b"\1":  # Adobe's: 1 means YCbCr
+            return None
+        if marker in _FRAMES:
+            if size is not None or marker not in (0xC0, 0xC1) or content[at] != 8:
+                return None
+            components = content[at + 5]
+            size = _frame_size(content, at)
+        if marker == 0xDA:  # the first scan: with all components, it is the only one
+            return size if content[at] == components in (1, 3) and size and min(size) else None
+    return None
+
+
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame (ITU-T T.81, table B.1)
+_WITH_LENGTH = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDA))  # restarts, and the file's start and end
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and first byte of the parameters of each segment of a JPEG, up to the first scan."""
+    at, marker = 2, 0
+    while marker != 0xDA and at + 12 <= len(content) and content[at] == 0xFF and content[at + 1] in _WITH_LENGTH:
+        marker, length = content[at + 1], int.from_bytes(content[at + 2 : at + 4])
+        yield marker, at + 4
+        at += 2 + length
+
+
+def _frame_size(content: bytes, at: int) -> tuple[int, int]:
+    return int.from_bytes(content[at + 3 : at + 5]), int.from_bytes(content[at + 1 : at + 3])
 
 
 def opened(content: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
