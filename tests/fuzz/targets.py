@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -44,6 +45,7 @@ from cifar_cli.errors import CifarError
 from tests.core.data.streams import photo_stream, pixels_stream
 from tests.core.evaluation.report import histories
 from tests.core.evaluation.report.histories import write_run
+from tests.fuzz import weights
 from tests.fuzz.mutators import mutate_folder, mutated_archive, mutated_bytes, mutated_document
 from tests.fuzz.sources import (
     change_one_of,
@@ -57,6 +59,7 @@ from tests.fuzz.sources import (
     read_images,
     require_right,
 )
+from tests.fuzz.weights import change_bytes, change_content
 
 SECONDS = 20  # for one file
 MEMORY_BYTES = 1 << 30  # on top of what the process has
@@ -74,6 +77,8 @@ class Target:
     """Write a good one into an empty folder."""
     change: Callable[[Path, Random], None]
     read: Callable[[Path], None]
+    checksummed: bool = False
+    """Every change is seen, so that none of the changed files is read."""
 
 
 def run(target: Target, good: Path, work: Path, seed: int) -> str:
@@ -343,6 +348,13 @@ def read_record(folder: Path) -> None:
     assert len(table(compare([facts, facts]))) > 10
 
 
+def _weights(
+    name: str, change: Callable[[str], Callable[[Path, Random], None]], *, checksummed: bool = False
+) -> Target:
+    read = weights.read_weights(name, same_values=checksummed)
+    return Target(weights.make_weights(name), change(name), read, checksummed=checksummed)
+
+
 TARGETS = {
     "archive": Target(make_archive, change_archive, lambda folder: read_images(folder / "pets.tar", folder / "data")),
     "folder": Target(
@@ -372,6 +384,16 @@ TARGETS = {
     "store": Target(make_store, change_store, read_store),
     "store with names": Target(lambda folder: make_streamed_store(folder, encoded=False), change_store, read_store),
     "store of files": Target(lambda folder: make_streamed_store(folder, encoded=True), change_store, read_store),
+    "checkpoint, changed bytes": Target(
+        weights.make_checkpoint, change_bytes("best.ckpt"), weights.read_checkpoint, checksummed=True
+    ),
+    "checkpoint, changed content": Target(
+        weights.make_checkpoint, change_content("best.ckpt"), partial(weights.read_checkpoint, changed_content=True)
+    ),
+    "weights, changed content": _weights("a.pt", change_content),
+    "weights (.pt)": _weights("a.pt", change_bytes, checksummed=True),
+    "weights (.safetensors)": _weights("a.safetensors", change_bytes, checksummed=True),
+    "weights of torch before 1.6": _weights("legacy.pt", change_bytes),
     "policy": Target(make_nothing, change_policy, read_policy),
     "mark of a partial download": Target(make_mark, change_document("pets.tar.part.json", MARK, json.dumps), read_mark),
     "config.yaml": Target(make_nothing, change_document("config.yaml", CONFIG, yaml.safe_dump), read_config),

@@ -120,7 +120,9 @@ def test_a_header_that_is_read_without_pillow_says_what_pillow_says():
     random, read = np.random.default_rng(0), 0
     for number in range(4_000):
         content = bytearray(files[number % len(files)])
-        for place in random.integers(2, min(700, len(content)), number % 3):  # none, one or two bytes of the header are changed
+        for place in random.integers(
+            2, min(700, len(content)), number % 3
+        ):  # none, one or two bytes of the header are changed
             content[place] = random.integers(256)
         size = plain_jpeg_size(bytes(content))
         if size is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import resource
 import signal
 import warnings
@@ -10,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -56,45 +56,42 @@ def odd_tensors() -> dict[str, Any]:
     }
 
 
-def damaged(content: bytes, *, mutations: int, seed: int = 0) -> Iterator[bytes]:
+def damaged(content: bytes, random: Random) -> bytes:
     """The bytes of a file with a few of them changed, cut short, or with a part moved."""
-    chance = random.Random(seed)
-    for number in range(mutations):
-        changed = bytearray(content)
-        place = chance.randrange(len(changed))
-        if number % 4 == 0:
+    changed = bytearray(content)
+    place = random.randrange(len(changed))
+    match random.randrange(4):
+        case 0:
             del changed[place:]
-        elif number % 4 == 1:
-            length = chance.randrange(1, 40_000)
-            changed[place : place + length] = chance.randbytes(len(changed[place : place + length]))
-        elif number % 4 == 2:
+        case 1:
+            length = random.randrange(1, 40_000)
+            changed[place : place + length] = random.randbytes(len(changed[place : place + length]))
+        case 2:
             part = changed[place : place + 64]
             del changed[place : place + 64]
-            other = chance.randrange(len(changed) + 1)
+            other = random.randrange(len(changed) + 1)
             changed[other:other] = part
-        else:
-            for _ in range(chance.randrange(1, 9)):
-                changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
-        yield bytes(changed)
+        case _:
+            for _ in range(random.randrange(1, 9)):
+                changed[random.randrange(len(changed))] ^= 1 << random.randrange(8)
+    return bytes(changed)
 
 
-def restructured(content: Any, *, mutations: int, seed: int = 0) -> Iterator[Any]:
+def restructured(content: Any, random: Random) -> Any:
     """A checkpoint's content with one value, anywhere inside, replaced by another one, left out, or moved."""
-    chance = random.Random(seed)
     others: list[Any] = [None, -1, 10**9, 1.5, float("nan"), "text", [], {}, (), True, torch.zeros(2), {"a": 1}, [[1]]]
     others += odd_tensors().values()
-    for _ in range(mutations):
-        copy = _copied(content)
-        places = list(_places(copy))
-        holder, key = chance.choice(places)
-        if chance.random() < 0.2:
-            del holder[key]
-        elif chance.random() < 0.2:
-            other_holder, other_key = chance.choice(places)
-            holder[key], other_holder[other_key] = other_holder[other_key], holder[key]
-        else:
-            holder[key] = chance.choice(others)
-        yield copy
+    copy = _copied(content)
+    places = list(_places(copy))
+    holder, key = random.choice(places)
+    if random.random() < 0.2:
+        del holder[key]
+    elif random.random() < 0.2:
+        other_holder, other_key = random.choice(places)
+        holder[key], other_holder[other_key] = other_holder[other_key], holder[key]
+    else:
+        holder[key] = random.choice(others)
+    return copy
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -138,36 +139,12 @@ def test_a_checkpoint_whose_config_asks_for_another_size_claims_no_memory(run: R
 
 
 @pytest.mark.slow
-def test_damaged_checkpoints_give_an_error_in_words_or_the_right_weights(run: RunDir) -> None:
-    right = load_checkpoint(run.best).model.state_dict()
-    refused = 0
-    for content in torch_files.damaged(run.best.read_bytes(), mutations=200):
-        run.best.write_bytes(content)
-        try:
-            with torch_files.limited():
-                model = load_checkpoint(run.best).model
-        except CifarError:
-            refused += 1
-            continue
-        assert all(torch.equal(value, right[name]) for name, value in model.state_dict().items())
-    assert refused > 150
-
-
-@pytest.mark.slow
-def test_restructured_checkpoints_give_an_error_in_words_or_scores(run: RunDir) -> None:
-    content = torch.load(run.best, weights_only=True)
-    for changed in torch_files.restructured(content, mutations=200):
-        torch.save(changed, run.best)
-        with suppress(CifarError), torch_files.limited():
-            load_checkpoint(run.best)
-
-
-@pytest.mark.slow
 def test_restructured_checkpoints_are_refused_in_words_or_continued(run: RunDir) -> None:
     content = torch.load(run.last, weights_only=True)
     kept = run.best.read_bytes()
-    for changed in torch_files.restructured(content, mutations=40, seed=1):
+    random = Random(1)
+    for _ in range(40):
         run.best.write_bytes(kept)
-        torch.save(changed, run.last)
+        torch.save(torch_files.restructured(content, random), run.last)
         with suppress(CifarError):
             resume(ResumeConfig(run_dir=run.path, max_epochs=3))
