@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,10 +109,11 @@ class _InWorkers:
     def of(self, epoch: int, indices: range) -> Iterator[Any]:
         """Raises the CifarError that a worker met."""
         self._keys[:] = [(epoch, index) for index in indices]
-        if self._loader.num_workers and not (self._loader.persistent_workers and self._started):
-            self._started = True
-            _release_freed_memory()
-        for made in self._loader:
+        starts = self._loader.num_workers > 0 and not (self._loader.persistent_workers and self._started)
+        self._started = True
+        with _forking_cheaply() if starts else nullcontext():
+            batches = iter(self._loader)
+        for made in batches:
             if isinstance(made, _Failed):
                 raise made.error
             yield made
@@ -138,14 +141,22 @@ class _Failed:
     error: CifarError
 
 
-def _release_freed_memory() -> None:
-    """Return what this process has freed to the system, before processes are forked from it.
+@contextmanager
+def _forking_cheaply() -> Iterator[None]:
+    """Processes that are forked inside share more of this one's memory, of which they get no copies later.
 
     Training on a CPU keeps freed memory for its next step. A forked process would keep a copy of those pages, hundreds
     of megabytes, as soon as this one writes to them. Source: malloc_trim(3); other C libraries are left as they are.
+    Python's garbage collector writes to every object that it looks at, except to frozen ones (gc.freeze).
     """
+    gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _one_thread(worker: int) -> None:
