@@ -218,6 +218,8 @@ class ResumeConfig:
     """None keeps the run's."""
     max_seconds: float | None = None
     """Of the whole run, the time before the interruption included. None keeps the run's."""
+    patience: int | None = None
+    """0 for no limit. None keeps the run's."""
     devices: int | Literal["auto"] | None = None
     """As in TrainConfig: a run may continue on another number of devices. None keeps the run's."""
     num_nodes: int | None = None
