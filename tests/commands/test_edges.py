@@ -16,6 +16,8 @@ TRAIN = ("train", "--dataset", "shapes", "--weights", "none")
 EDGES = {
     ("--seed", "99999999999999999999"): "error: --seed 99999999999999999999 is too large for a seed",
     ("--seeds", "1,99999999999999999999"): "error: --seeds 1,99999999999999999999 is too large for a seed",
+    ("--img-size", "20000"): "error: images of 20000 pixels a side are too large to train on",
+    ("--set", "recipe.max_seconds=.inf"): "error: --max-time must be longer than 0 seconds, and end",
     ("--max-time", "²"): "error: --max-time ² is not a duration",
     ("--max-time", "9" * 5000): "is not a duration",
     ("--checkpoint-every", "2x"): "error: --checkpoint-every 2x is not a duration",

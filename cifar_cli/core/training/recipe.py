@@ -71,8 +71,10 @@ class Recipe:
             raise ConfigError(f"--lr {rate:g} is not a positive number", remedy="pass for example --lr 1e-3")
         require_at_least("--batch", self.batch, 1, example=128)
         require_at_least("--max-epochs", self.max_epochs, 1, example=10)
-        if not self.max_seconds > 0:
-            raise ConfigError("--max-time must be longer than 0 seconds", remedy="pass for example --max-time 00:20:00")
+        if not 0 < self.max_seconds < math.inf:
+            raise ConfigError(
+                "--max-time must be longer than 0 seconds, and end", remedy="pass for example --max-time 00:20:00"
+            )
         require_choice("--optimizer", self.optimizer, OptimizerName)
         require_choice("--schedule", self.schedule, ScheduleName)
         _require_share("--warmup", self.warmup)
