@@ -4,7 +4,8 @@
 
 For null, cnn and hybrid with the `course` recipe, at batch 128 and at the batch that `--batch auto` finds: images per
 second of `cifar train`, images per second of the training step alone on one batch that stays on the GPU, and the
-share of the time in which the GPU was idle (from a profiler's trace of ten steps). Then `null` on CIFAR-10 with
+share of the time in which the GPU was idle (from a profiler's trace of ten steps). Then what `--deterministic` costs:
+images per second of `cifar train` without it, without it in float32, and with it. Then `null` on CIFAR-10 with
 `--recipe fast` and `--recipe best`: test accuracy, whether it reaches the course's, and seconds from the call to the
 end of the test. The page is written again after every row, so that a later failure loses none. A model that can't be
 trained here, for example because its package is missing, is a row with the reason. Without a GPU the script prints a
@@ -58,6 +59,8 @@ def main() -> int:
         [f"On an {torch.cuda.get_device_name()}, torch {torch.__version__}.", ""],
         _speeds(data, options.seconds),
         [""],
+        _costs_of_determinism(data, options.seconds),
+        [""],
         _accuracies(data),
     )
     write_as_they_come(lines, options.page)
@@ -107,6 +110,30 @@ def _speed(name: str, data: DataConfig, seconds: float, *, batch_auto: bool) -> 
         f"| {name} | {batch} | {result.precision}, {result.memory_format} | {result.images_per_second:,.0f} "
         f"| {bare:,.0f} | {result.images_per_second / bare:.1%} | {idle:.1%} |"
     )
+
+
+def _costs_of_determinism(data: DataConfig, seconds: float) -> Iterable[str]:
+    yield "| model | images/s | in float32 | `--deterministic`, float32 | its cost in float32 |"
+    yield "|---|--:|--:|--:|--:|"
+    for name in MODELS:
+        yield row_or_reason(partial(_cost_of_determinism, name, data, seconds), f"| {name} |", empty=3)
+
+
+def _cost_of_determinism(name: str, data: DataConfig, seconds: float) -> str:
+    """A row: the kernels alone differ between float32 with and without the option, the precision too from the first."""
+    plain = TrainConfig(
+        model=ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"),
+        data=data,
+        recipe=replace(COURSE, max_seconds=seconds),
+    )
+    float32 = replace(plain, precision="32", memory_format="channels-last")
+    rates = []
+    for config in (plain, float32, replace(float32, deterministic=True)):
+        with tempfile.TemporaryDirectory() as temporary:
+            rates.append(train(replace(config, run_dir=Path(temporary) / "run")).images_per_second)
+    auto, without, deterministic = rates
+    cost = 1 - deterministic / without
+    return f"| {name} | {auto:,.0f} | {without:,.0f} | {deterministic:,.0f} | {cost:.1%} |"
 
 
 def _accuracies(data: DataConfig) -> Iterable[str]:

@@ -52,6 +52,13 @@ def _explained(flags: Mapping[str, bool]) -> Iterator[None]:
         if flags.get("verbose") and error.__cause__ is not None:
             console.warn(f"caused by {type(error.__cause__).__name__}: {error.__cause__}")
         raise typer.Exit(error.exit_code) from None
+    except OSError as error:
+        # Of a path that can't even be looked at, wherever that happens: too long a name, or a folder of another user.
+        if error.filename is None or flags.get("debug"):
+            raise
+        unusable = CifarError(f"{error.filename} can't be read or written ({error.strerror})")
+        console.error(unusable.what, "check the path, and who may use it")
+        raise typer.Exit(unusable.exit_code) from None
 
 
 app = typer.Typer(

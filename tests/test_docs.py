@@ -209,3 +209,10 @@ def test_every_test_that_the_fault_table_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", page))
     assert len(named) > 30
     assert not named - existing
+
+
+def test_every_fault_of_the_table_has_a_test() -> None:
+    page = (ROOT / "docs/reliability.md").read_text(encoding="utf-8").partition("## Faults")[2]
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith(("| fault", "| ---"))]
+    assert len(rows) > 40
+    assert [row for row in rows if "`test_" not in row] == []

@@ -10,7 +10,7 @@ from typer import Option
 
 from cifar_cli import completion, parsers
 from cifar_cli.command import option_group
-from cifar_cli.core.training.recipe import RECIPES, Recipe
+from cifar_cli.core.training.recipe import RECIPES, ZERO_IS_OFF, Recipe
 from cifar_cli.options import BATCH, POLICY
 
 OVERRIDES = {
@@ -65,7 +65,6 @@ OVERRIDES = {
     "policy": POLICY(show_default="the recipe's"),
 }
 """The option for each field of Recipe. Its type, and so its parser, is that of the field."""
-ZERO_IS_OFF = ("clip_norm", "ema_decay", "patience")
 
 
 def _fields() -> Iterator[tuple[str, Any, Any]]:

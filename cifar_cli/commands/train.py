@@ -39,6 +39,7 @@ TAKEN_BESIDE_RESUME = frozenset(
         "data_dir",
         "max_epochs",
         "max_seconds",
+        "patience",
         "devices",
         "num_nodes",
         "as_json",
@@ -187,6 +188,7 @@ def _resume_config(
         data_dir=data.data_dir if "data_dir" in typed else None,
         max_epochs=recipe.max_epochs,
         max_seconds=recipe.max_seconds,
+        patience=recipe.patience,
         devices=processes.devices if "devices" in typed else None,
         num_nodes=processes.num_nodes if "num_nodes" in typed else None,
     )

@@ -130,8 +130,8 @@ class RunOptions:
     name: Annotated[str | None, Option(metavar="RUN", show_default="TIME-MODEL")] = None
     """Write the run to the folder with this name in runs, or in CIFAR_RUNS_DIR."""
     resume: Annotated[Path | None, Option(metavar="RUN_DIR", autocompletion=completion.run_paths)] = None
-    """Continue an interrupted run with its own settings. Only --data-dir, --max-epochs, --max-time, --devices,
-    --num-nodes and the output options can be passed beside it.
+    """Continue an interrupted run with its own settings. Only --data-dir, --max-epochs, --max-time, --patience,
+    --devices, --num-nodes and the output options can be passed beside it.
     """
     seed: SeedOpt = 42
     seeds: Annotated[tuple[int, ...] | None, Option(metavar="0,1,2", parser=parsers.seeds)] = None

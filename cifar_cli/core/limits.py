@@ -45,6 +45,8 @@ MAX_MARK_BYTES = 64 << 10
 """The file that describes a partial download."""
 MAX_CONFIG_BYTES = 128 << 10
 """config.yaml of a run."""
+MAX_YAML_VALUES = 100_000
+"""Values in a YAML file, each reference to another part of it counted with all that it refers to."""
 MAX_RUN_FILE_BYTES = 256 << 20
 """A file of a run beside its checkpoints; a row for each of 10 million steps takes as much."""
 MAX_CACHE_BYTES = 4 << 20

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from cifar_cli.core.data.config import DataConfig
+from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.errors import CifarError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -76,6 +78,18 @@ def test_a_model_that_cannot_be_trained_is_a_row_with_the_reason(benchmark: Modu
 
     row = benchmark.row_or_reason(make, "| hybrid |", empty=2)
     assert row == f"| hybrid | not measured: {' '.join(str(error).split())} | | |"
+
+
+def test_the_cost_of_determinism_is_that_of_the_kernels_in_the_same_precision(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(config: TrainConfig) -> SimpleNamespace:
+        rate = 1000 if config.precision == "auto" else 400
+        return SimpleNamespace(images_per_second=rate * (0.75 if config.deterministic else 1))
+
+    monkeypatch.setattr(benchmark, "train", trained)
+    row = benchmark._cost_of_determinism("null", DataConfig(dataset="shapes"), 20.0)
+    assert row == "| null | 1,000 | 400 | 300 | 25.0% |"
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ TRAIN = ("train", "--dataset", "shapes", "--weights", "none")
 EDGES = {
     ("--seed", "99999999999999999999"): "error: --seed 99999999999999999999 is too large for a seed",
     ("--seeds", "1,99999999999999999999"): "error: --seeds 1,99999999999999999999 is too large for a seed",
+    ("--img-size", "20000"): "error: images of 20000 pixels a side are too large to train on",
+    ("--set", "recipe.max_seconds=.inf"): "error: --max-time must be longer than 0 seconds, and end",
     ("--max-time", "²"): "error: --max-time ² is not a duration",
     ("--max-time", "9" * 5000): "is not a duration",
     ("--checkpoint-every", "2x"): "error: --checkpoint-every 2x is not a duration",
@@ -35,6 +37,32 @@ def test_a_value_at_the_edge_is_refused_in_one_sentence(
     assert result.stderr.count("error:") == result.stderr.count("  try:") == 1
     assert result.exit_code in (1, 2)
     assert not list(tmp_path.iterdir())
+
+
+TOO_LONG = "x" * 300
+PLACES = (
+    "evaluate {}", "evaluate RUN --dataset {}", "evaluate RUN --data-dir {}", "evaluate RUN --out {}", "export {}",
+    "report {}", "predict -c {} x.png", "predict -c RUN {}", "train --dataset {}", "train --dataset {}.safetensors",
+    "train --data-dir {}", "train --run-dir {}",
+    "train SHAPES --name {}", "train SHAPES --augment {}", "train --config {}",
+    "train --resume {}", "train --weights {}", "download --dataset pets --from {}", "download --dataset {} --check",
+    "summarize -m {}.py:f", "augment-preview --run {}", "augment-preview SHAPES --out {}.png",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", PLACES)
+def test_a_path_that_no_file_system_takes_is_one_sentence(
+    cifar: Cifar, data_dir: Path, trained_run: Path, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    known = {"{}": TOO_LONG, "RUN": trained_run, "SHAPES": f"--dataset shapes --data-dir {data_dir}"}
+    for word, meaning in known.items():
+        line = line.replace(word, str(meaning))
+    result = cifar(*line.split())
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 1
+    assert TOO_LONG in result.stderr
+    assert result.stderr.count("error:") == result.stderr.count("  try:") == 1
 
 
 def test_a_picture_must_be_a_png_file(cifar: Cifar, data_dir: Path) -> None:

@@ -68,6 +68,7 @@ CONFIGS: dict[str, TrainConfig] = {
         ),
     ),
     "parts that are switched off": replace(NULL, recipe=replace(RECIPES["course"], clip_norm=None)),
+    "a patience that is switched off": replace(NULL, recipe=replace(RECIPES["finetune"], patience=None)),
     "paths that a shell would split": replace(
         NULL, data=DataConfig(dataset="my pets' $HOME/x.safetensors", data_dir=Path("a b/$(c)"))
     ),

@@ -54,3 +54,24 @@ def test_a_killed_worker_process_is_one_sentence(data_dir: Path, tmp_path: Path)
     assert stderr.count("error: a process that augments images ended, perhaps because memory ran out") == 1
     assert f"continue with `cifar train --resume {tmp_path / 'run'}`" in stderr
     assert "Traceback" not in stderr
+
+
+@pytest.mark.slow
+def test_a_signal_to_every_process_of_a_run_saves_although_workers_make_its_batches(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    words = ["--dataset", "shapes", "--data-dir", str(data_dir), "--run-dir", str(tmp_path / "run")]
+    words += ["--pipeline", "albumentations", "--workers", "1", "--max-epochs", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cifar_cli", "train", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch   2"):
+            break
+    os.killpg(process.pid, signal.SIGTERM)  # as `timeout`, `scancel` and systemd do
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (143, ""), stderr
+    assert "interrupted in epoch" in stderr
+    assert f"continue with `cifar train --resume {tmp_path / 'run'}`" in stderr

@@ -41,6 +41,7 @@ from cifar_cli.core.training.numerics import CACHE, _as_trials
 from cifar_cli.core.training.remembered import remember, remembered
 from cifar_cli.core.training.results import NumericsTrial
 from cifar_cli.core.training.run_dir import RunDir
+from cifar_cli.core.training.settings import layered
 from cifar_cli.errors import CifarError
 from tests.core.data.streams import photo_stream, pixels_stream
 from tests.core.evaluation.report import histories
@@ -279,6 +280,19 @@ def read_config(folder: Path) -> None:
     assert written["seed"] == 1
 
 
+SETTINGS: dict[str, Any] = {"model.name": "null", "data.dataset": "cifar10", "seed": 42, "img_size": None}
+
+
+def change_settings(folder: Path, random: Random) -> None:
+    change_document("config.yaml", layered(SETTINGS, {}, recipe="fast").config().to_dict(), yaml.safe_dump)(
+        folder, random
+    )
+
+
+def read_settings(folder: Path) -> None:
+    layered(SETTINGS, {}, recipe="course", file=folder / "config.yaml").config()
+
+
 TRIAL = {
     "precision": "32",
     "memory_format": "channels-last",
@@ -397,6 +411,7 @@ TARGETS = {
     "policy": Target(make_nothing, change_policy, read_policy),
     "mark of a partial download": Target(make_mark, change_document("pets.tar.part.json", MARK, json.dumps), read_mark),
     "config.yaml": Target(make_nothing, change_document("config.yaml", CONFIG, yaml.safe_dump), read_config),
+    "settings (--config)": Target(make_nothing, change_settings, read_settings),
     "record of a run": Target(make_record, change_record, read_record),
     "remembered trials": Target(
         make_trials, change_document("cifar/numerics.json", {"key": [TRIAL]}, json.dumps), read_trials

@@ -27,8 +27,8 @@ PROGRESS = TrainProgress(
 RESULT = TrainResult(
     run_dir=Path("runs/x"), checkpoint=Path("runs/x/checkpoints/best.ckpt"), model="null", dataset="cifar10",
     synthetic=False, recipe="course", seed=42, epochs=12, train_seconds=1118.0, images_per_second=2345.6,
-    val_accuracy=0.7618, test_accuracy=0.7612, test_accuracy_flip_averaged=0.7712, test_loss=0.7, stopped_by="time",
-    precision="bf16", memory_format="channels-last", processes=1,
+    val_accuracy=0.7618, test_accuracy=0.7612, test_accuracy_flip_averaged=0.7712, test_loss=0.7,
+    train_accuracy_plain=0.8, stopped_by="time", precision="bf16", memory_format="channels-last", processes=1,
     time=TimeSpent(
         startup_seconds=6, data_seconds=70, step_seconds=900, optimizer_seconds=40, metrics_seconds=2,
         validation_seconds=30, logging_seconds=40, test_seconds=3, other_seconds=9,
@@ -173,6 +173,15 @@ def test_several_seeds_are_reported_with_mean_and_deviation() -> None:
     assert document["time"]["step_seconds"] == pytest.approx(930)
     assert [run["seed"] for run in document["runs"]] == [0, 1, 2]
     assert [run["test_loss"] for run in document["runs"]] == pytest.approx([0.7, 0.8, 0.9])
+
+
+def test_no_figure_of_the_last_seed_stands_beside_means() -> None:
+    figures = [name for name, value in RESULT.to_dict().items() if isinstance(value, float)]
+    assert "train_accuracy_plain" in figures
+    results = tuple(replace(RESULT, **dict.fromkeys(figures, float(seed))) for seed in range(3))
+    document = replace(REPORT, results=results).to_dict()
+    assert {name: document[name] for name in figures} == dict.fromkeys(figures, 1.0)
+    assert {name: document[f"{name}_standard_deviation"] for name in figures} == dict.fromkeys(figures, 1.0)
 
 
 NUMERICS = Numerics(

@@ -117,7 +117,8 @@ def _parse(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise ConfigError(f"the augmentation policy {path} can't be read ({reason})", remedy=_REMEDY) from error
-    for parse in (json.loads, parse_yaml):
+    unbounded = partial(parse_yaml, most_values=math.inf)  # _require_small counts, with limits of its own
+    for parse in (json.loads, unbounded):
         with suppress(ValueError, RecursionError):
             return parse(text)
     raise ConfigError(f"{path} is neither JSON nor YAML", remedy=_REMEDY)

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import multiprocessing
+import os
 import platform
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import copy
@@ -101,7 +105,7 @@ class _InWorkers:
             batch_size=None,
             sampler=self._keys,
             num_workers=workers,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin,
             persistent_workers=workers > 0 and persistent,
             pin_memory=torch.cuda.is_available(),
         )
@@ -159,7 +163,32 @@ def _forking_cheaply() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _one_thread(worker: int) -> None:
+def _begin(worker: int) -> None:
+    _leave_signals_to_the_run()
+    _one_thread()
+
+
+def _leave_signals_to_the_run() -> None:
+    """Let a signal that reaches every process of a run, as those of a terminal, `timeout` and SLURM do, end no worker.
+
+    The run finishes its step first, for which it needs the worker. Nor may the worker do what the run does at a signal.
+    It ends by SIGTERM from the run, which sends it where a worker doesn't end otherwise.
+    """
+    run = multiprocessing.parent_process()
+    if run is None or not hasattr(signal, "sigwaitinfo"):  # macOS, where workers don't inherit the run's handlers
+        return
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def wait() -> None:
+        while (received := signal.sigwaitinfo(signals)).si_signo != signal.SIGTERM or received.si_pid != run.pid:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _one_thread() -> None:
     """Limit a worker to one core; OpenCV would start a thread pool in each."""
     torch.set_num_threads(1)
     try:

@@ -7,12 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_confusion_matrix,
-)
+from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_stat_scores
 
 from cifar_cli.core.evaluation.predictions import Predictions, same_images
 from cifar_cli.core.evaluation.results import (
@@ -74,12 +69,13 @@ def top_accuracy(predictions: Predictions, k: int = TOP) -> float | None:
     classes = len(predictions.classes)
     if classes <= k or not len(predictions):
         return None
-    return float(multiclass_accuracy(predictions.logits_NK, predictions.labels_N, classes, average="micro", top_k=k))
+    counted = multiclass_stat_scores(predictions.logits_NK, predictions.labels_N, classes, average="micro", top_k=k)
+    return int(counted[0]) / len(predictions)  # divided as whole numbers: torch would divide them in float32
 
 
 def chance_level(matrix_KK: Tensor) -> float:
     """The accuracy of always answering with the most frequent class; 1/K where all classes are equally frequent."""
-    return float(matrix_KK.sum(dim=1).max() / matrix_KK.sum().clamp(min=1))
+    return int(matrix_KK.sum(dim=1).max()) / max(int(matrix_KK.sum()), 1)
 
 
 def confused_pairs(matrix_KK: Tensor, classes: Sequence[str], *, most: int = 10) -> tuple[ConfusedPair, ...]:
@@ -93,7 +89,7 @@ def confused_pairs(matrix_KK: Tensor, classes: Sequence[str], *, most: int = 10)
             true=classes[row],
             predicted=classes[column],
             images=int(wrong[row, column]),
-            share=float(wrong[row, column] / totals[row]),
+            share=int(wrong[row, column]) / int(totals[row]),
         )
         for row, column in pairs
         if wrong[row, column]
@@ -113,12 +109,9 @@ def calibration(predictions: Predictions, *, bins: int = BINS) -> Calibration:
     confidence, accuracy = (
         torch.bincount(bin_N, weights=each, minlength=bins) / counts.clamp(min=1) for each in (confidence_N, correct_N)
     )
-    probabilities_NK = predictions.probabilities_NK
-    if probabilities_NK.shape[1] == 1:
-        probabilities_NK = F.pad(probabilities_NK, (0, 1))  # torchmetrics takes two classes at least
-    error = multiclass_calibration_error(probabilities_NK, predictions.labels_N, probabilities_NK.shape[1], n_bins=bins)
+    shares = counts.double() / max(len(predictions), 1)
     return Calibration(
-        error=float(error),
+        error=float((shares * (confidence - accuracy).abs()).sum()),
         bins=tuple(
             CalibrationBin(low=low, high=high, images=images, confidence=mean, accuracy=share)
             for low, high, images, mean, share in zip(

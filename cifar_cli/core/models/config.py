@@ -56,7 +56,7 @@ class ModelConfig:
         self._require_only("--width", self.width != 1, self.name == "airbench", "airbench")
         self._require_only("--small-images", self.small_images, self.is_from_timm, "cnn or timm:NAME")
         self._require_only("--drop-path", self.drop_path > 0, self.is_from_timm, "cnn or timm:NAME")
-        if self.weights is not None and self.weights not in spec.weights and not Path(self.weights).is_file():
+        if self.weights is not None and self.weights not in spec.weights and not _is_file(self.weights):
             raise ConfigError(
                 f"--weights {self.weights} is neither a file nor one of {', '.join(spec.weights)} for {self.name}",
                 remedy="pass --weights none to start from random weights, or the path of a checkpoint",
@@ -82,3 +82,10 @@ class ModelConfig:
         """The model's name in tables and run directories."""
         own = file_and_function(self.name)
         return own[0].stem if own else self.name.removeprefix(TIMM_PREFIX)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except OSError:  # no file can have this name, or the user may not look at it
+        return False

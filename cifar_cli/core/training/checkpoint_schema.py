@@ -13,7 +13,6 @@ from cifar_cli.core.models.torch_file import BadFileError, require_plain_tensor
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.errors import CheckpointError
 
-MAX_IMG_SIZE = 4096  # pixels a side; the images of a batch are resized to it
 MAX_STEPS_PER_EPOCH = 10_000_000
 
 Seconds = Annotated[FiniteFloat, Field(ge=0)]
@@ -122,10 +121,8 @@ def validated(schema: type[_Schema], content: dict[str, Any], *, origin: Path) -
 
 
 def require_types(config: TrainConfig) -> None:
-    """Raise ValueError (pydantic's) where a field of a config has another type than declared, or an absurd size."""
+    """Raise ValueError (pydantic's) where a field of a config has another type than declared."""
     TypeAdapter(TrainConfig).validate_python(asdict(config))
-    if config.model.img_size > MAX_IMG_SIZE:
-        raise ValueError(f"images of {config.model.img_size} pixels")
 
 
 def _tensors(saved: Saved) -> list[tuple[str, Tensor]]:

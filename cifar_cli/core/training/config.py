@@ -28,6 +28,7 @@ from cifar_cli.core.plain import plain
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.errors import ConfigError
 
+MAX_IMG_SIZE = 4096  # pixels a side; the images of a batch are resized to it
 MAX_SEED = 2**63 - 1  # of torch's generators
 
 
@@ -152,6 +153,11 @@ class TrainConfig:
                 f"{self.devices * self.num_nodes} devices",
                 remedy="pass a larger --batch, which is over all devices together, or fewer --devices",
             )
+        side = max(self.img_size or 0, self.model.img_size)
+        if side > MAX_IMG_SIZE:
+            raise ConfigError(
+                f"images of {side} pixels a side are too large to train on", remedy="pass for example --img-size 224"
+            )
         if self.augment_file is not None and self.pipeline != "albumentations":
             raise ConfigError(
                 "--augment names an albumentations policy, which the batched pipeline can't carry out",
@@ -218,6 +224,8 @@ class ResumeConfig:
     """None keeps the run's."""
     max_seconds: float | None = None
     """Of the whole run, the time before the interruption included. None keeps the run's."""
+    patience: int | None = None
+    """0 for no limit. None keeps the run's."""
     devices: int | Literal["auto"] | None = None
     """As in TrainConfig: a run may continue on another number of devices. None keeps the run's."""
     num_nodes: int | None = None

@@ -252,9 +252,7 @@ class Loop:
         return True
 
     def _out_of_patience(self) -> bool:
-        """Whether the validation accuracy hasn't risen for the recipe's number of epochs; the run then ends."""
-        patience, found = self.config.recipe.patience, self.record.val_accuracies
-        if patience is None or not found or len(found) - 1 - found.index(max(found)) < patience:
+        if not self.config.recipe.has_lost_patience(self.record.val_accuracies):
             return False
         self.stopped_by = "patience"
         return True

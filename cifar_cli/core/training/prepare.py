@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from cifar_cli.core.training.batches import Loaders, images_for_initialisation, 
 from cifar_cli.core.training.checkpoint import REMEDY, config_in, newest_checkpoint, require_whole
 from cifar_cli.core.training.checkpoint_schema import SavedRun, validated
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
-from cifar_cli.core.training.deadline import hours
+from cifar_cli.core.training.finished import changed, finished, finished_sentence
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import fast_kernels, prepared_device
 from cifar_cli.core.training.newer import named_if_newer
@@ -30,7 +29,7 @@ from cifar_cli.core.training.recipe import Recipe
 from cifar_cli.core.training.results import Numerics, TrainResult
 from cifar_cli.core.training.run_dir import RunDir, open_run_dir
 from cifar_cli.core.training.trained_on import absolute, open_trained, where
-from cifar_cli.errors import CheckpointError, ConfigError, DataError, shell_line
+from cifar_cli.errors import CheckpointError, ConfigError, DataError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -123,10 +122,10 @@ def prepare_resumed(
     if remark is not None:
         listeners.on_note(remark)
     config, classes = _continued(run, content)
-    config = _changed(config, asked, content["loop"])
-    result = _finished(run, config, content)
+    config = changed(config, asked, content["loop"])
+    result = finished(run, config, content)
     if result is not None:
-        listeners.on_note(_finished_sentence(result, config))
+        listeners.on_note(finished_sentence(result, config))
         return result, run
     device = prepared_device(config.device, deterministic=config.deterministic)
     store = open_trained(
@@ -246,56 +245,3 @@ def _continued(run: RunDir, content: dict[str, Any]) -> tuple[TrainConfig, tuple
     if saved.loop.epoch > 0:
         require_whole(run.best, run)
     return config, tuple(saved.cifar.classes)
-
-
-def _changed(config: TrainConfig, asked: ResumeConfig, loop: dict[str, Any]) -> TrainConfig:
-    """The config with what may change when a run is continued. loop: the state of its loop. Raises ConfigError."""
-    recipe, epochs_done = config.recipe, int(loop["epoch"])
-    deadline = loop["deadline"]
-    used = float(deadline.get("used_seconds", deadline["elapsed_seconds"]))
-    if asked.max_seconds is not None and asked.max_seconds <= used:
-        raise ConfigError(
-            f"--max-time is not longer than the {used:,.0f} s that the run has trained",
-            remedy="pass a longer one; it counts from the start of the run",
-        )
-    if asked.max_epochs is not None and asked.max_seconds is None and loop["stopped_by"] == "time":
-        raise ConfigError(
-            f"the run has used up its --max-time of {recipe.max_seconds:,.0f} s, so more epochs alone change nothing",
-            remedy="pass a longer --max-time too",
-        )
-    if asked.max_epochs is not None:
-        if asked.max_epochs < epochs_done:
-            raise ConfigError(
-                f"--max-epochs {asked.max_epochs} is less than the {epochs_done} epochs that are done",
-                remedy=f"pass more than {epochs_done}, or leave it out",
-            )
-        recipe = replace(recipe, max_epochs=asked.max_epochs)
-    if asked.max_seconds is not None:
-        recipe = replace(recipe, max_seconds=asked.max_seconds)
-    return replace(config, recipe=recipe)
-
-
-def _finished(run: RunDir, config: TrainConfig, content: dict[str, Any]) -> TrainResult | None:
-    """The result of a run that is over and tested; None where something is left to do.
-
-    config: with what was asked for now. content: of the last checkpoint.
-    """
-    loop, began_with = content["loop"], content["cifar"]["config"]["recipe"]
-    epochs_done, more_time = int(loop["epoch"]), config.recipe.max_seconds > began_with["max_seconds"]
-    all_epochs = epochs_done >= (1 if config.fast_dev_run else config.recipe.max_epochs)
-    if not all_epochs and (loop["stopped_by"] != "time" or more_time):
-        return None
-    result = run.read_result(config)
-    # The summary is older where a run was extended, and killed before it was tested again.
-    return result if result is not None and result.epochs == epochs_done else None
-
-
-def _finished_sentence(result: TrainResult, config: TrainConfig) -> str:
-    recipe, resume = config.recipe, shell_line("cifar train --resume", result.run_dir)
-    longer = f"{resume} --max-epochs {recipe.max_epochs + math.ceil(recipe.max_epochs / 2)}"
-    if result.stopped_by == "time":
-        longer = f"{resume} --max-time {hours(2 * recipe.max_seconds)}"
-    return (
-        f"{result.run_dir} is already finished ({result.epochs} epochs, stopped by --max-{result.stopped_by}); nothing "
-        f"was changed. `{longer}` trains it longer"
-    )

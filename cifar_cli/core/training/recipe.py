@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,9 @@ from cifar_cli.core.choices import ClassWeights, Freeze, OptimizerName, Schedule
 from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
+
+ZERO_IS_OFF = ("clip_norm", "ema_decay", "patience")
+"""Fields of Recipe that are 0 on the command line where they are None."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +71,10 @@ class Recipe:
             raise ConfigError(f"--lr {rate:g} is not a positive number", remedy="pass for example --lr 1e-3")
         require_at_least("--batch", self.batch, 1, example=128)
         require_at_least("--max-epochs", self.max_epochs, 1, example=10)
-        if not self.max_seconds > 0:
-            raise ConfigError("--max-time must be longer than 0 seconds", remedy="pass for example --max-time 00:20:00")
+        if not 0 < self.max_seconds < math.inf:
+            raise ConfigError(
+                "--max-time must be longer than 0 seconds, and end", remedy="pass for example --max-time 00:20:00"
+            )
         require_choice("--optimizer", self.optimizer, OptimizerName)
         require_choice("--schedule", self.schedule, ScheduleName)
         _require_share("--warmup", self.warmup)
@@ -103,6 +108,12 @@ class Recipe:
         for flag, value in (("--bias-lr", self.bias_lr), ("--head-lr", self.head_lr)):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{flag} {value:g} is not a positive number", remedy=f"pass for example {flag} 0.1")
+
+    def has_lost_patience(self, val_accuracies: Sequence[float]) -> bool:
+        """Whether the validation accuracy hasn't risen for `patience` epochs. val_accuracies: of all epochs so far."""
+        if self.patience is None or not val_accuracies:
+            return False
+        return len(val_accuracies) - 1 - val_accuracies.index(max(val_accuracies)) >= self.patience
 
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
         """The recipe with other values. Another optimizer drops what only the recipe's own one has."""

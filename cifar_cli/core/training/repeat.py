@@ -10,7 +10,7 @@ from typing import Any
 
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.recipe import RECIPES
+from cifar_cli.core.training.recipe import RECIPES, ZERO_IS_OFF
 
 # Fields whose flag is not their name with hyphens.
 FLAGS = {
@@ -19,8 +19,6 @@ FLAGS = {
     "augment_file": "--augment",
     "checkpoint_seconds": "--checkpoint-every",
 }
-# Fields that are 0 on the command line where they are None.
-ZERO_IS_OFF = ("clip_norm", "ema_decay")
 DURATIONS, LONGEST_SECONDS = ("max_seconds", "checkpoint_seconds"), 999_999_999
 # `classes`, normalisation and the model's `img_size` follow from dataset, weights and --img-size; a new run gets a
 # directory of its own.

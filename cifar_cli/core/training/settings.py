@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -101,9 +102,10 @@ def layered(
     return Settings(values={path: values[path] for path in order}, origins={path: origins[path] for path in order})
 
 
-def leaves() -> dict[str, Any]:
+@cache
+def leaves() -> Mapping[str, Any]:
     """The type of each setting by its path, in the order of the config."""
-    return {path: kind for path, kind in _leaves(TrainConfig, "") if path not in FOLLOW_THE_DATASET}
+    return MappingProxyType({path: kind for path, kind in _leaves(TrainConfig, "") if path not in FOLLOW_THE_DATASET})
 
 
 def _leaves(kind: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -122,7 +124,8 @@ def _read(file: Path) -> Values:
     except OSError as error:
         raise ConfigError(f"--config {file} can't be read ({error.strerror})", remedy=remedy) from error
     except ValueError as error:
-        raise ConfigError(f"--config {file} is not a YAML file", remedy=remedy) from error
+        reason = "is not a YAML file" if isinstance(error, UnicodeDecodeError) else error
+        raise ConfigError(f"--config {file} {reason}", remedy=remedy) from error
     if isinstance(content, dict) and isinstance(content.get("config"), dict):
         content = content["config"]  # beside it a run notes its classes and its device
     if not isinstance(content, dict):
@@ -194,7 +197,7 @@ def _as(kind: Any, value: Any) -> Any:
         return _OFF
     try:
         return kind(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return _OFF
 
 

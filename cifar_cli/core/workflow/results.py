@@ -25,9 +25,7 @@ class Utilization:
         return self.achieved_flops_per_second / self.matmul_flops_per_second
 
 
-MEANS = (
-    "val_accuracy", "test_accuracy", "test_accuracy_flip_averaged", "test_loss", "train_seconds", "images_per_second",
-)  # fmt: skip
+MEANS = (*SCORES, "train_seconds", "images_per_second")
 """The figures of a run that are given as means over the seeds, with their standard deviations."""
 
 
@@ -37,7 +35,7 @@ class TrainReport(NotebookView):
 
     results: tuple[TrainResult, ...]
     utilization: Utilization | None
-    """Of the last run; None where it couldn't be measured."""
+    """Of all runs together; None where it couldn't be measured."""
 
     def mean(self, name: str) -> float:
         """Mean of a field of the results over the seeds."""

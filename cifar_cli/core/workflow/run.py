@@ -9,6 +9,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.results import ModelSummary
@@ -42,7 +43,7 @@ def train_and_report(request: TrainRequest, listeners: Listeners = SILENT, *, se
             results = _train_all(request, run_dirs, listeners, seams, ranks)
         else:
             results = serve(ranks, seams=seams)
-    report = TrainReport(results=tuple(results), utilization=utilization_of(results[-1]))
+    report = TrainReport(results=tuple(results), utilization=utilization_of(*results))
     if ranks.is_first and len(results) > 1:
         _write_seeds(report, listeners)
     return report
@@ -121,22 +122,23 @@ def _summarize(config: SummaryConfig) -> ModelSummary:
 
 
 def utilization_of(
-    result: TrainResult, *, count: Callable[[SummaryConfig], ModelSummary] = _summarize
+    *results: TrainResult, count: Callable[[SummaryConfig], ModelSummary] = _summarize
 ) -> Utilization | None:
-    """The rate of the training steps and of a matrix product; None where either can't be had.
+    """The rate of the training steps, as a mean over the seeds, and of a matrix product; None where one can't be had.
 
     Several processes get None: the matrix product would be that of one of them.
     """
+    result = results[-1]
     if result.processes > 1:
         return None
-    batch = result.config.recipe.batch
+    batch, rate = result.config.recipe.batch, fmean(each.images_per_second for each in results)
     with suppress(CifarError, RuntimeError, ImportError):
         counted = count(SummaryConfig(model=result.config.model, batch=batch))
         device = prepared_device(result.config.device)
         with fast_kernels(device):
             highest = matmul_flops_per_second(AUTOCAST_DTYPES[result.precision], device)
         return Utilization(
-            achieved_flops_per_second=counted.train_step_flops_per_batch / batch * result.images_per_second,
+            achieved_flops_per_second=counted.train_step_flops_per_batch / batch * rate,
             matmul_flops_per_second=highest,
         )
     return None

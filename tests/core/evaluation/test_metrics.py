@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix as sklearn_matrix
 from sklearn.metrics import log_loss, precision_recall_fscore_support, top_k_accuracy_score
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from cifar_cli.core.evaluation.metrics import (
     calibration,
@@ -51,8 +52,8 @@ def test_the_calibration_error_is_the_weighted_distance_of_its_bins(images: int,
     found = calibration(made)
     assert len(found.bins) == 15
     assert sum(each.images for each in found.bins) == images
-    by_bins = sum(each.images * abs(each.confidence - each.accuracy) for each in found.bins) / images
-    assert found.error == pytest.approx(by_bins, abs=1e-6)
+    expected = multiclass_calibration_error(made.probabilities_NK, made.labels_N, classes, n_bins=15)
+    assert found.error == pytest.approx(float(expected), abs=1e-6)
     for each in found.bins:
         assert not each.images or each.low <= each.confidence <= each.high
 

@@ -16,6 +16,7 @@ from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.interrupts import Interrupts
 from cifar_cli.core.training.launch import requeued_on_time_limit
 from cifar_cli.core.training.loop import Seams
+from cifar_cli.core.training.pictures import Pictures
 from cifar_cli.core.training.train import resume, train
 from cifar_cli.errors import Interrupted
 from tests.core.training.stopping import stopping_at
@@ -41,6 +42,19 @@ def test_a_second_signal_leaves_at_once_and_says_what_is_saved(
             os.kill(os.getpid(), number)
     assert second.value.args == (number,)
     assert 128 + number == status
+
+
+@pytest.mark.slow
+def test_the_checkpoint_of_an_epoch_is_written_before_its_pictures(config_of: ConfigOf, tmp_path: Path) -> None:
+    """A kill is likely while they are drawn, for that takes long."""
+    saved: list[int] = []
+
+    class Watching(Pictures):
+        def draw(self, *arguments: object, **options: object) -> None:
+            saved.append(read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"])
+
+    train(config_of(tmp_path / "run"), seams=Seams(make_pictures=Watching))
+    assert saved == [6, 12]
 
 
 @pytest.mark.slow

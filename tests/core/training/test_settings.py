@@ -17,6 +17,9 @@ from cifar_cli.render.settings_yaml import settings_yaml
 
 DEFAULTS: dict[str, Any] = {"model.name": "null", "data.dataset": "cifar10", "seed": 42, "img_size": None}
 
+# Ten lists, each of nine references to the one before.
+LAUGHS = "[&a0 [x, x], " + ", ".join(f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)) + "]"
+
 
 def written(tmp_path: Path, content: Any) -> Path:
     path = tmp_path / "config.yaml"
@@ -132,6 +135,7 @@ def test_a_value_is_read_as_the_type_of_its_setting(text: str, value: object) ->
         ("recipe=fast", "there is no setting recipe", "recipe"),
         ("seed", "--set seed has no =", "recipe.weight_decay=1e-3"),
         ("seed=[1, 2]", "seed can't be '[1, 2]'", "a whole number"),
+        ("recipe.learning_rate=1" + "0" * 400, "recipe.learning_rate can't be 1000", "a number"),
         ("recipe.batch=0", "--batch must be at least 1, not 0", "--batch 128"),
     ],
 )
@@ -146,6 +150,11 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(text: str, message: str, r
     ("content", "message"),
     [
         ("a: [", "is not a YAML file"),
+        (b"\xff", "is not a YAML file"),
+        (f"seed: {LAUGHS}", "has more than 100,000 values, or refers to itself"),
+        (f"recipe: {{learning_rate: {LAUGHS}}}", "has more than 100,000 values"),
+        ("seed: &a [*a]", "has more than 100,000 values, or refers to itself"),
+        ("seed: &a {b: *a}", "has more than 100,000 values, or refers to itself"),
         ("- 1\n", "holds no settings"),
         ("", "holds no settings"),
         ("sed: 3\n", "there is no setting sed"),
@@ -153,9 +162,11 @@ def test_a_wrong_setting_is_named_with_what_it_may_be(text: str, message: str, r
         ("3: 4\n", "there is no setting 3"),
     ],
 )
-def test_a_file_that_is_no_config_is_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_a_file_that_is_no_config_is_refused(tmp_path: Path, content: str | bytes, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError, match=message):
-        layered(DEFAULTS, {}, recipe="course", file=written(tmp_path, content))
+        layered(DEFAULTS, {}, recipe="course", file=path)
 
 
 def test_an_absent_file_is_refused(tmp_path: Path) -> None:

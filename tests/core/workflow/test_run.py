@@ -185,3 +185,8 @@ def test_a_utilization_that_can_t_be_measured_costs_no_result(config: TrainConfi
     assert report.utilization is not None
     assert report.utilization.share > 0
     assert utilization_of(report.results[0], count=fails) is None  # type: ignore[arg-type]
+    slow, fast = (replace(report.results[0], images_per_second=rate) for rate in (1.0, 3.0))
+    one, both = utilization_of(slow), utilization_of(slow, fast)
+    assert one is not None
+    assert both is not None
+    assert both.achieved_flops_per_second == pytest.approx(2 * one.achieved_flops_per_second)
