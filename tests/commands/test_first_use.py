@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -106,3 +108,72 @@ def test_printing_the_settings_imports_nothing(cifar: Cifar, folder: Path, tmp_p
     assert shown.exit_code == 0, shown.stderr
     assert "my-pets" in shown.stdout
     assert not (tmp_path / "data").exists()
+
+
+def damaged_image(folder: Path) -> None:
+    (folder / "train/cat/0.png").write_bytes(b"no image")
+
+
+def broken_link(folder: Path) -> None:
+    (folder / "train/cat/0.png").unlink()
+    (folder / "train/cat/0.png").symlink_to("nowhere")
+
+
+def stray(folder: Path) -> None:
+    (folder / "train/cat/0.png").rename(folder / "train/0.png")
+
+
+def folder_beside_splits(folder: Path) -> None:
+    (folder / "extra").mkdir()
+    (folder / "train/cat/0.png").rename(folder / "extra/0.png")
+
+
+def empty_label(folder: Path) -> None:
+    stray(folder)
+    (folder / "labels.csv").write_text("image,label\n0.png,\n")
+
+
+@pytest.mark.parametrize("change", [damaged_image, broken_link, stray, folder_beside_splits, empty_label])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_remedy_of_a_first_use_that_fails_is_a_command_that_works(
+    change: Callable[[Path], None], packed: bool, cifar: Cifar, folder: Path
+) -> None:
+    change(folder)
+    source = folder
+    if packed:
+        source = folder.parent / "it's.tar.gz"
+        with tarfile.open(source, "w:gz") as tar:
+            tar.add(folder, "pets")
+    failed = cifar("train", "--dataset", source, *SHORT, "--run-dir", "one")
+    assert failed.exit_code == 1
+    remedy = " ".join(failed.stderr.partition("  try: ")[2].split())
+    before, command, _ = remedy.split("`")
+    assert before.rstrip(" :").endswith(("leaves these out", "leave out what can't be read", "leave the image out"))
+    program, *words = shlex.split(command)
+    assert (program, words[-1]) == ("cifar", "--skip-bad")
+    done = cifar(*words)
+    assert done.exit_code == 0, done.stderr
+    assert "7 train" in done.stdout
+    assert source_of(str(source), Path("data")) is not None
+    found = dataset_of(source, Path("data"))
+    assert found.store_path.is_file()
+
+
+@pytest.mark.parametrize(
+    ("header", "options"), [("id,age,dx,sex", "--columns IMAGE,LABEL"), ("id,label", "--test-share, --img-size")]
+)
+def test_options_that_train_lacks_are_named_with_their_command(
+    cifar: Cifar, folder: Path, header: str, options: str
+) -> None:
+    numbered = folder.parent / "numbered"
+    numbered.mkdir()
+    for number in range(8):
+        Image.new("RGB", (300, 240 + number), (number, 0, 0)).save(numbered / f"{number}.png")
+    rows = [f"{number},{number % 2}" + ",x" * (header.count(",") - 1) for number in range(8)]
+    (numbered / "labels.csv").write_text("\n".join([header, *rows]))
+    said = " ".join(cifar("train", "--dataset", numbered, *SHORT, "--max-time", "0:01").stderr.split())
+    command = f"cifar download --dataset numbered --data-dir data --from {numbered}"
+    if "dx" in header:
+        assert f"`{command} {options}`" in said
+    else:
+        assert f"to import it otherwise, pass {options} to `{command} --force`" in said

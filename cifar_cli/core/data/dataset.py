@@ -141,9 +141,13 @@ def _require_same(config: ImportConfig, stored: DatasetSummary) -> None:
     for flag, asked, had in (
         ("--test-share", config.test_share, origin.test_share),
         ("--val-share", config.val_share, origin.val_share),
+        ("--seed", config.seed, origin.split_seed),
     ):
         if asked not in (None, had):
-            differs = differs or f"has its splits already, which {flag} {asked:.0%} would change"
+            shown = asked if flag == "--seed" else f"{asked:.0%}"
+            differs = differs or f"has its splits already, which {flag} {shown} would change"
+    if config.columns not in (None, origin.columns):
+        differs = differs or f"was imported with other columns than {','.join(config.columns or ())}"
     if differs:
         raise DataError(
             f"{stored.path} {differs}",

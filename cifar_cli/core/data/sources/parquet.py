@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cifar_cli.core.data.results import LeftOut
 from cifar_cli.core.data.sources.images import SourceStream
 from cifar_cli.core.data.sources.kinds import is_hidden, is_image
 from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Split, listed
@@ -92,7 +93,7 @@ def import_parquet(path: Path, choices: ImportChoices) -> SourceStream:
     """
     _require_pyarrow()
     shards = _shards(path, parquet_files(path))
-    columns = [_columns(shard.path) for shard in shards]
+    columns = [_columns(shard.path, choices.columns) for shard in shards]
     if len(set(columns)) > 1:
         other = next(index for index, each in enumerate(columns) if each != columns[0])
         raise DataError(
@@ -104,8 +105,11 @@ def import_parquet(path: Path, choices: ImportChoices) -> SourceStream:
     names_bytes, packed = 0, sum(shard.path.stat().st_size for shard in shards)
     unpacked = 0
     for record in _records(path, shards, columns[0]):
-        found.class_of[record.name] = _class_name(path, record, columns[0], values)
         found.short[record.name] = record.name
+        if _has_no_label(record) and choices.skip_bad:
+            found.left_out.append(LeftOut(name=record.name, reason="without a label"))
+            continue
+        found.class_of[record.name] = _class_name(path, record, columns[0], values)
         if record.split is not None:
             found.split_of[record.name] = record.split
         if size := size_of(record.content):
@@ -118,14 +122,15 @@ def import_parquet(path: Path, choices: ImportChoices) -> SourceStream:
             raise DataError(
                 f"{path} unpacks to more than {MAX_RATIO} times its size, as no images do", remedy=AGAIN_REMEDY
             )
-        if len(found.class_of) % REPORT_EVERY == 0:
-            choices.on_progress(Progress(task=f"scan {path.name}", done=len(found.class_of), unit="images"))
-    if not found.class_of:
+        if len(found.short) % REPORT_EVERY == 0:
+            choices.on_progress(Progress(task=f"scan {path.name}", done=len(found.short), unit="images"))
+    if not found.short:
         raise DataError(f"{path} has no rows", remedy=AGAIN_REMEDY)
     classes = columns[0].names or tuple(str(value) for value in sorted(values))
 
     def read() -> Iterator[tuple[str, bytes]]:
-        return ((record.name, record.content) for record in _records(path, shards, columns[0]))
+        records = _records(path, shards, columns[0])
+        return ((record.name, record.content) for record in records if record.name in found.class_of)
 
     return Table(path=path, found=found, classes=classes, sides=sides, read=read).stream(choices)
 
@@ -210,14 +215,15 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} is damaged or no parquet file ({reason})", remedy=AGAIN_REMEDY) from error
 
 
-def _columns(path: Path) -> _Columns:
+def _columns(path: Path, wanted: tuple[str, str] | None) -> _Columns:
     import pyarrow as pa
 
     with _opened(path) as file:
         schema = file.schema_arrow
         features = _features(schema.metadata)
         images, labels = {}, []
-        for field in schema:
+        numbers = _numbers(path, schema.names, wanted)
+        for field in [schema.field(number) for number in numbers]:
             kind = field.type
             in_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
             if in_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
@@ -233,6 +239,23 @@ def _columns(path: Path) -> _Columns:
     image = _chosen(path, "images", list(images), _IMAGE_NAMES, [name for name in images if images[name]])
     label = _chosen(path, "labels", labels, _LABEL_NAMES, named)
     return _Columns(image=image, in_struct=images[image], label=label, names=features.get(label))
+
+
+def _numbers(path: Path, names: list[str], wanted: tuple[str, str] | None) -> list[int]:
+    """The columns to look at: all, or the two that the user named by title or number. Raises DataError."""
+    if wanted is None:
+        return list(range(len(names)))
+    titles = [name.lower() for name in names]
+    found = []
+    for column in wanted:
+        title = column.strip().lower()
+        if title not in titles and not (title.isdecimal() and 1 <= int(title) <= len(names)):
+            raise DataError(
+                f"{path} has no column {column}, but {', '.join(names)}",
+                remedy="pass --columns IMAGE,LABEL with two of these titles, or numbers from 1",
+            )
+        found.append(titles.index(title) if title in titles else int(title) - 1)
+    return found
 
 
 def _is_label(kind: Any) -> bool:
@@ -254,7 +277,7 @@ def _chosen(path: Path, what: str, candidates: list[str], usual: tuple[str, ...]
     if candidates:
         raise DataError(
             f"{path} has several columns that may be the {what}: {listed(candidates)}",
-            remedy=f"name the right one {usual[0]}",
+            remedy="pass --columns IMAGE,LABEL, the titles or numbers of the columns of images and of labels",
         )
     raise DataError(
         f"{path} has no column of {what}",
@@ -318,12 +341,17 @@ def _name(split: Split | None, number: int, given: object, seen: set[str]) -> st
     return name
 
 
+def _has_no_label(record: _Record) -> bool:
+    """Hugging Face's data sets mark a missing label by -1."""
+    return record.label is None or record.label == -1
+
+
 def _class_name(path: Path, record: _Record, columns: _Columns, values: set[Any]) -> str:
     label = record.label
-    if label is None or label == -1:
+    if _has_no_label(record):
         raise DataError(
             f"{path}: the image {record.name} has no label",
-            remedy="leave out files without labels; a test split is then drawn from the training images",
+            remedy="leave out files without labels, or pass --skip-bad to leave out such images",
         )
     if columns.names is not None and isinstance(label, int):
         if not 0 <= label < len(columns.names):
