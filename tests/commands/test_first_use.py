@@ -64,6 +64,26 @@ def test_a_folder_imported_by_a_relative_path_is_found_and_its_changes_noticed(c
     assert f"{folder} has changed since my-pets was imported from it" in said
 
 
+@pytest.mark.parametrize("first", ["my pets!", "../{}/my pets!", "absolute"])
+def test_a_source_is_the_same_by_every_path_to_it(
+    cifar: Cifar, folder: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    spelled = folder if first == "absolute" else first.format(folder.parent.name)
+    assert cifar("download", "--dataset", "my-pets", "--from", spelled).exit_code == 0
+    (folder.parent / "elsewhere").mkdir()
+    (folder.parent / "link").symlink_to(folder.parent)
+    for place, words in (
+        ("elsewhere", "../my pets!"),
+        ("my pets!/train", ".."),
+        ("my pets!", "."),
+        ("link", "my pets!/"),
+    ):
+        monkeypatch.chdir(folder.parent / place)
+        source = source_of(words, folder.parent / "data")
+        assert source is not None
+        assert dataset_of(source, folder.parent / "data").dataset == "my-pets", (place, words)
+
+
 def test_a_folder_that_has_changed_is_noticed_and_the_import_again_named(cifar: Cifar, folder: Path) -> None:
     assert cifar("train", "--dataset", folder, *SHORT, "--run-dir", "one").exit_code == 0
     later = time.time() + 10

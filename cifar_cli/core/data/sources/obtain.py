@@ -59,7 +59,7 @@ def obtain(
         return call_own(own)
     if config.paths:
         path = config.paths[0]
-        return _from_path(config, path, str(path.absolute()), archives, on_progress)
+        return _from_path(config, path, str(from_root(path)), archives, on_progress)
     from cifar_cli.core.data.sources.cifar_pickle import import_archive
     from cifar_cli.core.data.sources.download import fetch_archive, fetch_images_archive
     from cifar_cli.core.data.sources.http_stream import Transport
@@ -151,6 +151,11 @@ def _official(path: Path, archives: dict[str, Archive]) -> tuple[Archive, Path] 
             if all((folder / name).is_file() for name in archive.meta) and not (folder / "train").is_dir():
                 return archive, folder
     return None
+
+
+def from_root(path: Path) -> Path:
+    """The absolute path, without `..`, so that the same source is recognised from any folder."""
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def name_for(path: Path | str) -> str:
