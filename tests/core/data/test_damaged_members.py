@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 
 from cifar_cli.core.data.sources.archive import read_members
 from cifar_cli.errors import DataError
+from tests.conftest import Cifar
 from tests.core.data.test_any_folder import classes_of, imported, packed, put
 
 BAD = "cat/3.png"
@@ -151,3 +153,11 @@ def test_hidden_files_are_counted_alike_in_folders_and_archives(folder: Path, ki
         put(folder, name)
     path = folder if kind == "folder" else packed(folder, folder.parent / kind)
     assert imported(path).provenance.hidden_files == 5
+
+
+def test_hidden_files_are_told_in_one_number(folder: Path, cifar: Cifar) -> None:
+    for name, said in (("cat/.DS_Store", "1 hidden file or folder left out"), (".git/a", "2 hidden files and folders")):
+        put(folder, name)
+        words = ("download", "--dataset", "pets", "--from", folder, "--data-dir", folder.parent / "data", "--force")
+        assert f"note: {said}" in " ".join(cifar(*words).stderr.split())
+    assert json.loads(cifar(*words, "--json").stdout)["provenance"]["hidden_files"] == 2

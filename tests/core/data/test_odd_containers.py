@@ -215,6 +215,15 @@ def test_folders_of_several_datasets_are_named(tmp_path: Path) -> None:
     assert "pets/large" in (caught.value.remedy or "")
 
 
+def test_files_beside_parquet_files_are_counted(tmp_path: Path) -> None:
+    parquet_of(tmp_path / "pets/data/train-00000-of-00001.parquet", {"image": PNG, "label": LABELS}, ("cat", "dog"))
+    for name in ("README.md", "data/notes.txt", "LICENSE", ".gitattributes"):
+        (tmp_path / "pets" / name).write_text("x")
+    provenance = stored(tmp_path / "pets", tmp_path).provenance
+    assert provenance.left_out_kinds == {".md": 1, ".txt": 1, "without a suffix": 1}
+    assert "3 files of kinds that are not read left out: " in " ".join(provenance.notes)
+
+
 def test_one_of_several_shards_is_not_taken_for_the_dataset(tmp_path: Path) -> None:
     path = parquet_of(tmp_path / "train-00000-of-00002.parquet", {"image": PNG, "label": LABELS}, ("cat", "dog"))
     with pytest.raises(DataError, match="is one of 2 shards"):
