@@ -140,6 +140,11 @@ def test_a_table_without_a_header_loses_no_image(tmp_path: Path, row: str) -> No
     assert said in made.notes
 
 
+def test_the_row_numbers_of_pandas_are_no_labels(tmp_path: Path) -> None:
+    folder = write(numbered(tmp_path, "a{}.png".format), table(",file,kind", row='{0},a{0}.png,"{1}"'))
+    assert labels_of(imported(folder)) == {"cat", "dög, young"}
+
+
 def test_rows_without_any_content_are_no_rows(tmp_path: Path) -> None:
     assert labels_of(imported(write(numbered(tmp_path), table() + "\n,\n\n,"))) == {"cat", "dög, young"}
 

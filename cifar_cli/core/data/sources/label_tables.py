@@ -204,8 +204,11 @@ def _image_column(
 
 
 def _label_column(titles: list[str], columns: int, others: set[int | None]) -> tuple[int | None, bool]:
-    """The column of the labels, and whether its title says so: one of a usual title, or the only one that is left."""
-    left = [index for index in range(columns) if index not in others]
+    """The column of the labels, and whether its title says so: one of a usual title, or the only one that is left.
+
+    A column without a title, as pandas writes its row numbers, is none.
+    """
+    left = [index for index in range(columns) if index not in others and (not titles or titles[index])]
     named = [index for wanted in LABEL_COLUMNS for index in left if titles and titles[index] == wanted]
     if named:
         return named[0], True
