@@ -135,6 +135,18 @@ def test_an_archive_that_is_cut_between_two_members_says_behind_which(folder: Pa
     assert [each.name for each in made.left_out] == ["cat/4.png (what follows it)"]
 
 
+def test_an_archive_that_is_cut_in_a_hidden_file_says_so(folder: Path) -> None:
+    path = folder.parent / "pets.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(folder, "pets")
+        archive.add(put(folder, "dog/._5.png"), "pets/dog/._5.png")
+    with tarfile.open(path) as archive:
+        cut = archive.getmember("pets/dog/._5.png").offset_data
+    path.write_bytes(path.read_bytes()[: cut + 9])
+    made = imported(path, skip_bad=True)
+    assert [each.name for each in made.left_out] == ["pets/dog/._5.png"]
+
+
 def test_a_member_that_is_too_large_can_be_passed_over(folder: Path) -> None:
     (folder / "cat/film.mp4").write_bytes(bytes(5000))
     path = folder.parent / "pets.tar"

@@ -16,6 +16,7 @@ from cifar_cli.core.regular import open_regular
 from cifar_cli.errors import DataError
 
 HEAD_BYTES = 64 << 10
+CUT = "the archive is damaged or truncated here, and nothing behind it is read"
 _UNKNOWN = -1, -1  # of a folder that can't be read
 
 
@@ -45,7 +46,7 @@ def entries(path: Path, *, skip_bad: bool = False) -> Iterator[Entry]:
     seen: set[str] = set()
     for entry in found:
         hidden = hidden_part(entry.name)
-        if hidden is None:
+        if hidden is None or entry.problem == CUT:
             yield entry
         elif hidden not in seen:
             seen.add(hidden)
@@ -65,8 +66,7 @@ def _in_tar(path: Path, *, skip_bad: bool) -> Iterator[Entry]:
         if not skip_bad:
             remedy = f"{error.remedy}, or pass --skip-bad to take what comes before the damage"
             raise DataError(error.what, remedy=remedy) from error
-        problem = "the archive is damaged or truncated here, and nothing behind it is read"
-        yield Entry(error.place, _fails(errno.EIO, problem), problem)
+        yield Entry(error.place, _fails(errno.EIO, CUT), CUT)
 
 
 def _in_folder(top: Path) -> Iterator[Entry]:
