@@ -85,6 +85,15 @@ def test_a_file_that_is_no_table_of_labels_does_not_disturb_class_folders(tmp_pa
     assert "labels.csv is not used for labels" in made.notes
 
 
+@pytest.mark.parametrize("other", ["image,width", "image,width,height"])
+def test_a_table_of_something_else_beside_one_of_labels_is_not_used(tmp_path: Path, other: str) -> None:
+    folder = write(numbered(tmp_path), table())
+    write(folder, table(other, row="{}.png,5" + ",6" * (other.count(",") - 1)), name="a.csv")
+    made = imported(folder)
+    assert labels_of(made) == {"cat", "dög, young"}
+    assert "a.csv is not used for labels" in made.notes
+
+
 def test_folders_that_are_the_only_one_of_their_split_are_no_classes(tmp_path: Path) -> None:
     for number, _ in ROWS:
         put(tmp_path, f"train/train/{number}.jpg", number, kind="JPEG")

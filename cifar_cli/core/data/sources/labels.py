@@ -54,6 +54,8 @@ def assign_labels(
     table is used.
     Raises DataError for tables that are needed and can't be used.
     """
+    if not tables:
+        return set()
     names = ImageNames(found)
     readable = {path: rows for path, rows in sorted(tables.items()) if not isinstance(rows, DataError)}
     usable = [
@@ -69,10 +71,11 @@ def assign_labels(
     if len(surely) >= NEARLY_ALL * len(everything) or (lone_folders and any(inside & each for each in named.values())):
         by_table = everything
     used = [table for table in usable if named[table.path] & by_table]
+    used = [table for table in used if table.sure] or used  # others beside these hold something else
     for broken in tables.values():
         if isinstance(broken, DataError) and by_table and not used:
             raise broken
-    if not used and not inside and tables:
+    if not used and not inside:
         raise no_images_named(readable)
     _note_use(found, used, sorted(tables.keys() - {table.path for table in used}), by_table, inside)
     for table in used:
