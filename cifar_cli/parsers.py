@@ -102,6 +102,14 @@ def share(text: str) -> float:
     return fraction
 
 
+def two_columns(text: str) -> tuple[str, str]:
+    """Read "id,breed". Raises BadValue unless it is two different texts."""
+    words = [word.strip() for word in text.split(",")]
+    if len(words) != 2 or not all(words) or words[0] == words[1]:
+        raise BadValue("is not two columns", example="id,breed")
+    return words[0], words[1]
+
+
 def seeds(text: str) -> tuple[int, ...]:
     """Read "0,1,2": different whole numbers, 0 or more. Raises BadValue."""
     words = [word.strip() for word in text.split(",")]

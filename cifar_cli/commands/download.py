@@ -32,6 +32,11 @@ class ImportOptions:
     """Set this share of each class aside as the test split, if the images have none."""
     val_share: Annotated[float | None, Option(metavar="SHARE", parser=parsers.share)] = None
     """Set this share of each class's training images aside for validation, if the images have no such split."""
+    seed: Annotated[int | None, Option(metavar="N", parser=parsers.seed)] = None
+    """Draw other images for these splits. Without it, the images' names alone decide."""
+    columns: Annotated[tuple[str, str] | None, Option(metavar="IMAGE,LABEL", parser=parsers.two_columns)] = None
+    """Read images or their names, and labels, from these columns of a CSV or parquet file: titles, or numbers from 1.
+    """
     skip_bad: bool = False
     """Leave out files and folders that can't be read, and say which."""
     force: bool = False
@@ -71,6 +76,8 @@ def download(data: DataOptions, images: ImportOptions, output: OutputOptions) ->
         force=images.force,
         test_share=images.test_share,
         val_share=images.val_share,
+        seed=images.seed,
+        columns=images.columns,
     )
     from cifar_cli.core.data.dataset import import_dataset
     from cifar_cli.render import console, data_tables

@@ -32,6 +32,13 @@ def remarks(result: DownloadResult) -> list[str]:
         remarks.append(f"{count} encoded again, to be upright, in RGB, and not larger than needed")
     if provenance.animated_images:
         remarks.append(f"{_images(provenance.animated_images)} with several frames or pages: the first was taken")
+    if provenance.hidden_files:
+        what = (
+            "1 hidden file or folder"
+            if provenance.hidden_files == 1
+            else f"{provenance.hidden_files:,} hidden files and folders"
+        )
+        remarks.append(f"{what} left out")
     if result.left_out:
         few = ", ".join(f"{each.name} ({each.reason})" for each in result.left_out[:MAX_LISTED_FILES])
         more = f", and {len(result.left_out) - MAX_LISTED_FILES:,} more" * (len(result.left_out) > MAX_LISTED_FILES)

@@ -68,6 +68,16 @@ def test_an_existing_dataset_is_reported_and_kept(cifar, imported, pets, data):
     assert document["already_there"] is True
 
 
+@pytest.mark.parametrize("source", ["https://example.org/pets.tar.gz", "elsewhere"])
+def test_an_existing_dataset_of_another_source_is_not_taken_for_this_one(cifar, imported, data, source):
+    again = cifar("download", "--dataset", "pets", "--from", source, "--data-dir", data)
+    assert again.exit_code == 1
+    said = " ".join(again.stderr.split())
+    assert "was imported from" in said
+    assert f"not from {source}" in said
+    assert "--force" in said
+
+
 def test_reporting_an_existing_dataset_loads_neither_torch_nor_httpx(imported, data):
     script = (
         "import sys\n"

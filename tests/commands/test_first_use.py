@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,26 @@ def test_a_folder_imported_by_a_relative_path_is_found_and_its_changes_noticed(c
     assert f"{folder} has changed since my-pets was imported from it" in said
 
 
+@pytest.mark.parametrize("first", ["my pets!", "../{}/my pets!", "absolute"])
+def test_a_source_is_the_same_by_every_path_to_it(
+    cifar: Cifar, folder: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    spelled = folder if first == "absolute" else first.format(folder.parent.name)
+    assert cifar("download", "--dataset", "my-pets", "--from", spelled).exit_code == 0
+    (folder.parent / "elsewhere").mkdir()
+    (folder.parent / "link").symlink_to(folder.parent)
+    for place, words in (
+        ("elsewhere", "../my pets!"),
+        ("my pets!/train", ".."),
+        ("my pets!", "."),
+        ("link", "my pets!/"),
+    ):
+        monkeypatch.chdir(folder.parent / place)
+        source = source_of(words, folder.parent / "data")
+        assert source is not None
+        assert dataset_of(source, folder.parent / "data").dataset == "my-pets", (place, words)
+
+
 def test_a_folder_that_has_changed_is_noticed_and_the_import_again_named(cifar: Cifar, folder: Path) -> None:
     assert cifar("train", "--dataset", folder, *SHORT, "--run-dir", "one").exit_code == 0
     later = time.time() + 10
@@ -106,3 +128,72 @@ def test_printing_the_settings_imports_nothing(cifar: Cifar, folder: Path, tmp_p
     assert shown.exit_code == 0, shown.stderr
     assert "my-pets" in shown.stdout
     assert not (tmp_path / "data").exists()
+
+
+def damaged_image(folder: Path) -> None:
+    (folder / "train/cat/0.png").write_bytes(b"no image")
+
+
+def broken_link(folder: Path) -> None:
+    (folder / "train/cat/0.png").unlink()
+    (folder / "train/cat/0.png").symlink_to("nowhere")
+
+
+def stray(folder: Path) -> None:
+    (folder / "train/cat/0.png").rename(folder / "train/0.png")
+
+
+def folder_beside_splits(folder: Path) -> None:
+    (folder / "extra").mkdir()
+    (folder / "train/cat/0.png").rename(folder / "extra/0.png")
+
+
+def empty_label(folder: Path) -> None:
+    stray(folder)
+    (folder / "labels.csv").write_text("image,label\n0.png,\n")
+
+
+@pytest.mark.parametrize("change", [damaged_image, broken_link, stray, folder_beside_splits, empty_label])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_remedy_of_a_first_use_that_fails_is_a_command_that_works(
+    change: Callable[[Path], None], packed: bool, cifar: Cifar, folder: Path
+) -> None:
+    change(folder)
+    source = folder
+    if packed:
+        source = folder.parent / "it's.tar.gz"
+        with tarfile.open(source, "w:gz") as tar:
+            tar.add(folder, "pets")
+    failed = cifar("train", "--dataset", source, *SHORT, "--run-dir", "one")
+    assert failed.exit_code == 1
+    remedy = " ".join(failed.stderr.partition("  try: ")[2].split())
+    before, command, _ = remedy.split("`")
+    assert before.rstrip(" :").endswith(("leaves these out", "leave out what can't be read", "leave the image out"))
+    program, *words = shlex.split(command)
+    assert (program, words[-1]) == ("cifar", "--skip-bad")
+    done = cifar(*words)
+    assert done.exit_code == 0, done.stderr
+    assert "7 train" in done.stdout
+    assert source_of(str(source), Path("data")) is not None
+    found = dataset_of(source, Path("data"))
+    assert found.store_path.is_file()
+
+
+@pytest.mark.parametrize(
+    ("header", "options"), [("id,age,dx,sex", "--columns IMAGE,LABEL"), ("id,label", "--test-share, --img-size")]
+)
+def test_options_that_train_lacks_are_named_with_their_command(
+    cifar: Cifar, folder: Path, header: str, options: str
+) -> None:
+    numbered = folder.parent / "numbered"
+    numbered.mkdir()
+    for number in range(8):
+        Image.new("RGB", (300, 240 + number), (number, 0, 0)).save(numbered / f"{number}.png")
+    rows = [f"{number},{number % 2}" + ",x" * (header.count(",") - 1) for number in range(8)]
+    (numbered / "labels.csv").write_text("\n".join([header, *rows]))
+    said = " ".join(cifar("train", "--dataset", numbered, *SHORT, "--max-time", "0:01").stderr.split())
+    command = f"cifar download --dataset numbered --data-dir data --from {numbered}"
+    if "dx" in header:
+        assert f"`{command} {options}`" in said
+    else:
+        assert f"to import it otherwise, pass {options} to `{command} --force`" in said

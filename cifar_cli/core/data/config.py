@@ -111,6 +111,10 @@ class ImportConfig:
     """Of each class, the share that becomes the test split of a source without one; None takes a fifth."""
     val_share: float | None = None
     """Of each class's training images, the share that becomes the validation split; None leaves it to training."""
+    seed: int | None = None
+    """Draws other images for these splits; None draws by the images' names alone."""
+    columns: tuple[str, str] | None = None
+    """Titles or numbers, from 1, of the columns of images and labels in CSV and parquet files; None finds them."""
 
     def __post_init__(self) -> None:
         if self.img_size is not None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cifar_cli.core.data.config import SPLITS, STORE_SUFFIX, DataConfig, ImportConfig
+from cifar_cli.core.data.config import BUILT_IN, SPLITS, STORE_SUFFIX, DataConfig, ImportConfig
 from cifar_cli.core.data.results import ClassCount, DatasetCheck, DatasetSummary, DownloadResult, LeftOut
 from cifar_cli.core.data.sources.images import SourceStream
 from cifar_cli.core.data.sources.mirrors import ARCHIVES, Archive
@@ -137,13 +137,19 @@ def _require_same(config: ImportConfig, stored: DatasetSummary) -> None:
         source = stored.provenance.source
         if printable(str(path)) != source and path.resolve() != Path(source).resolve():
             differs = f"was imported from {source}, not from {path}"
+    if config.urls and stored.name not in BUILT_IN and stored.provenance.source not in config.urls:
+        differs = f"was imported from {stored.provenance.source}, not from {config.urls[0]}"
     origin = stored.provenance
     for flag, asked, had in (
         ("--test-share", config.test_share, origin.test_share),
         ("--val-share", config.val_share, origin.val_share),
+        ("--seed", config.seed, origin.split_seed),
     ):
         if asked not in (None, had):
-            differs = differs or f"has its splits already, which {flag} {asked:.0%} would change"
+            shown = asked if flag == "--seed" else f"{asked:.0%}"
+            differs = differs or f"has its splits already, which {flag} {shown} would change"
+    if config.columns not in (None, origin.columns):
+        differs = differs or f"was imported with other columns than {','.join(config.columns or ())}"
     if differs:
         raise DataError(
             f"{stored.path} {differs}",

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from cifar_cli.core.data.config import BUILT_IN, DATASET_NAME, STORE_SUFFIX, DataConfig
-from cifar_cli.core.data.sources.obtain import name_for
+from cifar_cli.core.data.sources.obtain import from_root, name_for
 from cifar_cli.core.data.store import read_header
 from cifar_cli.errors import DataError
 
@@ -29,7 +29,7 @@ def source_of(dataset: str, data_dir: Path) -> Path | None:
         DataConfig(dataset=dataset).dataset in BUILT_IN or _source(DataConfig(dataset=dataset, data_dir=data_dir))
     ):
         return None
-    return Path(dataset).absolute()
+    return from_root(Path(dataset))
 
 
 def dataset_of(source: Path, data_dir: Path) -> DataConfig:
@@ -39,7 +39,8 @@ def dataset_of(source: Path, data_dir: Path) -> DataConfig:
     except DataError:  # no letter of its name may be in a dataset's
         name = UNNAMED
     data = DataConfig(dataset=name, data_dir=data_dir)
-    if _source(data) not in (None, str(source)):
+    known = _source(data)
+    if known is not None and Path(known).resolve() != source.resolve():
         digits = hashlib.sha256(str(source).encode("utf-8", "surrogateescape")).hexdigest()[:DIGITS]
         data = DataConfig(dataset=f"{name}-{digits}", data_dir=data_dir)
     return data

@@ -41,10 +41,16 @@ class Provenance:
     """Images with several frames or pages, of which the first was taken."""
     left_out_kinds: dict[str, int] = field(default_factory=dict)
     """Files of kinds that are not read, by suffix."""
+    hidden_files: int = 0
+    """Hidden files and folders, which are not read; a folder counts once."""
     test_share: float | None = None
     """The --test-share of the import, where it was passed."""
     val_share: float | None = None
     """Its --val-share."""
+    split_seed: int | None = None
+    """Its --seed."""
+    columns: tuple[str, ...] = ()
+    """Its --columns."""
     notes: tuple[str, ...] = ()
     """What the import decided, and what to know before training: sentences."""
 
@@ -52,6 +58,7 @@ class Provenance:
     def now(cls, *, source: str, checksum: str, **counts: Any) -> Provenance:
         """The provenance of an import that happens now; `counts` are the fields with defaults."""
         counts["notes"] = tuple(printable(note) for note in counts.get("notes", ()))
+        counts["columns"] = tuple(printable(column) for column in counts.get("columns", ()))
         counts["left_out_kinds"] = {printable(kind): n for kind, n in counts.get("left_out_kinds", {}).items()}
         imported_at = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.build import build_model, build_untrained, initialise_from_images
+from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.training.batches import Loaders, images_for_initialisation, make_loaders
 from cifar_cli.core.training.checkpoint import REMEDY, config_in, newest_checkpoint, require_whole
 from cifar_cli.core.training.checkpoint_schema import SavedRun, validated
@@ -205,10 +206,14 @@ def require_pretrained(config: TrainConfig) -> None:
     recipe, model = config.recipe, config.model
     if model.source_of_weights != "none" or (recipe.freeze == "none" and not recipe.head_first):
         return
-    flag = "--freeze backbone" if recipe.freeze != "none" else f"--head-first {recipe.head_first:g}"
+    flag, off = ("--freeze backbone", "--freeze none") if recipe.freeze != "none" else (recipe.says_head_first, "")
+    if recipe.head_first:
+        off = f"{off} and --head-first 0".removeprefix(" and ")
+    chosen = model.weights == "none" and spec_of(model.name).weights[0] != "none"
+    starts = f"--weights none starts {model.label} from" if chosen else f"{model.label} starts from"
     raise ConfigError(
-        f"{flag} keeps pretrained weights, and {model.label} starts from random ones",
-        remedy="pass --model cnn without --weights none, or --freeze none and --head-first 0",
+        f"{flag} keeps pretrained weights, and {starts} random ones",
+        remedy=f"{'leave out --weights none' if chosen else 'pass --model cnn'}, or pass {off}",
     )
 
 

@@ -90,7 +90,7 @@ class Recipe:
         _require_share("--head-first", self.head_first)
         if self.head_first and self.optimizer not in HEAD_FIRST:
             raise ConfigError(
-                f"--head-first can't be combined with --optimizer {self.optimizer}",
+                f"{self.says_head_first} can't be combined with --optimizer {self.optimizer}",
                 remedy="pass --head-first 0, or --optimizer adamw",
             )
         self._check_rates_of_parts()
@@ -98,6 +98,16 @@ class Recipe:
             if not (math.isfinite(number) and number >= 0):
                 raise ConfigError(f"{flag} {number:g} is negative or not finite", remedy="pass 0 or more")
         policy_of(self.policy)
+
+    @property
+    def says_head_first(self) -> str:
+        """The option that trains the head first: that of the recipe, unless the recipe by this name says otherwise."""
+        own = RECIPES.get(self.name)
+        return (
+            f"--recipe {self.name}"
+            if own and own.head_first == self.head_first
+            else f"--head-first {self.head_first:g}"
+        )
 
     def _check_rates_of_parts(self) -> None:
         for flag, value in (("--momentum", self.momentum), ("--bias-lr", self.bias_lr), ("--head-lr", self.head_lr)):

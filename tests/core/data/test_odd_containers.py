@@ -95,9 +95,12 @@ def encrypted(path: Path) -> Path:
         (lambda path: zip_of(path, [*FOUR, (LINK, b"/etc/passwd")]), "link"),
         (lambda path: zip_of(path, [*FOUR, (DEVICE, b"")]), "null.png is a device or another special file"),
         (lambda path: zip_of(path, [*FOUR, (as_written("C:\\a.png", system=0), PNG[0])]), "leads outside the archive"),
-        (lambda path: zip_of(path, FOUR, zipfile.ZIP_LZMA), "is compressed with lzma, which is not read"),
-        (lambda path: zip_of(path, FOUR, zipfile.ZIP_BZIP2), "is compressed with bzip2, which is not read"),
-        (encrypted, "1.png is encrypted"),
+        (
+            lambda path: zip_of(path, FOUR, zipfile.ZIP_LZMA),
+            r"1.png can't be read \(it is compressed with lzma, which is not read\)",
+        ),
+        (lambda path: zip_of(path, FOUR, zipfile.ZIP_BZIP2), r"\(it is compressed with bzip2, which is not read\)"),
+        (encrypted, r"1.png can't be read \(it is encrypted\)"),
         (lambda path: zip_of(path, []), "holds no images"),
     ],
     ids=["link", "device", "drive", "lzma", "bzip2", "encrypted", "empty"],
@@ -166,6 +169,35 @@ def test_a_damaged_image_in_a_parquet_file_is_left_out_and_named(tmp_path: Path)
     assert result.dataset.train_images + result.dataset.test_images == 15
 
 
+@pytest.mark.parametrize("missing", [-1, None])
+def test_rows_of_a_parquet_file_without_a_label_are_left_out_with_skip_bad(tmp_path: Path, missing: object) -> None:
+    columns = {"image": [*PNG, PNG[0]], "label": [*LABELS, missing]}
+    path = parquet_of(tmp_path / "pets.parquet", columns, ("cat", "dog"))
+    with pytest.raises(DataError, match="the image images/#0000008 has no label") as caught:
+        stored(path, tmp_path)
+    assert "--skip-bad" in (caught.value.remedy or "")
+    data = DataConfig(dataset="pets", data_dir=tmp_path / "data")
+    result = import_dataset(ImportConfig(data=data, sources=(str(path),), skip_bad=True))
+    assert [(each.name, each.reason) for each in result.left_out] == [("images/#0000008", "without a label")]
+    assert result.dataset.train_images + result.dataset.test_images == 8
+
+
+@pytest.mark.parametrize("named", [("left", "size"), ("Left", " SIZE"), ("1", "4")])
+def test_columns_of_a_parquet_file_can_be_named(tmp_path: Path, named: tuple[str, str]) -> None:
+    columns = {"left": PNG, "right": PNG[::-1], "age": LABELS, "size": [0, 0, 1, 1] * 2}
+    path = parquet_of(tmp_path / "pets.parquet", columns)
+    with pytest.raises(DataError, match="several columns that may be the images: left, right") as caught:
+        stored(path, tmp_path)
+    assert "--columns IMAGE,LABEL" in (caught.value.remedy or "")
+    store = stored(path, tmp_path, columns=named)
+    assert (store.classes, store.provenance.columns) == (("0", "1"), named)
+    ones = {photo(number, width=16, height=16).tobytes() for number in (2, 3, 6, 7)}
+    images = zip(store.train.pixels_NHWC.numpy(), store.train.labels_N, strict=True)
+    assert all((image.tobytes() in ones) == bool(label) for image, label in images)
+    with pytest.raises(DataError, match="has no column weight, but left, right, age, size"):
+        stored(path, tmp_path / "other", columns=("left", "weight"))
+
+
 def test_a_validation_split_of_parquet_files_is_kept_and_a_test_split_drawn(tmp_path: Path) -> None:
     columns = {"image": PNG, "label": LABELS}
     for split in ("train", "validation"):
@@ -181,6 +213,15 @@ def test_folders_of_several_datasets_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds several data sets, in the folders large, small") as caught:
         stored(tmp_path / "pets", tmp_path)
     assert "pets/large" in (caught.value.remedy or "")
+
+
+def test_files_beside_parquet_files_are_counted(tmp_path: Path) -> None:
+    parquet_of(tmp_path / "pets/data/train-00000-of-00001.parquet", {"image": PNG, "label": LABELS}, ("cat", "dog"))
+    for name in ("README.md", "data/notes.txt", "LICENSE", ".gitattributes"):
+        (tmp_path / "pets" / name).write_text("x")
+    provenance = stored(tmp_path / "pets", tmp_path).provenance
+    assert provenance.left_out_kinds == {".md": 1, ".txt": 1, "without a suffix": 1}
+    assert "3 files of kinds that are not read left out: " in " ".join(provenance.notes)
 
 
 def test_one_of_several_shards_is_not_taken_for_the_dataset(tmp_path: Path) -> None:
@@ -264,8 +305,11 @@ def test_the_binary_version_and_the_python_version_have_the_same_images(tmp_path
     assert store.train.labels_N.tolist() + store.test.labels_N.tolist() == batch["labels"]
     with pytest.raises(DataError, match="stored in that size"):
         stored(folder, tmp_path, dataset="other", img_size=64)
-    with pytest.raises(DataError, match="a test split of its own, which are kept"):
-        stored(folder, tmp_path, dataset="other", val_share=0.1)
+    for own in ({"val_share": 0.1}, {"seed": 1}):
+        with pytest.raises(DataError, match="a test split of its own, which are kept"):
+            stored(folder, tmp_path, dataset="other", **own)
+    with pytest.raises(DataError, match="has no CSV or parquet file whose columns --columns could name"):
+        stored(folder, tmp_path, dataset="other", columns=("image", "label"))
     with pytest.raises(DataError, match="does not have this dataset's 10 classes"):
         stored(folder, tmp_path, dataset="cifar10")
     (folder / test).unlink()

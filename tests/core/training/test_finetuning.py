@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -129,14 +130,32 @@ def test_a_fine_tune_that_is_resumed_ends_with_the_weights_of_one_that_was_not(
 def test_freezing_or_waiting_is_refused_for_random_weights(config_of: ConfigOf) -> None:
     for recipe, what in (
         (replace(RECIPES["course"], freeze="backbone"), "--freeze backbone keeps pretrained weights, and null starts"),
-        (RECIPES["finetune"], "--head-first 0.1 keeps pretrained weights, and null starts from random ones"),
+        (RECIPES["finetune"], "--recipe finetune keeps pretrained weights, and null starts from random ones"),
     ):
         with pytest.raises(ConfigError, match=what) as raised:
             prepare(replace(config_of(), recipe=recipe))
         assert "--model cnn" in (raised.value.remedy or "")
 
 
+@pytest.mark.parametrize(
+    ("changes", "flag", "remedy"),
+    [
+        ({}, "--recipe finetune", "leave out --weights none, or pass --head-first 0"),
+        ({"head_first": 0.5}, "--head-first 0.5", "leave out --weights none, or pass --head-first 0"),
+        ({"freeze": "backbone"}, "--freeze backbone", "or pass --freeze none and --head-first 0"),
+    ],
+)
+def test_random_weights_that_were_asked_for_are_refused_by_the_options_that_were_passed(
+    config_of: ConfigOf, changes: dict[str, Any], flag: str, remedy: str
+) -> None:
+    recipe, model = replace(RECIPES["finetune"], **changes), ModelConfig(name="cnn", weights="none")
+    with pytest.raises(ConfigError, match=f"{flag} keeps pretrained weights, and --weights none starts") as raised:
+        prepare(replace(config_of(), recipe=recipe, model=model))
+    assert remedy in (raised.value.remedy or "")
+
+
 def test_optimizers_without_a_group_for_the_head_refuse_head_first() -> None:
     for name in ("muon", "muon-sgd"):
-        with pytest.raises(ConfigError, match=f"--head-first can't be combined with --optimizer {name}"):
-            replace(RECIPES["finetune"], optimizer=name)
+        for part, flag in ({}, "--recipe finetune"), ({"head_first": 0.5}, "--head-first 0.5"):
+            with pytest.raises(ConfigError, match=f"{flag} can't be combined with --optimizer {name}"):
+                replace(RECIPES["finetune"], optimizer=name, **part)

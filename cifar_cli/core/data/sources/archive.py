@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import hashlib
 import lzma
@@ -21,11 +22,21 @@ from cifar_cli.core.regular import open_regular
 from cifar_cli.errors import DataError, ResourceError
 
 CHUNK_BYTES = 4 << 20
+_PACK_AGAIN = "download or pack the archive again"
 
 # The exceptions that the standard library raises for damaged archives, depending on where the damage is.
 _BROKEN = (
     DamagedError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, RecursionError
 )  # fmt: skip
+
+
+class CutShort(DataError):
+    """An archive that can be read up to one of its members."""
+
+    def __init__(self, path: Path, place: str, why: object) -> None:
+        super().__init__(f"{path} is damaged or truncated ({why})", remedy=_PACK_AGAIN)
+        self.place = place
+        """The name of the member, or that of the one before it with a remark."""
 
 
 @overload
@@ -34,20 +45,22 @@ def read_members(path: Path, *, max_member_bytes: int = ...) -> Generator[tuple[
 
 @overload
 def read_members(
-    path: Path, *, max_member_bytes: int = ..., keep_links: Literal[True]
-) -> Generator[tuple[str, bytes | None]]: ...
+    path: Path, *, max_member_bytes: int = ..., keep_unread: Literal[True]
+) -> Generator[tuple[str, bytes | OSError | None]]: ...
 
 
 def read_members(
-    path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES, keep_links: bool = False
+    path: Path, *, max_member_bytes: int = MAX_MEMBER_BYTES, keep_unread: bool = False
 ) -> Generator[tuple[str, Any]]:
     """Yield name and content of every file in a tar archive (plain, .gz, .bz2 or .xz), in its order.
 
-    The name of a folder ends in `/`, and its content is empty. With `keep_links` the content of a link is None.
-    Raises DataError for a file that is not a tar archive, for a damaged or truncated one, for one that unpacks to far
-    more than its own size, and for members that no archive of images needs: absolute paths, `..`, links, devices,
-    sparse files, files over `max_member_bytes`.
+    The name of a folder ends in `/`, and its content is empty. With `keep_unread` the content of a link is None, and
+    that of a file over `max_member_bytes` an OSError that says so.
+    Raises DataError for a file that is not a tar archive, for a damaged or truncated one (CutShort, if its beginning
+    could be read), for one that unpacks to far more than its own size, and for members that no archive of images
+    needs: absolute paths, `..`, links, devices, sparse files, files over `max_member_bytes`.
     """
+    place = ""
     try:
         with (
             _open(path) as packed,
@@ -56,24 +69,12 @@ def read_members(
         ):
             for member in archive:
                 archive.members = []  # tarfile would keep 60,000 headers
-                _reject_unsafe(path, member, keep_links=keep_links)
-                if member.issym() or member.islnk():
-                    yield clean_name(member.name), None
-                    continue
-                if member.isdir():
-                    yield clean_name(f"{member.name}/"), b""
-                    continue
-                if not 0 <= member.size <= max_member_bytes:
-                    raise DataError(
-                        f"{path}: {member.name} has {member.size:,} bytes, more than any image or batch should",
-                        remedy="leave that file out of the archive",
-                    )
-                file = archive.extractfile(member)
-                assert file is not None, member.name
-                content = file.read()
-                if len(content) != member.size:
-                    raise DamagedError("unexpected end of data")
-                yield clean_name(member.name), content
+                _reject_unsafe(path, member, keep_links=keep_unread)
+                name = clean_name(f"{member.name}/" if member.isdir() else member.name)
+                place = name
+                yield name, _content_of(path, archive, member, max_member_bytes, keep_unread=keep_unread)
+                place = f"{name} (what follows it)"
+            place = ""
             while stream.read(CHUNK_BYTES):  # to the end, where the compressed stream has its checksum
                 pass
     except UnsafeError as error:
@@ -83,9 +84,30 @@ def read_members(
             f"a file in {path} doesn't fit into memory", remedy="leave it out of the archive"
         ) from error
     except _BROKEN as error:
-        raise DataError(
-            f"{path} is damaged or truncated ({error})", remedy="download or pack the archive again"
-        ) from error
+        if place:
+            raise CutShort(path, place, error) from error
+        raise DataError(f"{path} is damaged or truncated ({error})", remedy=_PACK_AGAIN) from error
+
+
+def _content_of(
+    path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, max_member_bytes: int, *, keep_unread: bool
+) -> bytes | OSError | None:
+    """The content of a member as `read_members` yields it."""
+    if member.issym() or member.islnk():
+        return None
+    if member.isdir():
+        return b""
+    if not 0 <= member.size <= max_member_bytes:
+        what = f"has {member.size:,} bytes, more than any image or batch should"
+        if keep_unread and member.size > 0:
+            return OSError(errno.EFBIG, f"it {what}")
+        raise DataError(f"{path}: {member.name} {what}", remedy="leave that file out of the archive")
+    file = archive.extractfile(member)
+    assert file is not None, member.name
+    content = file.read()
+    if len(content) != member.size:
+        raise DamagedError("unexpected end of data")
+    return content
 
 
 def first_folder(path: Path) -> str:

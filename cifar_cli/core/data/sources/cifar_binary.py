@@ -18,7 +18,7 @@ from cifar_cli.core.data.results import Provenance
 from cifar_cli.core.data.sources.archive import checksum_of, read_members
 from cifar_cli.core.data.sources.images import SourceImages
 from cifar_cli.core.data.sources.layout import Shares, require_expected
-from cifar_cli.core.data.sources.reading import ImportChoices
+from cifar_cli.core.data.sources.reading import ImportChoices, require_no_columns
 from cifar_cli.core.data.sources.tables import require_class_names
 from cifar_cli.core.limits import MAX_MEMBER_BYTES
 from cifar_cli.core.progress import Progress
@@ -92,8 +92,9 @@ def import_binary(version: _Version, path: Path, choices: ImportChoices) -> Sour
     if choices.shares != Shares():
         raise DataError(
             f"{path} has a training and a test split of its own, which are kept",
-            remedy="leave out --test-share and --val-share; training holds out a tenth for validation",
+            remedy="leave out --test-share, --val-share and --seed; training holds out a tenth for validation",
         )
+    require_no_columns(path, choices)
     contents: dict[str, bytes] = {}
     for name, content in _files(version, path):
         if name in contents:

@@ -1,4 +1,4 @@
-"""The files in a folder or an archive, by one set of rules: hidden ones are skipped, links are followed once."""
+"""The files in a folder or an archive, by one set of rules: hidden ones are only named, links are followed once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifar_cli.core.data.sources.archive import clean_name, read_members
-from cifar_cli.core.data.sources.kinds import is_hidden
+from cifar_cli.core.data.sources.archive import CutShort, clean_name, read_members
+from cifar_cli.core.data.sources.kinds import hidden_part, is_hidden
 from cifar_cli.core.data.sources.zip_archive import is_zip, open_zip
 from cifar_cli.core.limits import MAX_MEMBER_BYTES
 from cifar_cli.core.regular import open_regular
+from cifar_cli.errors import DataError
 
 HEAD_BYTES = 64 << 10
+CUT = "the archive is damaged or truncated here, and nothing behind it is read"
 _UNKNOWN = -1, -1  # of a folder that can't be read
 
 
@@ -30,23 +32,41 @@ class Entry:
     """Why it can't be read, or is not followed."""
     harmless: bool = False
     """Nothing is lost with it: what it leads to is read elsewhere."""
+    hidden: bool = False
+    """A hidden file or folder, which is not read and nothing in it is named."""
 
 
-def entries(path: Path) -> Iterator[Entry]:
-    """Everything in a folder, a zip or a tar archive that isn't hidden, in an order that doesn't change.
+def entries(path: Path, *, skip_bad: bool = False) -> Iterator[Entry]:
+    """Everything in a folder, a zip or a tar archive, in an order that doesn't change; hidden ones once each.
 
+    skip_bad: a tar archive that ends too early ends with an entry that says so.
     Raises DataError for an archive that is damaged or unsafe to read.
     """
-    found = _in_folder(path) if path.is_dir() else _in_zip(path) if is_zip(path) else _in_tar(path)
-    return (entry for entry in found if not is_hidden(entry.name))
+    found = _in_folder(path) if path.is_dir() else _in_zip(path) if is_zip(path) else _in_tar(path, skip_bad=skip_bad)
+    seen: set[str] = set()
+    for entry in found:
+        hidden = hidden_part(entry.name)
+        if hidden is None or entry.problem == CUT:
+            yield entry
+        elif hidden not in seen:
+            seen.add(hidden)
+            yield Entry(hidden, _fails(errno.EINVAL, "it is hidden"), hidden=True)
 
 
-def _in_tar(path: Path) -> Iterator[Entry]:
-    for name, content in read_members(path, keep_links=True):
-        if content is None:
-            yield Entry(name, _fails(errno.EINVAL, "it is a link"), "it is a link inside an archive")
-        else:
-            yield Entry(name, lambda most, content=content: content if most is None else content[:most])  # type: ignore[misc]
+def _in_tar(path: Path, *, skip_bad: bool) -> Iterator[Entry]:
+    try:
+        for name, content in read_members(path, keep_unread=True):
+            if content is None:
+                yield Entry(name, _fails(errno.EINVAL, "it is a link"), "it is a link inside an archive")
+            elif isinstance(content, OSError):
+                yield Entry(name, _fails(content.errno, content.strerror))
+            else:
+                yield Entry(name, lambda most, content=content: content if most is None else content[:most])  # type: ignore[misc]
+    except CutShort as error:
+        if not skip_bad:
+            remedy = f"{error.remedy}, or pass --skip-bad to take what comes before the damage"
+            raise DataError(error.what, remedy=remedy) from error
+        yield Entry(error.place, _fails(errno.EIO, CUT), CUT)
 
 
 def _in_folder(top: Path) -> Iterator[Entry]:
@@ -78,8 +98,8 @@ def _walk(top: Path, folder: Path, seen: set[tuple[int, int]], links: list[Path]
         path = folder / child.name
         inner = clean_name(path.relative_to(top).as_posix())
         if is_hidden(child.name):
-            continue
-        if child.is_dir(follow_symlinks=False):
+            yield Entry(inner, _fails(errno.EINVAL, "it is hidden"))
+        elif child.is_dir(follow_symlinks=False):
             yield from _walk(top, path, seen, links)
         elif child.is_symlink() and not path.exists():
             yield Entry(inner, _fails(errno.ENOENT, "it is a broken link"), "it is a link to nothing")

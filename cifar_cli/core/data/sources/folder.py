@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cifar_cli.core.data.results import LeftOut
+from cifar_cli.core.data.sources.class_folders import lay_out
 from cifar_cli.core.data.sources.entries import HEAD_BYTES, Entry, entries
 from cifar_cli.core.data.sources.images import SourceStream
 from cifar_cli.core.data.sources.kinds import is_image, suffix_of
-from cifar_cli.core.data.sources.labels import is_label_file, parse_csv
-from cifar_cli.core.data.sources.layout import lay_out
+from cifar_cli.core.data.sources.label_tables import Rows, is_label_file, parse_csv
 from cifar_cli.core.data.sources.pixels import size_of
-from cifar_cli.core.data.sources.reading import REPORT_EVERY, SKIP_REMEDY, ImportChoices, place_of, stream_of
+from cifar_cli.core.data.sources.reading import REPORT_EVERY, ImportChoices, place_of, skip_remedy, stream_of
 from cifar_cli.core.limits import MAX_LABELS_BYTES, MAX_NAMES_BYTES
 from cifar_cli.core.progress import OnProgress, Progress
 from cifar_cli.errors import DataError
@@ -34,15 +34,29 @@ def import_images(path: Path, choices: ImportChoices = ImportChoices()) -> Sourc
         str(path),
         scan.names,
         expected_classes=choices.expected_classes,
-        labels=scan.labels,
+        tables=scan.tables,
+        columns=choices.columns,
         shares=choices.shares,
         skip_bad=choices.skip_bad,
     )
 
     def read() -> Iterator[tuple[str, bytes | OSError]]:
-        return ((entry.name, _content(entry)) for entry in entries(path) if entry.name in layout.index_of)
+        return (
+            (entry.name, _content(entry))
+            for entry in entries(path, skip_bad=choices.skip_bad)
+            if entry.name in layout.index_of
+        )
 
-    return stream_of(path, layout, scan.sides, read, choices, kinds=scan.kinds, left_out=tuple(scan.left_out))
+    return stream_of(
+        path,
+        layout,
+        scan.sides,
+        read,
+        choices,
+        kinds=scan.kinds,
+        left_out=tuple(scan.left_out),
+        hidden_files=scan.hidden_files,
+    )
 
 
 @dataclass(eq=False, slots=True)
@@ -54,7 +68,10 @@ class _Scan:
     """The shorter side of each image in pixels, where its header says it."""
     kinds: Counter[str] = field(default_factory=Counter)
     """Files that are no images, by suffix."""
-    labels: dict[str, list[list[str]]] = field(default_factory=dict)
+    hidden_files: int = 0
+    """Hidden files, and hidden folders whatever is in them."""
+    tables: dict[str, Rows | DataError] = field(default_factory=dict)
+    """The rows of each CSV file, or why it can't be read."""
     left_out: list[LeftOut] = field(default_factory=list)
 
 
@@ -62,11 +79,13 @@ def _scan(path: Path, *, skip_bad: bool, on_progress: OnProgress) -> _Scan:
     scan, seen = _Scan(), set()
     names_bytes = 0
     task = f"scan {path.name}"
-    for entry in entries(path):
+    for entry in entries(path, skip_bad=skip_bad):
         names_bytes += len(entry.name)
         if names_bytes > MAX_NAMES_BYTES:
             raise DataError(f"{path} has more names than fit into memory", remedy="import fewer or shorter names")
-        if entry.problem is not None:
+        if entry.hidden:
+            scan.hidden_files += 1
+        elif entry.problem is not None:
             _skip(path, entry, entry.problem, scan.left_out, skip_bad=skip_bad)
         elif entry.name.endswith("/"):
             scan.names.append(entry.name)
@@ -78,7 +97,7 @@ def _scan(path: Path, *, skip_bad: bool, on_progress: OnProgress) -> _Scan:
             if len(seen) % REPORT_EVERY == 0:
                 on_progress(Progress(task=task, done=len(seen), unit="images"))
         elif is_label_file(entry.name):
-            scan.labels[entry.name] = _read_labels(path, entry)
+            scan.tables[entry.name] = _read_table(path, entry)
         else:
             scan.kinds[suffix_of(entry.name) or "without a suffix"] += 1
     on_progress(Progress(task=task, done=len(seen), total=len(seen), unit="images"))
@@ -103,20 +122,23 @@ def _content(entry: Entry) -> bytes | OSError:
         return error
 
 
-def _read_labels(path: Path, entry: Entry) -> list[list[str]]:
+def _read_table(path: Path, entry: Entry) -> Rows | DataError:
     where = place_of(path, entry.name)
     try:
         content = entry.read(MAX_LABELS_BYTES + 1)
     except OSError as error:
-        raise DataError(f"{where} can't be read ({error.strerror})", remedy="check its permissions") from error
+        return DataError(f"{where} can't be read ({error.strerror})", remedy="check its permissions")
     if len(content) > MAX_LABELS_BYTES:
-        raise DataError(f"{where} has more than {MAX_LABELS_BYTES:,} bytes", remedy="leave it out")
-    return parse_csv(content, where)
+        return DataError(f"{where} has more than {MAX_LABELS_BYTES:,} bytes", remedy="leave it out")
+    try:
+        return parse_csv(content, where)
+    except DataError as error:
+        return error
 
 
 def _skip(path: Path, entry: Entry, problem: str, left_out: list[LeftOut], *, skip_bad: bool) -> None:
     """Remember what is left out. Raises DataError where something would be lost without --skip-bad."""
     if not skip_bad and not entry.harmless:
         what = problem.removeprefix("it ")
-        raise DataError(f"{place_of(path, entry.name)} {what}", remedy=SKIP_REMEDY)
+        raise DataError(f"{place_of(path, entry.name)} {what}", remedy=skip_remedy(path))
     left_out.append(LeftOut(name=entry.name, reason=problem))

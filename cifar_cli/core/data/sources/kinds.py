@@ -52,8 +52,16 @@ def is_image(name: str) -> bool:
 
 def is_hidden(name: str) -> bool:
     """Whether a path is hidden, or lies in a hidden folder, by the names that systems give to what users don't see."""
+    return hidden_part(name) is not None
+
+
+def hidden_part(name: str) -> str | None:
+    """The beginning of a path, up to the first hidden file or folder; None if nothing in it is hidden."""
     parts = name.rstrip("/").split("/")
-    return any((part.startswith(".") and part not in (".", "..")) or part.lower() in _NOT_SHOWN for part in parts)
+    for at, part in enumerate(parts):
+        if (part.startswith(".") and part not in (".", "..")) or part.lower() in _NOT_SHOWN:
+            return "/".join(parts[: at + 1])
+    return None
 
 
 _NOT_SHOWN = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin"}

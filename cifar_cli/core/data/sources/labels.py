@@ -1,163 +1,179 @@
-"""Labels in a CSV file beside the images, as Kaggle's CIFAR-10 has them."""
+"""Labels in CSV files beside the images, as Kaggle's CIFAR-10 has them: which images they label, and how."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections import defaultdict
-from collections.abc import Mapping
-from pathlib import PurePosixPath
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 
 from cifar_cli.core.data.results import LeftOut
 from cifar_cli.core.data.sources.archive import clean_name
-from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Split, listed
+from cifar_cli.core.data.sources.label_tables import (
+    COLUMNS_REMEDY,
+    ImageNames,
+    LabelTable,
+    Rows,
+    label_table,
+    no_images_named,
+    no_such_columns,
+)
+from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, is_are, listed
 from cifar_cli.core.limits import MAX_CLASS_NAME
 from cifar_cli.errors import DataError
 from cifar_cli.printable import has_control
 
-LABEL_COLUMNS = ("label", "labels", "class", "class_name", "classname", "category", "target", "species", "breed")
-SPLIT_COLUMNS = ("split", "subset", "partition", "set")
-SAMPLED_ROWS = 1000
-REMEDY = "name its columns `image` and `label`, and give the image's file name in the first"
+NEARLY_ALL = 0.9
+"""A CSV file that labels at least this share of the images labels all of them, whatever their folders are called."""
 
 
-def is_label_file(name: str) -> bool:
-    """Whether a path may hold labels. Kaggle's sample submissions look like labels, and aren't."""
-    last = PurePosixPath(name).name.lower()
-    return last.endswith(".csv") and "submission" not in last and "sample" not in last
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelChoices:
+    """What a user may choose about labels."""
+
+    columns: tuple[str, str] | None = None
+    """Titles or numbers, from 1, of the columns of images and labels; None finds them."""
+    skip_bad: bool = False
+    """Leave out images whose row has no label that can be used."""
 
 
-def parse_csv(content: bytes, origin: str) -> list[list[str]]:
-    """The rows of a CSV file, its header first. Raises DataError."""
-    try:
-        text = content.decode("utf-8-sig")
-        first = text.partition("\n")[0]
-        delimiter = max(",;\t", key=first.count)
-        return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{origin} is not a CSV file in UTF-8 ({error})", remedy="save it as CSV in UTF-8") from error
+def assign_labels(
+    found: Found,
+    tables: Mapping[str, Rows | DataError],
+    *,
+    strays: Set[str],
+    lone_folders: bool,
+    top: int,
+    choices: LabelChoices,
+) -> Set[str]:
+    """Give images the class, and the split where a column or the file's name says it, that CSV files hold.
 
-
-def assign_labels(found: Found, tables: Mapping[str, list[list[str]]], top: int) -> None:
-    """Give each image the class and, where a column or its folder says so, the split.
-
-    tables: rows by the CSV's name. top: the number of folders that all images share. Images without a row are left out.
-    Raises DataError for a CSV whose columns can't be told, or that names images which aren't there.
+    They label the `strays`, which lie in no class folder. They label all images if they name NEARLY_ALL of them in a
+    table whose column of labels is known for sure, or if the folders say nothing (`lone_folders`: there is one, or one
+    in each split) and the tables name images in it.
+    tables: rows by the CSV's name, or why it can't be read. top: the number of folders that all images share.
+    Returns the images that the tables are to label; those without a row are left out, with a note. It is empty if no
+    table is used.
+    Raises DataError for tables that are needed and can't be used.
     """
-    names = _Names(found)
-    several = len(tables) > 1
-    used = []
-    for path, rows in sorted(tables.items()):
-        columns = _columns(rows, names, PurePosixPath(path).parts[top:-1])
-        if columns is not None:
-            used.append(path)
-            split = _split_in(PurePosixPath(path).name)
-            _assign(found, path, rows[1:], columns, names, split, keep_split=several)
-    if not used:
-        header = listed(", ".join(rows[0]) for rows in tables.values() if rows)
-        raise DataError(f"no column of {listed(tables)} names the images ({header})", remedy=REMEDY)
-    found.notes.append(f"classes are those in {listed(used)}")
-    unlabelled = found.short.keys() - found.class_of.keys()
+    if not tables:
+        return set()
+    names = ImageNames(found)
+    readable = {path: rows for path, rows in sorted(tables.items()) if not isinstance(rows, DataError)}
+    usable = [
+        table for path, rows in readable.items() if (table := label_table(path, rows, names, top, choices.columns))
+    ]
+    if choices.columns is not None and not usable:
+        raise no_such_columns(readable, choices.columns)
+    named = {table.path: {each for _, meant in table.images(names) for each in meant} for table in usable}
+    everything = found.short.keys()
+    inside = everything - strays
+    surely = {each for table in usable if table.sure for each in named[table.path]}
+    by_table: Set[str] = strays
+    if len(surely) >= NEARLY_ALL * len(everything) or (lone_folders and any(inside & each for each in named.values())):
+        by_table = everything
+    used = [table for table in usable if named[table.path] & by_table]
+    used = [table for table in used if table.sure] or used  # others beside these hold something else
+    for broken in tables.values():
+        if isinstance(broken, DataError) and by_table and not used:
+            raise broken
+    if not used and not inside:
+        raise no_images_named(readable)
+    _note_use(found, used, sorted(tables.keys() - {table.path for table in used}), by_table, inside)
+    for table in used:
+        _assign(found, table, names, by_table, choices.skip_bad, keep_split=len(tables) > 1)
+    if used:
+        _leave_out_unlabelled(found, used, by_table)
+    return by_table if used else set()
+
+
+def _note_use(found: Found, used: list[LabelTable], unused: list[str], by_table: Set[str], inside: Set[str]) -> None:
+    files = listed(table.path for table in used)
+    if used and by_table & inside:
+        found.notes.append(f"classes are those in {files}" + ", not those of the folders" * (not _flat(found, inside)))
+    elif used and inside:
+        found.notes.append(f"classes are those of the folders, and in {files} for images that lie in no class folder")
+    elif used:
+        found.notes.append(f"classes are those in {files}")
+    for table in used:
+        if not table.titled:
+            columns = f"column {table.image + 1} for the images and column {(table.label or 0) + 1} for the labels"
+            found.notes.append(f"{table.path} has no header, and is read with {columns}")
+    if unused:
+        found.notes.append(f"{listed(unused)} {is_are(unused)} not used for labels")
+
+
+def _flat(found: Found, inside: Set[str]) -> bool:
+    """Whether these images lie in a single folder, which names no class."""
+    return len({found.short[name].rpartition("/")[0] for name in inside}) == 1
+
+
+def _leave_out_unlabelled(found: Found, used: list[LabelTable], by_table: Set[str]) -> None:
+    already = {each.name for each in found.left_out}
+    unlabelled = sorted(name for name in by_table if name not in found.class_of and found.short[name] not in already)
     if unlabelled:
-        found.left_out += [
-            LeftOut(name=found.short[name], reason=f"without a label in {listed(used)}") for name in sorted(unlabelled)
-        ]
+        reason = f"without a label in {listed(table.path for table in used)}"
+        found.left_out += [LeftOut(name=found.short[name], reason=reason) for name in unlabelled]
         found.notes.append(
             f"{len(unlabelled):,} image{'s' * (len(unlabelled) > 1)} without a label left out, such as "
-            f"{found.short[min(unlabelled)]}"
+            f"{found.short[unlabelled[0]]}"
         )
-    by_folder = {name: SPLIT_NAMES.get(found.short[name].split("/")[0].lower()) for name in found.class_of}
-    if len({split for split in by_folder.values() if split}) > 1:
-        found.split_of |= {name: split for name, split in by_folder.items() if split and name not in found.split_of}
-
-
-class _Names:
-    """The images by every spelling that a CSV may use: path, file name, and both without the suffix."""
-
-    def __init__(self, found: Found) -> None:
-        self.found = found
-        self._images: dict[str, list[str]] = defaultdict(list)
-        for name, short in found.short.items():
-            last = short.rpartition("/")[2]
-            for spelling in {short, short.rpartition(".")[0], last, last.rpartition(".")[0]}:
-                self._images[spelling].append(name)
-
-    def image(self, value: str, split: Split | None, folder: tuple[str, ...]) -> str | None:
-        """The image that a value means; of several with this name, the one in a folder of the CSV's split."""
-        value = clean_name(value.strip().replace("\\", "/"))
-        images = self._images.get("/".join((*folder, value))) or self._images.get(value, [])
-        if len(images) > 1:
-            images = [each for each in images if _folder_split(self.found.short[each]) == (split or "train")]
-        return images[0] if len(images) == 1 else None
-
-
-def _folder_split(short: str) -> Split | None:
-    return SPLIT_NAMES.get(short.split("/")[0].lower())
-
-
-def _split_in(file_name: str) -> Split | None:
-    """train for trainLabels.csv, test for test.csv, val for labels_val.csv."""
-    lower = file_name.lower()
-    return next((SPLIT_NAMES[word] for word in sorted(SPLIT_NAMES, key=len, reverse=True) if word in lower), None)
-
-
-def _columns(
-    rows: list[list[str]], names: _Names, folder: tuple[str, ...]
-) -> tuple[int, int, int | None, tuple[str, ...]] | None:
-    """Indices of the columns of images, labels and splits, and the CSV's folder; None if no column names images."""
-    if len(rows) < 2 or len(rows[0]) < 2:
-        return None
-    header = [title.strip().lower() for title in rows[0]]
-    sample = rows[1 : 1 + SAMPLED_ROWS]
-    hits = [
-        sum(
-            any(names.image(row[column], split, folder) for split in ("train", "test", "val"))
-            for row in sample
-            if column < len(row)
-        )
-        for column in range(len(header))
-    ]  # fmt: skip
-    image = max(range(len(header)), key=lambda column: hits[column])
-    if 2 * hits[image] < len(sample):
-        return None
-    split = next((index for index, title in enumerate(header) if title in SPLIT_COLUMNS), None)
-    others = [index for index in range(len(header)) if index not in (image, split)]
-    named = [index for wanted in LABEL_COLUMNS for index in others if header[index] == wanted]
-    if not named and len(others) != 1:
-        raise DataError(f"none of the columns {', '.join(rows[0])} is surely the label", remedy=REMEDY)
-    return image, (named or others)[0], split, folder
 
 
 def _assign(
-    found: Found,
-    path: str,
-    rows: list[list[str]],
-    columns: tuple[int, int, int | None, tuple[str, ...]],
-    names: _Names,
-    of_file: Split | None,
-    *,
-    keep_split: bool,
+    found: Found, table: LabelTable, names: ImageNames, by_table: Set[str], skip_bad: bool, *, keep_split: bool
 ) -> None:
-    image_column, label_column, split_column, folder = columns
-    absent = []
-    for row in rows:
-        if len(row) <= max(image_column, label_column):
-            raise DataError(f"{path} has a row of {len(row)} columns, {','.join(row)}", remedy="complete or remove it")
-        name = names.image(row[image_column], of_file, folder)
-        label = clean_name(row[label_column].strip())
-        if name is None:
-            absent.append(row[image_column])
+    if table.label is None:
+        raise DataError(
+            f"none of the columns {', '.join(table.header)} of {table.path} is surely the label", remedy=COLUMNS_REMEDY
+        )
+    bad = {each.name for each in found.left_out}
+    absent: list[str] = []
+    ambiguous: list[str] = []
+    kept = 0
+    for row, meant in table.images(names):
+        value = row[table.image] if table.image < len(row) else ""
+        if len(meant) > 1:
+            meant = [each for each in meant if each in by_table] or meant
+        if len(meant) != 1:
+            (ambiguous if meant else absent).append(value)
             continue
-        if not label or has_control(label) or len(label) > MAX_CLASS_NAME:
-            raise DataError(f"{path} has no usable label for {row[image_column]}", remedy="correct the row")
-        if found.class_of.get(name, label) != label:
-            raise DataError(f"{path} has two labels for {row[image_column]}", remedy="remove one of the rows")
+        name = meant[0]
+        if name not in by_table:
+            kept += 1
+            continue
+        label = clean_name(row[table.label].strip()) if table.label < len(row) else ""
+        if found.short[name] in bad:
+            continue
+        if problem := _problem(found, name, label):
+            if not skip_bad:
+                raise DataError(
+                    f"{table.path} has {problem} for {value}",
+                    remedy="correct the row, or pass --skip-bad to leave the image out",
+                )
+            found.left_out.append(LeftOut(name=found.short[name], reason=f"{problem} in {table.path}"))
+            bad.add(found.short[name])
+            found.class_of.pop(name, None)
+            continue
         found.class_of[name] = label
         in_column = None
-        if split_column is not None and split_column < len(row):
-            in_column = SPLIT_NAMES.get(row[split_column].strip().lower())
-        if split := in_column or (of_file if keep_split else None):
+        if table.split is not None and table.split < len(row):
+            in_column = SPLIT_NAMES.get(row[table.split].strip().lower())
+        if split := in_column or (table.split_of_file if keep_split else None):
             found.split_of[name] = split
-    if absent:
-        images = "1 image that is" if len(absent) == 1 else f"{len(absent):,} images that are"
-        found.notes.append(f"{path} names {images} not there, such as {absent[0]}")
+    _note_rows(found, table.path, absent, "not there")
+    _note_rows(found, table.path, ambiguous, "there several times under this name, and not labelled by it")
+    if kept:
+        images = "1 image that lies" if kept == 1 else f"{kept:,} images that lie"
+        found.notes.append(f"{table.path} names {images} in class folders, whose classes are kept")
+
+
+def _problem(found: Found, name: str, label: str) -> str | None:
+    """What is wrong with a label of an image."""
+    if not label or has_control(label) or len(label) > MAX_CLASS_NAME:
+        return "no usable label"
+    return "two labels" if found.class_of.get(name, label) != label else None
+
+
+def _note_rows(found: Found, path: str, values: list[str], what: str) -> None:
+    if values:
+        images = "1 image that is" if len(values) == 1 else f"{len(values):,} images that are"
+        found.notes.append(f"{path} names {images} {what}, such as {values[0]}")

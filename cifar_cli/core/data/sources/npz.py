@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cifar_cli.core.data.sources.images import SourceStream
 from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Split, listed
-from cifar_cli.core.data.sources.reading import ImportChoices
+from cifar_cli.core.data.sources.reading import ImportChoices, require_no_columns
 from cifar_cli.core.data.sources.tables import Table
 from cifar_cli.core.data.sources.zip_archive import ZipMembers, open_zip
 from cifar_cli.core.limits import MAX_ARRAY_HEADER_CHARACTERS, MAX_MEMBER_BYTES, MAX_PIXELS, MAX_SIDE
@@ -65,6 +65,7 @@ def import_npz(path: Path, choices: ImportChoices) -> SourceStream:
     [N, 1]. Integers become class names as they are. Those that are not square are cropped as every other image is.
     Raises DataError for anything else.
     """
+    require_no_columns(path, choices)
     with open_zip(path) as members:
         keys = {name.removesuffix(_SUFFIX): name for name in members.sizes if name.endswith(_SUFFIX)}
         pairs = _pairs(path, list(keys))

@@ -50,7 +50,7 @@ def obtain(
     """Get the images of a dataset from the source that the config names; `require_source` has accepted it."""
     name, folder = config.data.dataset, config.data.data_dir
     if (not config.paths and not config.urls) or own_source(config):
-        _require_no_shares(config)
+        _require_no_choices(config)
     if name == SHAPES:
         from cifar_cli.core.data.sources.shapes import draw_shapes
 
@@ -59,7 +59,7 @@ def obtain(
         return call_own(own)
     if config.paths:
         path = config.paths[0]
-        return _from_path(config, path, str(path.absolute()), archives, on_progress)
+        return _from_path(config, path, str(from_root(path)), archives, on_progress)
     from cifar_cli.core.data.sources.cifar_pickle import import_archive
     from cifar_cli.core.data.sources.download import fetch_archive, fetch_images_archive
     from cifar_cli.core.data.sources.http_stream import Transport
@@ -93,7 +93,8 @@ def _from_path(
         img_size=config.img_size,
         skip_bad=config.skip_bad,
         expected_classes=own.classes if own else None,
-        shares=Shares(test=config.test_share, val=config.val_share),
+        shares=Shares(test=config.test_share, val=config.val_share, seed=config.seed),
+        columns=config.columns,
         on_progress=on_progress,
     )
     if (found := from_container(path, choices)) is not None:
@@ -105,7 +106,7 @@ def _from_path(
                 f"{path} is {archive.dataset}'s official archive, not {config.data.dataset}",
                 remedy=f"`{shell_line(f'cifar download --dataset {archive.dataset} --from', path)}`",
             )
-        _require_no_shares(config)
+        _require_no_choices(config)
         if config.img_size not in (None, 32):
             raise DataError(
                 f"{archive.dataset}'s official images have 32×32 pixels and are stored in that size",
@@ -123,12 +124,17 @@ def _from_path(
     return import_images(path, choices)
 
 
-def _require_no_shares(config: ImportConfig) -> None:
-    """Raise DataError for shares of a source that has its splits."""
-    if config.test_share is not None or config.val_share is not None:
+def _require_no_choices(config: ImportConfig) -> None:
+    """Raise DataError for shares, a seed or columns of a source that has its splits and labels."""
+    if (config.test_share, config.val_share, config.seed) != (None, None, None):
         raise DataError(
             f"{config.data.dataset} has a training and a test split of its own",
-            remedy="leave out --test-share and --val-share",
+            remedy="leave out --test-share, --val-share and --seed",
+        )
+    if config.columns is not None:
+        raise DataError(
+            f"{config.data.dataset} has no CSV or parquet file whose columns --columns could name",
+            remedy="leave out --columns",
         )
 
 
@@ -145,6 +151,11 @@ def _official(path: Path, archives: dict[str, Archive]) -> tuple[Archive, Path] 
             if all((folder / name).is_file() for name in archive.meta) and not (folder / "train").is_dir():
                 return archive, folder
     return None
+
+
+def from_root(path: Path) -> Path:
+    """The absolute path, without `..`, so that the same source is recognised from any folder."""
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def name_for(path: Path | str) -> str:

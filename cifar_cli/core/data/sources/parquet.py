@@ -5,34 +5,32 @@ Row groups are read one after another, and a few rows of each at a time.
 
 from __future__ import annotations
 
-import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cifar_cli.core.data.results import LeftOut
 from cifar_cli.core.data.sources.images import SourceStream
-from cifar_cli.core.data.sources.kinds import is_hidden, is_image
+from cifar_cli.core.data.sources.kinds import is_hidden, is_image, suffix_of
 from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Split, listed
+from cifar_cli.core.data.sources.parquet_columns import AGAIN_REMEDY, Columns, columns_of, opened
 from cifar_cli.core.data.sources.pixels import size_of
 from cifar_cli.core.data.sources.reading import REPORT_EVERY, ImportChoices
 from cifar_cli.core.data.sources.tables import Table
 from cifar_cli.core.limits import FREE_UNPACKED_BYTES, MAX_MEMBER_BYTES, MAX_NAME_BYTES, MAX_NAMES_BYTES, MAX_RATIO
 from cifar_cli.core.progress import Progress
 from cifar_cli.core.regular import open_regular
-from cifar_cli.errors import DataError, ResourceError, shell_line
+from cifar_cli.errors import DataError, shell_line
 from cifar_cli.printable import has_control
 
 MAGIC = b"PAR1"
 INSTALL_REMEDY = "install the extra `parquet`: `pip install 'cifar-cli[parquet]'`"
-AGAIN_REMEDY = "download the file again"
 ROWS_AT_ONCE = 16
 MAX_DEPTH = 3  # folders below the one that is passed: repository/configuration/split/0000.parquet
-_IMAGE_NAMES = ("image", "img", "images", "picture", "jpg", "png", "bytes")
-_LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category", "y")
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?$")
 
 
@@ -43,18 +41,6 @@ class _Shard:
     path: Path
     split: Split | None
     """None where no name says it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Columns:
-    """Where the images and the labels are."""
-
-    image: str
-    in_struct: bool
-    """Whether the image is a struct of bytes and path, instead of bytes alone."""
-    label: str
-    names: tuple[str, ...] | None
-    """The names of integer labels, by number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,14 +59,24 @@ def parquet_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path] if _starts_as_parquet(path) else []
     found: list[Path] = []
+    for here, files in _walk(path):
+        if any(map(is_image, files)):
+            return []
+        found += [here / name for name in files if _is_parquet(here / name)]
+    return sorted(found)
+
+
+def _walk(path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder with the files in it that aren't hidden, down to MAX_DEPTH; nothing for a file."""
     for folder, subfolders, files in os.walk(path):
         here = Path(folder)
         deep = len(here.relative_to(path).parts) >= MAX_DEPTH
         subfolders[:] = [] if deep else sorted(name for name in subfolders if not is_hidden(name))
-        if any(map(is_image, files)):
-            return []
-        found += [here / name for name in files if name.lower().endswith(".parquet") and not is_hidden(name)]
-    return sorted(found)
+        yield here, [name for name in files if not is_hidden(name)]
+
+
+def _is_parquet(file: Path) -> bool:
+    return file.suffix.lower() == ".parquet"
 
 
 def import_parquet(path: Path, choices: ImportChoices) -> SourceStream:
@@ -92,7 +88,7 @@ def import_parquet(path: Path, choices: ImportChoices) -> SourceStream:
     """
     _require_pyarrow()
     shards = _shards(path, parquet_files(path))
-    columns = [_columns(shard.path) for shard in shards]
+    columns = [columns_of(shard.path, choices.columns) for shard in shards]
     if len(set(columns)) > 1:
         other = next(index for index, each in enumerate(columns) if each != columns[0])
         raise DataError(
@@ -104,8 +100,11 @@ def import_parquet(path: Path, choices: ImportChoices) -> SourceStream:
     names_bytes, packed = 0, sum(shard.path.stat().st_size for shard in shards)
     unpacked = 0
     for record in _records(path, shards, columns[0]):
-        found.class_of[record.name] = _class_name(path, record, columns[0], values)
         found.short[record.name] = record.name
+        if _has_no_label(record) and choices.skip_bad:
+            found.left_out.append(LeftOut(name=record.name, reason="without a label"))
+            continue
+        found.class_of[record.name] = _class_name(path, record, columns[0], values)
         if record.split is not None:
             found.split_of[record.name] = record.split
         if size := size_of(record.content):
@@ -118,16 +117,26 @@ def import_parquet(path: Path, choices: ImportChoices) -> SourceStream:
             raise DataError(
                 f"{path} unpacks to more than {MAX_RATIO} times its size, as no images do", remedy=AGAIN_REMEDY
             )
-        if len(found.class_of) % REPORT_EVERY == 0:
-            choices.on_progress(Progress(task=f"scan {path.name}", done=len(found.class_of), unit="images"))
-    if not found.class_of:
+        if len(found.short) % REPORT_EVERY == 0:
+            choices.on_progress(Progress(task=f"scan {path.name}", done=len(found.short), unit="images"))
+    if not found.short:
         raise DataError(f"{path} has no rows", remedy=AGAIN_REMEDY)
     classes = columns[0].names or tuple(str(value) for value in sorted(values))
 
     def read() -> Iterator[tuple[str, bytes]]:
-        return ((record.name, record.content) for record in _records(path, shards, columns[0]))
+        records = _records(path, shards, columns[0])
+        return ((record.name, record.content) for record in records if record.name in found.class_of)
 
-    return Table(path=path, found=found, classes=classes, sides=sides, read=read).stream(choices)
+    table = Table(path=path, found=found, classes=classes, sides=sides, read=read, kinds=_other_kinds(path))
+    return table.stream(choices)
+
+
+def _other_kinds(path: Path) -> Counter[str]:
+    """The suffixes of the files in a folder that are no parquet files, as far as the folder is searched."""
+    kinds: Counter[str] = Counter()
+    for here, files in _walk(path):
+        kinds.update(suffix_of(name) or "without a suffix" for name in files if not _is_parquet(here / name))
+    return kinds
 
 
 def _require_pyarrow() -> None:
@@ -194,93 +203,12 @@ def _configuration(path: Path, file: Path) -> str:
     return "/".join(parts[:-1] if parts and parts[-1].lower() in SPLIT_NAMES else parts)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A pyarrow ParquetFile. Raises DataError within the block, too."""
-    import pyarrow as pa
-    from pyarrow import parquet as pq
-
-    try:
-        with open_regular(path) as file, pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False) as opened:
-            yield opened
-    except MemoryError as error:  # pyarrow's is one, too
-        raise ResourceError(f"rows of {path} don't fit into memory", remedy="write it in smaller pages") from error
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} is damaged or no parquet file ({reason})", remedy=AGAIN_REMEDY) from error
-
-
-def _columns(path: Path) -> _Columns:
-    import pyarrow as pa
-
-    with _opened(path) as file:
-        schema = file.schema_arrow
-        features = _features(schema.metadata)
-        images, labels = {}, []
-        for field in schema:
-            kind = field.type
-            in_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-            if in_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-                images[field.name] = in_struct
-            elif _is_label(kind):
-                labels.append(field.name)
-            elif pa.types.is_list(kind) and field.name.lower() in _LABEL_NAMES:
-                raise DataError(
-                    f"{path}: the column {field.name} has several labels for each image",
-                    remedy="keep one label for each image",
-                )
-    named = [name for name in labels if features.get(name) is not None]
-    image = _chosen(path, "images", list(images), _IMAGE_NAMES, [name for name in images if images[name]])
-    label = _chosen(path, "labels", labels, _LABEL_NAMES, named)
-    return _Columns(image=image, in_struct=images[image], label=label, names=features.get(label))
-
-
-def _is_label(kind: Any) -> bool:
-    import pyarrow as pa
-
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _chosen(path: Path, what: str, candidates: list[str], usual: tuple[str, ...], likely: list[str]) -> str:
-    """The column to read: a usual name first, else the only likely one, else the only one. Raises DataError."""
-    by_name = {name.lower(): name for name in candidates}
-    if found := next((by_name[name] for name in usual if name in by_name), None):
-        return found
-    for group in (likely, candidates):
-        if len(group) == 1:
-            return group[0]
-    if candidates:
-        raise DataError(
-            f"{path} has several columns that may be the {what}: {listed(candidates)}",
-            remedy=f"name the right one {usual[0]}",
-        )
-    raise DataError(
-        f"{path} has no column of {what}",
-        remedy="pass files with a column of PNG or JPEG bytes and a column of labels, as `datasets` writes them",
-    )
-
-
-def _features(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
-    """Column → names of its classes, from the metadata that Hugging Face's `datasets` writes."""
-    try:
-        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-        return {
-            str(column): tuple(feature["names"])
-            for column, feature in features.items()
-            if isinstance(feature, dict) and isinstance(feature.get("names"), list)
-        }
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        return {}
-
-
-def _records(path: Path, shards: list[_Shard], columns: _Columns) -> Iterator[_Record]:
+def _records(path: Path, shards: list[_Shard], columns: Columns) -> Iterator[_Record]:
     """The rows of all files, in their order, each with a name of its own."""
     seen: set[str] = set()
     numbers: dict[Split | None, int] = {}
     for shard in shards:
-        with _opened(shard.path) as file:
+        with opened(shard.path) as file:
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=[columns.image, columns.label], use_threads=False):
                 labels = batch.column(batch.schema.get_field_index(columns.label))
                 images = batch.column(batch.schema.get_field_index(columns.image))
@@ -318,12 +246,17 @@ def _name(split: Split | None, number: int, given: object, seen: set[str]) -> st
     return name
 
 
-def _class_name(path: Path, record: _Record, columns: _Columns, values: set[Any]) -> str:
+def _has_no_label(record: _Record) -> bool:
+    """Hugging Face's data sets mark a missing label by -1."""
+    return record.label is None or record.label == -1
+
+
+def _class_name(path: Path, record: _Record, columns: Columns, values: set[Any]) -> str:
     label = record.label
-    if label is None or label == -1:
+    if _has_no_label(record):
         raise DataError(
             f"{path}: the image {record.name} has no label",
-            remedy="leave out files without labels; a test split is then drawn from the training images",
+            remedy="leave out files without labels, or pass --skip-bad to leave out such images",
         )
     if columns.names is not None and isinstance(label, int):
         if not 0 <= label < len(columns.names):

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 REPORT_EVERY = 500  # images
 MAX_NAMED_KINDS = 8
 THUMBNAIL = 4  # a side of less than 1/THUMBNAIL of the store's is named
-SKIP_REMEDY = "replace it, or pass --skip-bad to leave out what can't be read"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +43,8 @@ class ImportChoices:
     expected_classes: tuple[str, ...] | None = None
     """The classes that must be there, in the order of their labels; None takes those of the source."""
     shares: Shares = field(default_factory=Shares)
+    columns: tuple[str, str] | None = None
+    """Titles or numbers, from 1, of the columns of images and labels in CSV and parquet files; None finds them."""
     on_progress: OnProgress = silent
 
 
@@ -56,13 +57,14 @@ def stream_of(
     *,
     kinds: Counter[str] | None = None,
     left_out: tuple[LeftOut, ...] = (),
+    hidden_files: int = 0,
 ) -> SourceStream:
     """The dataset, image by image.
 
     sides: the shorter side of each image in pixels by its name in the source, as far as it is known.
     read: reads the source once: the name of each image of the layout, and its pixels, uint8 [H, W, 3], the bytes of its
     file, or why it can't be read. kinds: suffixes of files that are no images. left_out: besides what the
-    layout leaves out.
+    layout leaves out. hidden_files: how many were not looked at.
     Up to MAX_PIXELS_SIDE, images become pixels: those of another size are scaled to cover the square and cropped at the
     centre. Larger stores keep files, as `as_file` makes them. All are upright 8-bit RGB, and transparent pixels white.
     Raises DataError where no image can be read; reading the stream raises it for an unreadable image.
@@ -81,6 +83,7 @@ def stream_of(
         kinds=kinds,
         notes=(*layout.notes, *notes, *_about_kinds(kinds)),
         left_out=[*layout.left_out, *left_out],
+        hidden_files=hidden_files,
     )
     return SourceStream(
         classes=layout.classes,
@@ -121,6 +124,20 @@ def place_of(path: Path, name: str) -> str:
     return str(path / name) if os.path.lexists(path / name) else f"{path}: {name}"
 
 
+def require_no_columns(path: Path, choices: ImportChoices) -> None:
+    """Raise DataError for columns of a source without CSV and parquet files."""
+    if choices.columns is not None:
+        raise DataError(
+            f"{path} has no CSV or parquet file whose columns --columns could name", remedy="leave out --columns"
+        )
+
+
+def skip_remedy(path: Path) -> str:
+    """What to do about a file of a source that can't be read."""
+    first = "replace it" if path.is_dir() else "unpack the archive and pass the folder"
+    return f"{first}, or pass --skip-bad to leave out what can't be read"
+
+
 def _about_kinds(kinds: Counter[str]) -> list[str]:
     """A sentence about files that are no images, and one about those that only a plug-in reads."""
     if not kinds:
@@ -148,6 +165,7 @@ class _Reading:
     kinds: Counter[str]
     notes: tuple[str, ...]
     left_out: list[LeftOut]
+    hidden_files: int
     counts: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -182,7 +200,7 @@ class _Reading:
             reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             if not self.choices.skip_bad:
                 raise DataError(
-                    f"{place_of(self.path, name)} is not a readable image ({reason})", remedy=SKIP_REMEDY
+                    f"{place_of(self.path, name)} is not a readable image ({reason})", remedy=skip_remedy(self.path)
                 ) from error
             self.left_out.append(LeftOut(name=self.layout.rows[index].name, reason=reason))
             return None
@@ -215,8 +233,11 @@ class _Reading:
             skipped_images=len([each for each in self.left_out if not each.reason.startswith("without a label")]),
             reencoded_images=self.counts["reencoded"],
             animated_images=self.counts["animated"],
+            hidden_files=self.hidden_files,
             left_out_kinds=dict(self.kinds.most_common(MAX_NAMED_KINDS)),
             test_share=self.choices.shares.test,
             val_share=self.choices.shares.val,
+            split_seed=self.choices.shares.seed,
+            columns=self.choices.columns or (),
             notes=self.notes,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ class Table:
     """The shorter side of each image in pixels, as far as it is known."""
     read: Callable[[], Iterator[tuple[str, NDArray[np.uint8] | bytes]]]
     """Reads the source once: name and pixels, uint8 [H, W, 3], or the bytes of a file."""
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Files beside the tables that are not read, by suffix."""
 
     def stream(self, choices: ImportChoices) -> SourceStream:
         """The dataset, image by image. Raises DataError where nothing can be trained from it."""
@@ -40,7 +43,7 @@ class Table:
         self.found.empty |= set(self.classes) - present
         classes = tuple(name for name in self.classes if name in present)
         layout = arranged(self.found, choices.shares, choices.expected_classes or classes)
-        return stream_of(self.path, layout, self.sides, self.read, choices)
+        return stream_of(self.path, layout, self.sides, self.read, choices, kinds=self.kinds)
 
 
 def require_class_names(origin: str, classes: Iterable[object]) -> None:

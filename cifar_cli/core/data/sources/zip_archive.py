@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import stat
 import struct
@@ -59,32 +60,41 @@ class ZipMembers:
         return stat.S_ISLNK(self._infos[name].external_attr >> 16)
 
     def read(self, name: str, most_bytes: int | None = None) -> bytes:
-        """The content of a member, or its beginning. Raises DataError."""
-        size = self._infos[name].file_size
-        if size > MAX_MEMBER_BYTES:
-            raise DataError(
-                f"{self.path}: {name} has {size:,} bytes, more than any image or batch should",
-                remedy="leave that file out of the archive",
-            )
-        wanted = size if most_bytes is None else min(size, most_bytes)
-        with self.open(name) as file:
-            content = file.read(wanted)
+        """The content of a member, or its beginning. Raises OSError, with the reason, for one that can't be read."""
+        info = self._infos[name]
+        reason = _refused(info)
+        if info.file_size > MAX_MEMBER_BYTES:
+            reason = f"has {info.file_size:,} bytes, more than any image or batch should"
+        if reason:
+            raise OSError(errno.EIO, f"it {reason}")
+        wanted = info.file_size if most_bytes is None else min(info.file_size, most_bytes)
+        try:
+            with self._archive.open(info) as file:
+                content = file.read(wanted)
+        except MemoryError as error:
+            raise self._too_large(name) from error
+        except _BROKEN as error:
+            raise OSError(errno.EIO, f"it is damaged: {_why(error)}") from error
         if len(content) != wanted:
-            raise damaged(self.path, "unexpected end of data")
+            raise OSError(errno.EIO, "it is damaged: unexpected end of data")
         return content
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         """A member as a stream; read it in parts of bounded size. Raises DataError, within the block too."""
         info = self._infos[name]
-        _require_plain(self.path, name, info)
+        if reason := _refused(info):
+            raise DataError(f"{self.path}: {name} {reason}", remedy="pack it again with deflate, without encryption")
         try:
             with self._archive.open(info) as file:
                 yield file  # type: ignore[misc]
         except MemoryError as error:
-            raise ResourceError(f"{self.path}: {name} doesn't fit into memory", remedy="leave it out") from error
+            raise self._too_large(name) from error
         except _BROKEN as error:
             raise damaged(self.path, error) from error
+
+    def _too_large(self, name: str) -> ResourceError:
+        return ResourceError(f"{self.path}: {name} doesn't fit into memory", remedy="leave it out")
 
 
 @contextmanager
@@ -92,8 +102,8 @@ def open_zip(path: Path) -> Iterator[ZipMembers]:
     """Open a zip archive (zip64 too).
 
     Raises DataError for one that is damaged or unpacks to far more than its own size, and for members that no archive
-    of images needs: absolute paths, `..`, devices, the same name twice. A member that is encrypted or packed by
-    anything but deflate is refused when it is opened.
+    of images needs: absolute paths, `..`, devices, the same name twice. A member that is damaged, encrypted or packed
+    by anything but deflate is refused when it is read.
     """
     try:
         file = open_regular(path)
@@ -148,15 +158,19 @@ def _require_safe(path: Path, archive: zipfile.ZipFile) -> None:
         )
 
 
-def _require_plain(path: Path, name: str, info: zipfile.ZipInfo) -> None:
+def _refused(info: zipfile.ZipInfo) -> str | None:
+    """Why a member is not read whatever its content is."""
     if info.flag_bits & _ENCRYPTED:
-        raise DataError(f"{path}: {name} is encrypted", remedy="unpack the archive and pass the folder")
+        return "is encrypted"
     if info.compress_type not in _METHODS:
         method = zipfile.compressor_names.get(info.compress_type, info.compress_type)  # type: ignore[attr-defined]
-        raise DataError(
-            f"{path}: {name} is compressed with {method}, which is not read",
-            remedy="unpack the archive and pass the folder, or pack it with deflate",
-        )
+        return f"is compressed with {method}, which is not read"
+    return None
+
+
+def _why(error: Exception) -> str:
+    """zipfile's reason without the name of the member, which the message has."""
+    return str(error).partition(" for file ")[0] or type(error).__name__
 
 
 def _name_of(info: zipfile.ZipInfo) -> str:
