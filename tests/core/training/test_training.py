@@ -23,6 +23,7 @@ from cifar_cli.core.training.checkpoint import load_checkpoint, read_checkpoint
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.listeners import Listeners
 from cifar_cli.core.training.loop import Seams
+from cifar_cli.core.training.machine import processor_name
 from cifar_cli.core.training.pictures import spread
 from cifar_cli.core.training.recipe import RECIPES, recipe_of
 from cifar_cli.core.training.results import EpochResult
@@ -93,6 +94,7 @@ def test_a_run_directory_holds_everything_about_the_run(trained_run: Path) -> No
     told = yaml.safe_load((trained_run / "config.yaml").read_text())
     assert told["config"]["recipe"]["name"] == "course"
     assert told["synthetic"] is True
+    assert (told["device_name"], told["threads"]) == (processor_name(), torch.get_num_threads())
     rows = list(csv.DictReader((trained_run / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     summary = json.loads((trained_run / "summary.json").read_text())
