@@ -167,6 +167,16 @@ def test_the_time_cap_ends_a_run_whole(config_of: ConfigOf, tmp_path: Path) -> N
     assert 0 <= result.test_accuracy <= 1
 
 
+def test_a_fast_dev_run_on_sorted_images_says_nothing_about_classes(config_of: ConfigOf, tmp_path: Path) -> None:
+    """Its one batch may hold a single class."""
+    said: list[str] = []
+    plain = config_of(tmp_path / "run")
+    small = replace(plain, fast_dev_run=True, recipe=replace(plain.recipe, batch=8))
+    train(small, Listeners(on_note=said.append))
+    assert "on one batch of 8 images (--fast-dev-run) of shapes" in said[0]
+    assert not any("class" in each for each in said)
+
+
 def test_fast_dev_run_sees_one_batch_of_each_kind(config_of: ConfigOf, tmp_path: Path) -> None:
     seen: list[EpochResult] = []
     config = replace(config_of(tmp_path / "run", epochs=5), fast_dev_run=True)
