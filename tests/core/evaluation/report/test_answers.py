@@ -128,6 +128,7 @@ def test_an_unfinished_run_answers_what_is_known(data_dir: Path, tmp_path: Path)
     empty = facts_of(write_run(tmp_path / "empty", [], data_dir=data_dir, finished=False))
     answers = {answer.key: answer.sentence for answer in answers_of(empty)}
     assert answers["losses"] == answers["best-epoch"] == "This run holds no record of it."
+    assert answers["fit"] == "That can't be said yet: no epoch is recorded."
     assert answers["size"].startswith("null has 545,098 parameters")
 
 
