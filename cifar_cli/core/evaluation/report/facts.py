@@ -118,6 +118,20 @@ class Facts:
     heat: Mapping[int, torch.Tensor]
     """Heat maps [S, S] of mistakes and suspects, by the number of the test image; empty where not asked for."""
 
+    @property
+    def notice(self) -> str | None:
+        """What the run lacks, in a sentence."""
+        run = self.run
+        if run.config.fast_dev_run:
+            return "This run was started with --fast-dev-run: it trained one batch, and has no scores."
+        if run.summary is None:
+            epochs = len(run.epochs)
+            done = f"{epochs} epoch{'s' if epochs != 1 else ''}" if epochs else "no epoch"
+            return f"This run is not finished: {done} of {run.config.recipe.max_epochs} done, and no test yet."
+        if self.store is None:
+            return f"The dataset {run.config.data.store_path} is not where it was, so the report shows no images."
+        return None
+
 
 def facts_of(path: Path, *, explain: bool = False, on_progress: OnProgress = silent) -> Facts:
     """Read a run directory, and find out the rest.

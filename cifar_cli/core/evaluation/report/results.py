@@ -32,6 +32,8 @@ class RunAnswers:
     run_dir: Path
     model: str
     finished: bool
+    notice: str | None
+    """What the run lacks, in a sentence; None for one that is complete."""
     answers: tuple[Answer, ...]
 
 
