@@ -59,7 +59,7 @@ def test_the_page_refers_to_nothing_outside_of_itself(page: str) -> None:
 def test_names_are_escaped_and_earlier_runs_are_listed(page: str) -> None:
     assert "<b>run" not in page
     assert "&lt;b&gt;run &amp; co" in page
-    assert re.search(r'<th scope="row">earlier</th><td>null</td><td>32.00%</td>', page)
+    assert re.search(r'<th scope="row">earlier</th><td>null</td><td class="number">32.00%</td>', page)
 
 
 def test_several_runs_are_compared_in_one_page(data_dir: Path, tmp_path: Path) -> None:
