@@ -43,8 +43,7 @@ from cifar_cli.core.data.store import open_store, write_store
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.batches import train_loader
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.machine import keep_freed_memory
-from cifar_cli.core.training.numerics import processor_name
+from cifar_cli.core.training.machine import keep_freed_memory, processor_name
 from cifar_cli.core.training.recipe import RECIPES
 from cifar_cli.core.training.train import train
 

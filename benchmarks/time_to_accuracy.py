@@ -34,7 +34,7 @@ from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.batches import loader_of_test
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.numerics import processor_name
+from cifar_cli.core.training.machine import processor_name
 from cifar_cli.core.training.recipe import RECIPES
 from cifar_cli.core.training.results import TrainResult
 from cifar_cli.core.training.scores import score

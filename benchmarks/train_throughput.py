@@ -45,7 +45,7 @@ from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.numerics import processor_name
+from cifar_cli.core.training.machine import processor_name
 from cifar_cli.core.training.pace import WARM_UP_STEPS, WINDOW_STEPS
 from cifar_cli.core.training.results import Numerics, TrainResult
 from cifar_cli.core.training.train import train

@@ -81,4 +81,6 @@ def predict(asked: PredictOptions, device: DeviceOptions, output: PredictOutput)
         save_explanation(result, output.explain_out)
         console.note(f"heat maps: {output.explain_out}")
     if result.problems:
-        raise DataError("; ".join(result.problems), remedy="the other images were classified")
+        raise DataError(
+            "; ".join(result.problems), remedy="replace or leave out what is named; the other images were classified"
+        )

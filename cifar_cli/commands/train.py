@@ -239,7 +239,7 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOption
         from cifar_cli.core.evaluation.report.report import report_after_training
 
         report_after_training(report.results, console.note)
-    if output.as_json:
+    if output.as_json or report.results[-1].fast_dev_run:  # a run of one batch holds nothing to look at
         return
     last = report.results[-1].run_dir
     for line in (

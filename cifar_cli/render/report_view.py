@@ -17,8 +17,9 @@ from cifar_cli.render.tables import table_of
 def answers(result: ReportResult) -> Iterator[RenderableType]:
     """Each question with its answer, by run, and the page's path."""
     for run in result.runs:
-        state = "" if run.finished else ", not finished"
-        yield Text(f"{run.model} in {run.run_dir}{state}", style="bold", overflow="fold")
+        yield Text(f"{run.model} in {run.run_dir}", style="bold", overflow="fold")
+        if run.notice is not None:
+            yield Text(printable(run.notice), style="yellow")
         for answer in run.answers:
             yield Text(answer.question, style="dim")
             yield Padding(Text(answer.sentence), (0, 0, 0, 2))

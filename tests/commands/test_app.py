@@ -42,6 +42,16 @@ def test_a_usage_error_exits_2_and_an_expected_failure_1(cifar) -> None:  # type
     assert failed.stdout == ""
 
 
+def test_all_models_are_trained_by_a_sweep(cifar) -> None:  # type: ignore[no-untyped-def]
+    """summarize and profile-memory take --model all, so a user tries it."""
+    failed = cifar("train", "--model", "all")
+    assert failed.exit_code == 1
+    assert " ".join(failed.stderr.split()) == (
+        "error: one model is trained at a time, and 'all' are several try: train each with `cifar sweep --grid "
+        "model=null,cnn,hybrid`; `cifar report` compares them"
+    )
+
+
 def test_debug_shows_the_traceback() -> None:
     words = [sys.executable, "-m", "cifar_cli"]
     for debug in ([*words, "train", "--debug", "--model", "nul"], [*words, "--debug", "train", "--model", "nul"]):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from cifar_cli.core.training.results import EpochResult
 from cifar_cli.render import training_tables
@@ -228,3 +229,10 @@ def test_a_fast_dev_run_reports_no_scores_and_stays_out_of_runs(  # type: ignore
     assert "not measured: --fast-dev-run" in shown.stdout
     assert "%" not in shown.stdout.partition("Time")[0]
     assert "no scores" in shown.stderr
+    assert "next:" not in shown.stderr
+    image = tmp_path / "image.png"
+    Image.new("RGB", (32, 32)).save(image)
+    told = "was trained on one batch (--fast-dev-run): its predictions say nothing about the model"
+    assert told in " ".join(cifar("evaluate", run_dir).stdout.split())
+    assert json.loads(cifar("evaluate", run_dir, "--json").stdout)["unfinished"].endswith(told)
+    assert told in " ".join(cifar("predict", image, "--checkpoint", run_dir).stderr.split())

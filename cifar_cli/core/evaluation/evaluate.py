@@ -24,7 +24,7 @@ from cifar_cli.core.evaluation.metrics import (
 from cifar_cli.core.evaluation.predictions import Predictions, predict_split, rows_of, same_images
 from cifar_cli.core.evaluation.ranking import mistakes, suspects
 from cifar_cli.core.evaluation.results import EvaluateResult, EvaluationReport
-from cifar_cli.core.evaluation.runs import checkpoint_of, distinct_names
+from cifar_cli.core.evaluation.runs import checkpoint_of, distinct_names, lacking
 from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.core.training.checkpoint import Checkpoint, load_checkpoint
 from cifar_cli.core.training.machine import device_of
@@ -115,7 +115,7 @@ def evaluate_only(config: EvaluateConfig, *, on_progress: OnProgress = silent) -
         checkpoint=checkpoint.path,
         model=checkpoint.config.model.label,
         synthetic=store.synthetic,
-        unfinished=found.unfinished,
+        unfinished=lacking(found, checkpoint.config),
     )
     if config.corruptions:
         scores = accuracy_under_corruptions(

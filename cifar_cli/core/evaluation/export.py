@@ -139,8 +139,15 @@ def _to_torch_export(
     model: Deployed, images_BCHW: Tensor, path: Path, metadata: dict[str, str], checkpoint: Checkpoint
 ) -> Callable[[], Logits]:
     program = torch.export.export(model, (images_BCHW,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
-    torch.export.save(program, path, extra_files={"metadata.json": json.dumps(metadata)})
-    return lambda: torch.export.load(path).module()
+    # Files that are open: torch warns of a path that does not end in .pt2, and this one becomes it only when complete.
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files={"metadata.json": json.dumps(metadata)})
+
+    def read() -> Logits:
+        with path.open("rb") as file:
+            return torch.export.load(file).module()
+
+    return read
 
 
 def _to_safetensors(

@@ -22,7 +22,7 @@ from cifar_cli.core.evaluation.explain import heat_maps, overlay, place_of, requ
 from cifar_cli.core.evaluation.figures import explanation_figure
 from cifar_cli.core.evaluation.predictions import predict_batches
 from cifar_cli.core.evaluation.results import FilePrediction, PredictResult
-from cifar_cli.core.evaluation.runs import checkpoint_of
+from cifar_cli.core.evaluation.runs import checkpoint_of, lacking
 from cifar_cli.core.figures import save_figure
 from cifar_cli.core.limits import MAX_MEMBER_BYTES
 from cifar_cli.core.progress import OnProgress, Progress, silent
@@ -86,7 +86,7 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
         ),
         images_NHWC=part.pixels_NHWC,
         problems=tuple(problems),
-        unfinished=found.unfinished,
+        unfinished=lacking(found, checkpoint.config),
     )
     if not config.explain:
         return result

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cifar_cli.core.training.checkpoint import REMEDY, checkpoint_path
+from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.run_dir import RunDir
-from cifar_cli.errors import CheckpointError
+from cifar_cli.core.training.runs import DEPTH
+from cifar_cli.errors import CheckpointError, shell_line
 
 LISTED = 10  # runs that a message names
 
@@ -31,7 +34,7 @@ def checkpoint_of(path: Path) -> FoundCheckpoint:
         return FoundCheckpoint(path=checkpoint_path(path), unfinished=None)
     run = RunDir(path)
     if not run.checkpoints.is_dir():
-        raise _no_run(path)
+        raise no_run(path, f"{path} holds no checkpoints", remedy=REMEDY)
     for checkpoint in (run.best, run.last):
         if checkpoint.is_file():
             return FoundCheckpoint(path=checkpoint, unfinished=_unfinished(run, checkpoint))
@@ -40,9 +43,25 @@ def checkpoint_of(path: Path) -> FoundCheckpoint:
     )
 
 
-def runs_below(folder: Path) -> list[Path]:
-    """The run directories directly below a folder, by name."""
-    return sorted(each for each in folder.iterdir() if RunDir(each).checkpoints.is_dir())
+def lacking(found: FoundCheckpoint, config: TrainConfig) -> str | None:
+    """What a reader must know of predictions by a run that is not finished, or that trained one batch."""
+    if config.fast_dev_run:
+        return f"{found.path} was trained on one batch (--fast-dev-run): its predictions say nothing about the model"
+    return found.unfinished
+
+
+def runs_below(folder: Path, *, depth: int = DEPTH) -> list[Path]:
+    """The run directories below a folder, those of several seeds included, by name."""
+    found: list[Path] = []
+    inside: list[Path] = []
+    with suppress(OSError):
+        inside = sorted(folder.iterdir())
+    for each in inside:
+        if RunDir(each).checkpoints.is_dir() or RunDir(each).config.is_file():
+            found.append(each)
+        elif depth > 1:
+            found += runs_below(each, depth=depth - 1)
+    return found
 
 
 def distinct_names(paths: Sequence[Path]) -> tuple[str, ...]:
@@ -65,12 +84,13 @@ def _unfinished(run: RunDir, checkpoint: Path) -> str | None:
     return f"{run.path} is not finished; these are the weights of {checkpoint.name} as they are now"
 
 
-def _no_run(path: Path) -> CheckpointError:
+def no_run(path: Path, what: str, *, remedy: str) -> CheckpointError:
+    """The error for a folder that is no run, which names the runs in it. what, remedy: where it holds none."""
     if not (runs := runs_below(path)):
-        return CheckpointError(f"{path} holds no checkpoints", remedy=REMEDY)
+        return CheckpointError(what, remedy=remedy)
     count = "one run" if len(runs) == 1 else f"{len(runs)} runs"
-    named = " ".join(map(str, runs[-LISTED:]))
     newest = f" (the last {LISTED} by name)" if len(runs) > LISTED else ""
     return CheckpointError(
-        f"{path} is not a run, but holds {count}", remedy=f"pass one or more of them{newest}: {named}"
+        f"{path} is not a run, but holds {count}",
+        remedy=shell_line(f"pass one or more of them{newest}:", *runs[-LISTED:]),
     )

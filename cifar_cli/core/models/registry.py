@@ -137,6 +137,11 @@ def spec_of(name: str) -> ModelSpec:
     if name in MODELS:
         return MODELS[name]
     if file_and_function(name) is None and entry_point(ENTRY_POINTS, name) is None:
+        if name == "all":  # as summarize and profile-memory take it
+            raise ModelError(
+                "one model is trained at a time, and 'all' are several",
+                remedy="train each with `cifar sweep --grid model=null,cnn,hybrid`; `cifar report` compares them",
+            )
         near = nearest(name, MODELS)
         if not near.startswith("did you mean") and name in timm_names():
             raise ModelError(f"there is no model named {name!r}", remedy=f"did you mean {TIMM_PREFIX}{name}?")

@@ -21,14 +21,16 @@ def introduce(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     device = next(model.parameters()).device
     counts = training_counts(store, loaders)
+    images = f"{sum(counts):,} images ({counts_in_words(store.classes, counts)})"
+    if config.fast_dev_run:
+        images = f"one batch of {sum(counts):,} images (--fast-dev-run)"
     note(
         f"training {config.model.label} ({parameters:,} parameters, recipe {config.recipe.name}) on "
-        f"{sum(counts):,} images ({counts_in_words(store.classes, counts)}) of {dataset_line(store)}, {device}, "
+        f"{images} of {dataset_line(store)}, {device}, "
         f"precision {config.precision}, {config.memory_format}; writing to {config.run_dir}"
     )
-    if sum(count > 0 for count in counts) == 1:
-        note(one_class(store.classes[counts.index(max(counts))]))
-    elif config.recipe.class_weights == "none" and (told := imbalance(store.classes, counts)):
+    # One batch of a dataset that is sorted by class has other numbers.
+    if not config.fast_dev_run and (told := _of_classes(config, store, counts)):
         note(told)
     if config.model.img_size > store.img_size:
         note(enlarged(config.model.img_size, store))
@@ -41,6 +43,13 @@ def introduce(
     if left_out and config.model.trim_backbone:
         names = ", ".join(prefix.rstrip(".") for prefix in left_out)
         note(f"left out, because they never reach the logits: {names} (--full-backbone keeps them)")
+
+
+def _of_classes(config: TrainConfig, store: Store, counts: list[int]) -> str | None:
+    """What to know of the numbers of images in the classes."""
+    if sum(count > 0 for count in counts) == 1:
+        return one_class(store.classes[counts.index(max(counts))])
+    return imbalance(store.classes, counts) if config.recipe.class_weights == "none" else None
 
 
 def one_class(name: str) -> str:

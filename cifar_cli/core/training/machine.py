@@ -7,7 +7,8 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
@@ -35,6 +36,20 @@ def device_of(choice: DeviceChoice) -> torch.device:
             f"there is no {choice.upper()} device that PyTorch can use", remedy="pass --device cpu, or auto"
         )
     return torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What is installed as this device: the GPU's or the processor's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+
+
+def processor_name() -> str:
+    """The processor's name as the operating system gives it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def prepared_device(choice: DeviceChoice, *, deterministic: bool = False) -> torch.device:

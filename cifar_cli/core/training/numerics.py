@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from cifar_cli.core.choices import MemoryFormat, OptimizerName, Precision
 from cifar_cli.core.models.training_form import LAYOUTS, training_form, trains_in_onednn
 from cifar_cli.core.training.config import StepConfig, TrainConfig
+from cifar_cli.core.training.machine import device_name
 from cifar_cli.core.training.remembered import cache_file, remember, remembered
 from cifar_cli.core.training.results import LOSS_TOLERANCE, Numerics, NumericsTrial
 from cifar_cli.core.training.step import TrainingStep
@@ -215,9 +215,8 @@ def speed_key(
 ) -> str:
     """Everything that the speed of a step depends on."""
     model, recipe = config.model, config.recipe
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     parts = (
-        f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        f"{device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         f"{model.name} {model.backbone if model.name == 'cnn' else ''} {model.img_size} px, {model.classes} classes",
         f"width {model.width:g}, {'small images, ' * model.small_images}drop path {model.drop_path:g}",
         f"{'trimmed' if model.trim_backbone else 'full'} patch {model.patch_size}, batch {recipe.batch}",
@@ -226,12 +225,3 @@ def speed_key(
         f"{'|'.join(precisions)}, {'|'.join(formats)}",
     )
     return "; ".join(parts)
-
-
-def processor_name() -> str:
-    """The processor's name as the operating system gives it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from cifar_cli import __version__
+from cifar_cli.core.training.machine import device_name
 from cifar_cli.core.training.prepare import Prepared
 from cifar_cli.core.training.repeat import repeat_command
 
@@ -25,7 +26,8 @@ def provenance(prepared: Prepared) -> dict[str, Any]:
             "content_checksum": store.content,
         },
         "device": str(prepared.device),
-        "device_name": _name_of(prepared.device),
+        "device_name": device_name(prepared.device),
+        "threads": torch.get_num_threads(),
         "processes": prepared.ranks.world_size,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -33,7 +35,3 @@ def provenance(prepared: Prepared) -> dict[str, Any]:
     if prepared.checkpoint is None:
         told["trials"] = [asdict(trial) for trial in prepared.numerics.trials]
     return told
-
-
-def _name_of(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()

@@ -122,6 +122,15 @@ def test_a_folder_of_runs_is_no_run_and_the_message_lists_them(trained_run: Path
     assert caught.value.remedy == f"pass one or more of them: {tmp_path / 'a'} {tmp_path / 'b'}"
 
 
+def test_runs_of_several_seeds_in_a_folder_are_listed_too(trained_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "seeded").mkdir()
+    for name in ("alone", "seeded/seed-0"):
+        (tmp_path / name).symlink_to(trained_run)
+    with pytest.raises(CheckpointError, match="is not a run, but holds 2 runs") as caught:
+        evaluate(EvaluateConfig(checkpoint=tmp_path))
+    assert caught.value.remedy == f"pass one or more of them: {tmp_path / 'alone'} {tmp_path / 'seeded/seed-0'}"
+
+
 def test_a_run_without_a_checkpoint_says_so(tmp_path: Path) -> None:
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     with pytest.raises(CheckpointError, match="run holds no checkpoint yet"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,19 @@ def test_a_half_precision_file_is_compared_within_its_own_tolerance(trained_run:
     assert result.tolerance == 1e-2
     assert result.greatest_difference is not None
     assert 0 < result.greatest_difference <= 1e-2
+
+
+def test_an_export_is_written_and_read_without_a_warning(trained_run: Path, tmp_path: Path) -> None:
+    said: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = said.append  # type: ignore[method-assign]
+    logger = logging.getLogger("torch.export")
+    logger.addHandler(handler)
+    try:
+        export(ExportConfig(checkpoint=trained_run, format="torch-export", out=tmp_path / "m.pt2"))
+    finally:
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in said] == []
 
 
 def test_a_safetensors_file_carries_classes_and_preprocessing(trained_run: Path, tmp_path: Path) -> None:

@@ -180,3 +180,4 @@ def test_the_command_prints_json_a_table_and_a_csv_file(
     assert result.exit_code == 1
     assert prediction["predicted"] in result.stdout
     assert "there is no file" in result.stderr
+    assert "leave out what is named; the other images were classified" in " ".join(result.stderr.split())

@@ -23,6 +23,7 @@ from cifar_cli.core.training.checkpoint import load_checkpoint, read_checkpoint
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.listeners import Listeners
 from cifar_cli.core.training.loop import Seams
+from cifar_cli.core.training.machine import processor_name
 from cifar_cli.core.training.pictures import spread
 from cifar_cli.core.training.recipe import RECIPES, recipe_of
 from cifar_cli.core.training.results import EpochResult
@@ -93,6 +94,7 @@ def test_a_run_directory_holds_everything_about_the_run(trained_run: Path) -> No
     told = yaml.safe_load((trained_run / "config.yaml").read_text())
     assert told["config"]["recipe"]["name"] == "course"
     assert told["synthetic"] is True
+    assert (told["device_name"], told["threads"]) == (processor_name(), torch.get_num_threads())
     rows = list(csv.DictReader((trained_run / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     summary = json.loads((trained_run / "summary.json").read_text())
@@ -163,6 +165,16 @@ def test_the_time_cap_ends_a_run_whole(config_of: ConfigOf, tmp_path: Path) -> N
     assert result.epochs < 10_000
     assert result.checkpoint.is_file()
     assert 0 <= result.test_accuracy <= 1
+
+
+def test_a_fast_dev_run_on_sorted_images_says_nothing_about_classes(config_of: ConfigOf, tmp_path: Path) -> None:
+    """Its one batch may hold a single class."""
+    said: list[str] = []
+    plain = config_of(tmp_path / "run")
+    small = replace(plain, fast_dev_run=True, recipe=replace(plain.recipe, batch=8))
+    train(small, Listeners(on_note=said.append))
+    assert "on one batch of 8 images (--fast-dev-run) of shapes" in said[0]
+    assert not any("class" in each for each in said)
 
 
 def test_fast_dev_run_sees_one_batch_of_each_kind(config_of: ConfigOf, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def _losses(facts: Facts) -> Answer:
 
 def _fell(name: str, decline: Decline) -> str:
     way = f"from {decline.first:.3f} to {decline.last:.3f}"
-    rises = f"it rose in {decline.rises} of {decline.steps} epochs"
+    rises = f"it rose in {decline.rises} of {decline.steps} epochs" if decline.rises else "it never rose"
     return {
         "steady": f"The {name} loss falls steadily, {way}; {rises}.",
         "uneven": f"The {name} loss falls with ups and downs, {way}; {rises}.",

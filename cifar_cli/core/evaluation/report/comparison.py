@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 from cifar_cli.core.evaluation.metrics import mcnemar
 from cifar_cli.core.evaluation.predictions import same_images
@@ -29,6 +30,7 @@ def table(comparison: Comparison) -> list[tuple[str, tuple[str, ...]]]:
     """The figures as text: a row for each figure, with the value of each run."""
     rows: list[tuple[str, Callable[[ComparedRun], str]]] = [
         ("model", lambda run: run.model),
+        ("dataset", lambda run: run.dataset),
         ("parameters", lambda run: _number(run.parameters)),
         ("MFLOPs per image", lambda run: _number(run.forward_flops_per_image, 1e6, ",.1f")),
         ("batch", lambda run: _number(run.batch)),
@@ -52,10 +54,10 @@ def table(comparison: Comparison) -> list[tuple[str, tuple[str, ...]]]:
 def _compared(name: str, facts: Facts) -> ComparedRun:
     run, score = facts.run, facts.score
     tested = score if score is not None and score.split == "test" else None
-    device = [str(run.told[key]) for key in ("device_name", "device") if run.told.get(key)]
     return ComparedRun(
         name=name,
         model=run.config.model.label,
+        dataset=run.config.data.dataset,
         parameters=facts.counted.total_params if facts.counted else None,
         forward_flops_per_image=facts.counted.forward_flops_per_image if facts.counted else None,
         batch=run.config.recipe.batch,
@@ -68,9 +70,18 @@ def _compared(name: str, facts: Facts) -> ComparedRun:
         epochs=len(run.epochs),
         train_seconds=run.said("train_seconds") or (run.epochs[-1].elapsed_seconds if run.epochs else None),
         images_per_second=run.said("images_per_second") or (run.epochs[-1].images_per_second if run.epochs else None),
-        device=device[0] if device else None,
+        device=_device(run.told),
         verdict=facts.judgement.verdict,
     )
+
+
+def _device(told: Mapping[str, Any]) -> str | None:
+    """The device that a run trained on; with the threads of a CPU, on which its speed depends."""
+    name = told.get("device_name") or told.get("device")
+    if name is None:
+        return None
+    threads = told.get("threads") if told.get("device") == "cpu" else None
+    return f"{name}, {threads} thread{'s' if threads != 1 else ''}" if threads else str(name)
 
 
 def _tests(names: Sequence[str], runs: Sequence[Facts]) -> tuple[McNemar, ...]:
@@ -111,6 +122,8 @@ def _accuracy(runs: Sequence[ComparedRun], tests: Sequence[McNemar]) -> str:
     scored = sorted((run for run in runs if run.test_accuracy is not None), key=lambda run: -(run.test_accuracy or 0.0))
     if len(scored) < 2:
         return "Fewer than two of the runs have been tested, so their accuracies can't be compared."
+    if len(datasets := {run.dataset for run in runs}) > 1:
+        return f"The runs used different datasets ({', '.join(sorted(datasets))}), so accuracies can't be compared."
     best, second = scored[:2]
     start = f"{_called(best)} has the highest test accuracy, {share(best.test_accuracy or 0.0)}"
     follows = f"{_called(second)} follows with {share(second.test_accuracy or 0.0)}"

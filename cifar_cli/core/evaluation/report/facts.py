@@ -22,9 +22,10 @@ from cifar_cli.core.evaluation.report.predicted import read_predictions
 from cifar_cli.core.evaluation.report.recorded import Matrix, RecordedRun, read_run
 from cifar_cli.core.evaluation.report.rules import Judgement, judge
 from cifar_cli.core.evaluation.results import Interval
-from cifar_cli.core.memory.config import MemoryConfig
-from cifar_cli.core.memory.estimate import WORKSPACE_BYTES, Tracer
+from cifar_cli.core.memory.config import MemoryConfig, Risk
+from cifar_cli.core.memory.estimate import MOST, WORKSPACE_BYTES, Tracer, fits
 from cifar_cli.core.memory.gpus import CONTEXT_BYTES, GPUS, TABLE_GPUS
+from cifar_cli.core.memory.search import largest_that
 from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.core.training.batches import eval_loader, make_loaders, resident
 from cifar_cli.core.training.checkpoint import load_checkpoint
@@ -36,6 +37,7 @@ from cifar_cli.errors import CifarError
 
 EARLIER_RUNS = 8
 SHOWN = 12  # mistakes, and suspects
+RISK: Risk = "safe"  # profile-memory's default
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +66,7 @@ class Memory:
     batch: int
     device_bytes: int
     largest: tuple[tuple[str, int], ...]
-    """Cards, and the largest batch on each: from a line through two traces, rounded down to two digits."""
+    """Cards, and the largest batch on each, rounded down to two digits; without those for which none is predicted."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -115,6 +117,20 @@ class Facts:
     earlier: tuple[EarlierRun, ...]
     heat: Mapping[int, torch.Tensor]
     """Heat maps [S, S] of mistakes and suspects, by the number of the test image; empty where not asked for."""
+
+    @property
+    def notice(self) -> str | None:
+        """What the run lacks, in a sentence."""
+        run = self.run
+        if run.config.fast_dev_run:
+            return "This run was started with --fast-dev-run: it trained one batch, and has no scores."
+        if run.summary is None:
+            epochs = len(run.epochs)
+            done = f"{epochs} epoch{'s' if epochs != 1 else ''}" if epochs else "no epoch"
+            return f"This run is not finished: {done} of {run.config.recipe.max_epochs} done, and no test yet."
+        if self.store is None:
+            return f"The dataset {run.config.data.store_path} is not where it was, so the report shows no images."
+        return None
 
 
 def facts_of(path: Path, *, explain: bool = False, on_progress: OnProgress = silent) -> Facts:
@@ -221,19 +237,31 @@ def _counted(run: RecordedRun) -> ModelSummary | None:
 def _memory_of(run: RecordedRun) -> Memory | None:
     with suppress(CifarError, RuntimeError):
         tracer = Tracer(MemoryConfig(model=run.config.model, step=run.config.step_config()))
-        fixed, slope = tracer.line()
         batch = run.config.recipe.batch
+        found = {name: largest_batch(tracer, GPUS[name].memory_bytes) for name in TABLE_GPUS}
         return Memory(
             batch=batch,
             device_bytes=tracer.peak(batch).device_bytes,
-            largest=tuple((name, _fitting(GPUS[name].memory_bytes, fixed, slope)) for name in TABLE_GPUS),
+            largest=tuple((name, largest) for name, largest in found.items() if largest is not None),
         )
     return None
 
 
-def _fitting(memory_bytes: int, fixed: float, slope: float) -> int:
-    """Images that fit, rounded down to two digits."""
-    batch = max(int((memory_bytes - CONTEXT_BYTES - WORKSPACE_BYTES - fixed) / max(slope, 1.0)), 0)
+def largest_batch(tracer: Tracer, memory_bytes: int) -> int | None:
+    """The largest batch that profile-memory's default search would predict, rounded down to two digits.
+
+    Two small traces stand for those of the sizes tried, which would take seconds; None where they can't.
+    """
+    fixed, slope = tracer.line()
+    guess = int((memory_bytes - CONTEXT_BYTES - WORKSPACE_BYTES - fixed) / max(slope, 1.0))
+    if tracer.scaled(max(guess, 1)) is None:
+        return None
+
+    def runs(batch: int) -> bool:
+        trace = tracer.scaled(batch)
+        return trace is not None and fits(trace, memory_bytes, RISK)
+
+    batch = largest_that(runs, guess=guess, most=MOST)
     unit = 10 ** max(int(math.log10(batch)) - 1, 0) if batch else 1
     return batch // unit * unit
 

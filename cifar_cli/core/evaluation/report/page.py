@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,6 @@ def _run_context(facts: Facts, answers: tuple[Answer, ...], number: int) -> dict
         "id": f"run{number + 1}-",
         "facts": facts,
         "run": run,
-        "notice": _notice(facts),
         "answers": answers,
         "charts": {chart.name.partition("-")[2]: chart for chart in run_charts(facts, prefix=f"run{number + 1}")},
         "matrices": _matrices(facts),
@@ -83,23 +82,22 @@ def _run_context(facts: Facts, answers: tuple[Answer, ...], number: int) -> dict
         "suspects": _pictures(facts, suspects),
         "method": METHOD if facts.heat else None,
         "config": yaml.safe_dump(run.config.to_dict(), sort_keys=False),
-        "told": {name: value for name, value in run.told.items() if isinstance(value, (str, int, float))},
-        "data": run.told.get("data", {}),
+        "environment": _environment(run.told),
+        "command": run.told.get("command"),
     }
 
 
-def _notice(facts: Facts) -> str | None:
-    """What is missing from a run, in a sentence."""
-    run = facts.run
-    if run.config.fast_dev_run:
-        return "This run was started with --fast-dev-run: it trained one batch, and has no scores."
-    if run.summary is None:
-        epochs = len(run.epochs)
-        done = f"{epochs} epoch{'s' if epochs != 1 else ''}" if epochs else "no epoch"
-        return f"This run is not finished: {done} of {run.config.recipe.max_epochs} done, and no test yet."
-    if facts.store is None:
-        return f"The dataset {run.config.data.store_path} is not where it was, so the report shows no images."
-    return None
+def _environment(told: Mapping[str, Any]) -> list[tuple[str, str | int | float]]:
+    """Versions, device and data as rows of a table."""
+    kept = told.get("data")
+    data: dict[str, Any] = kept if isinstance(kept, dict) else {}
+    rows = {"cifar version" if name == "version" else name: value for name, value in told.items()} | data
+    passed_over = {"command"} | ({"content"} if "content_checksum" in data else set())
+    return [
+        (name, value)
+        for name, value in rows.items()
+        if name not in passed_over and isinstance(value, (str, int, float))
+    ]
 
 
 def _matrices(facts: Facts) -> list[dict[str, Any]]:

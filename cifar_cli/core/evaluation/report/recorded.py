@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
 
+from cifar_cli.core.evaluation.runs import no_run
 from cifar_cli.core.limits import MAX_CONFIG_BYTES
 from cifar_cli.core.plain_yaml import parse_yaml
 from cifar_cli.core.regular import read_json, read_text
@@ -117,7 +118,7 @@ def read_run(path: Path) -> RecordedRun:
     if not path.is_dir():
         raise CheckpointError(f"there is no run at {path}", remedy=f"run `cifar train` first, or {REMEDY}")
     if not run.config.is_file():
-        raise CheckpointError(f"{path} holds no config.yaml, so it is not a run directory", remedy=_runs_in(path))
+        raise no_run(path, f"{path} holds no config.yaml, so it is not a run directory", remedy=REMEDY)
     told: Any = None
     try:
         told = parse_yaml(read_text(run.config, MAX_CONFIG_BYTES))
@@ -137,12 +138,6 @@ def read_run(path: Path) -> RecordedRun:
         confusion=_confusion(run.confusion, classes=len(classes)),
         summary=_summary(run.summary),
     )
-
-
-def _runs_in(path: Path) -> str:
-    """The remedy where runs are in the folder: their names."""
-    runs = sorted(each.parent for each in path.glob("*/config.yaml"))
-    return f"pass one of its runs: {', '.join(map(str, runs[-5:]))}" if runs else REMEDY
 
 
 def _described(told: Any, path: Path) -> tuple[TrainConfig, tuple[str, ...]]:

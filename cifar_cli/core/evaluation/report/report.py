@@ -49,6 +49,7 @@ def report(config: ReportConfig, *, on_progress: OnProgress = silent) -> ReportR
                 run_dir=facts.run.path,
                 model=facts.run.config.model.label,
                 finished=facts.run.summary is not None,
+                notice=facts.notice,
                 answers=each,
             )
             for facts, each in zip(runs, answers, strict=True)

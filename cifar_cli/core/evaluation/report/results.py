@@ -32,6 +32,8 @@ class RunAnswers:
     run_dir: Path
     model: str
     finished: bool
+    notice: str | None
+    """What the run lacks, in a sentence; None for one that is complete."""
     answers: tuple[Answer, ...]
 
 
@@ -42,6 +44,7 @@ class ComparedRun:
     name: str
     """Of its folder; with a number where several folders have that name."""
     model: str
+    dataset: str
     parameters: int | None
     forward_flops_per_image: int | None
     batch: int
@@ -60,6 +63,7 @@ class ComparedRun:
     images_per_second: float | None
     """Training, median over the run; of an unfinished run in its last epoch."""
     device: str | None
+    """Its name, of a CPU with the number of threads."""
     verdict: str
     """On over- and under-fitting."""
 

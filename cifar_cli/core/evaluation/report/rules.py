@@ -76,6 +76,8 @@ def judge(
     train_accuracy: of the best weights on training images without augmentation; None where it wasn't measured, in
     which case the accuracy on augmented images stands for it.
     """
+    if not epochs:
+        return _too_short("no epoch is recorded")
     diverged = _divergence(epochs, classes)
     if diverged is not None:
         return diverged
@@ -86,11 +88,7 @@ def judge(
             rule="The lower end of the accuracy's 95 % interval is not above chance.",
         )
     if len(epochs) < FEW_EPOCHS:
-        return Judgement(
-            verdict="too short",
-            reason=f"{len(epochs)} epoch{'s are' if len(epochs) != 1 else ' is'} too few to judge the curves",
-            rule=f"A verdict needs {FEW_EPOCHS} epochs.",
-        )
+        return _too_short(f"{len(epochs)} epoch{'s are' if len(epochs) != 1 else ' is'} too few to judge the curves")
     best = max(epochs, key=lambda epoch: epoch.val_accuracy)
     measured = best.train_accuracy if train_accuracy is None else train_accuracy
     images = "augmented training images" if train_accuracy is None else "training images without augmentation"
@@ -104,6 +102,10 @@ def judge(
             rule="None of the rules for divergence, over-fitting and under-fitting applies.",
         )
     )
+
+
+def _too_short(reason: str) -> Judgement:
+    return Judgement(verdict="too short", reason=reason, rule=f"A verdict needs {FEW_EPOCHS} epochs.")
 
 
 def points(difference: float) -> str:

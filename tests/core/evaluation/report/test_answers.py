@@ -87,7 +87,7 @@ def test_different_histories_get_different_sentences(sentences: dict[str, dict[s
 def test_the_sentences_are_right(sentences: dict[str, dict[str, str]]) -> None:
     healthy, over, under = (sentences[name] for name in ("balanced", "over-fitting", "under-fitting"))
     assert healthy["losses"].startswith(
-        "The training loss falls steadily, from 1.350 to 0.601; it rose in 0 of 9 epochs"
+        "The training loss falls steadily, from 1.350 to 0.601; it never rose. The validation loss "
     )
     assert healthy["fit"].startswith("Neither: ")
     assert healthy["best-epoch"].startswith("Epoch 10 of 10 has the highest validation accuracy, 79.87%")
@@ -99,6 +99,7 @@ def test_the_sentences_are_right(sentences: dict[str, dict[str, str]]) -> None:
         "20 of 100 test images are predicted wrong, 20 of them with a probability of 90% or more for the wrong class."
     )
     assert "validation loss does not fall on the whole" in over["losses"]
+    assert over["losses"].endswith("; it rose in 6 of 9 epochs.")
     assert over["fit"].startswith("It over-fits: accuracy on training images without augmentation is ")
     assert "the validation loss has risen by" in over["fit"]
     assert over["accuracy"].endswith("It ends lower, at 60.00%.")
@@ -128,6 +129,7 @@ def test_an_unfinished_run_answers_what_is_known(data_dir: Path, tmp_path: Path)
     empty = facts_of(write_run(tmp_path / "empty", [], data_dir=data_dir, finished=False))
     answers = {answer.key: answer.sentence for answer in answers_of(empty)}
     assert answers["losses"] == answers["best-epoch"] == "This run holds no record of it."
+    assert answers["fit"] == "That can't be said yet: no epoch is recorded."
     assert answers["size"].startswith("null has 545,098 parameters")
 
 

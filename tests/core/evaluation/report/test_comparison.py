@@ -41,7 +41,8 @@ def compared(*runs: Path) -> Comparison:
 def test_the_table_has_every_figure_of_the_course_for_every_run(runs: tuple[Path, Path]) -> None:
     comparison = compared(*runs)
     rows = dict(table(comparison))
-    assert list(rows)[:5] == ["model", "parameters", "MFLOPs per image", "batch", "memory of a step, MiB"]
+    assert rows["dataset"] == ("shapes", "shapes")
+    assert list(rows)[:5] == ["model", "dataset", "parameters", "MFLOPs per image", "batch"]
     assert [label for label in rows if label.startswith("largest batch, ")] == [
         f"largest batch, {card}" for card in TABLE_GPUS
     ]
@@ -104,8 +105,25 @@ def test_runs_that_can_not_be_compared_say_why(runs: tuple[Path, Path], data_dir
     assert dict(table(comparison))["test accuracy"] == ("80.00%", "66.00%")
 
     told = yaml.safe_load(RunDir(lost).config.read_text())
-    RunDir(lost).config.write_text(yaml.safe_dump(told | {"device_name": "H100"}))
-    assert "The runs used different devices" in compared(runs[0], lost).sentences[-1]
+    told["config"]["data"]["dataset"] = "other"
+    RunDir(lost).config.write_text(yaml.safe_dump(told))
+    assert compared(runs[0], lost).sentences[0] == (
+        "The runs used different datasets (other, shapes), so accuracies can't be compared."
+    )
+
+
+def test_speeds_are_compared_on_one_device_only(data_dir: Path, tmp_path: Path) -> None:
+    """Two processors of one architecture, or other numbers of threads, are different devices."""
+    one, other = (write_run(tmp_path / name, histories.healthy(), data_dir=data_dir) for name in ("one", "other"))
+    told = yaml.safe_load(RunDir(one).config.read_text()) | {"device": "cpu", "device_name": "Xeon", "threads": 2}
+    for changes, same in (({}, True), ({"device_name": "EPYC"}, False), ({"threads": 16}, False)):
+        RunDir(one).config.write_text(yaml.safe_dump(told))
+        RunDir(other).config.write_text(yaml.safe_dump(told | changes))
+        comparison = compared(one, other)
+        assert comparison.runs[0].device == "Xeon, 2 threads"
+        assert ("The runs used different devices" in " ".join(comparison.sentences)) != same
+    RunDir(other).config.write_text(yaml.safe_dump(told | {"device": "cuda:0", "device_name": "H100"}))
+    assert compared(one, other).runs[1].device == "H100"
 
 
 def test_folders_of_one_name_have_different_names(runs: tuple[Path, Path], data_dir: Path, tmp_path: Path) -> None:

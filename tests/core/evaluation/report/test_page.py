@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import yaml
 
 from cifar_cli.core.evaluation.report.charts import Series, bar_chart, line_chart
 from cifar_cli.core.evaluation.report.config import ReportConfig
+from cifar_cli.core.evaluation.report.facts import facts_of
+from cifar_cli.core.evaluation.report.page import page as page_of
 from cifar_cli.core.evaluation.report.recorded import Epoch
 from cifar_cli.core.evaluation.report.report import report, report_after_training
 from cifar_cli.core.training.results import TrainResult
@@ -56,7 +59,7 @@ def test_the_page_refers_to_nothing_outside_of_itself(page: str) -> None:
 def test_names_are_escaped_and_earlier_runs_are_listed(page: str) -> None:
     assert "<b>run" not in page
     assert "&lt;b&gt;run &amp; co" in page
-    assert re.search(r'<th scope="row">earlier</th><td>null</td><td>32.00%</td>', page)
+    assert re.search(r'<th scope="row">earlier</th><td>null</td><td class="number">32.00%</td>', page)
 
 
 def test_several_runs_are_compared_in_one_page(data_dir: Path, tmp_path: Path) -> None:
@@ -120,13 +123,45 @@ def test_a_fast_dev_run_and_a_missing_dataset_are_named(data_dir: Path, tmp_path
     )
 
 
+def test_the_terminal_says_what_a_run_lacks(cifar, data_dir: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    quick = write_run(tmp_path / "quick", [], data_dir=data_dir, finished=False, fast_dev_run=True)
+    begun = write_run(tmp_path / "begun", histories.healthy()[:2], data_dir=data_dir, finished=False)
+    for run, words in ((quick, "it trained one batch, and has no scores"), (begun, "not finished: 2 epochs of 10")):
+        assert words in " ".join(cifar("report", run).stdout.split())
+
+
+def test_the_environment_has_each_figure_once(data_dir: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", histories.healthy(), data_dir=data_dir)
+    told = yaml.safe_load((run / "config.yaml").read_text())
+    told |= {"content": "sha256:1a", "data": {"source": "drawn", "content_checksum": "sha256:1a"}}
+    (run / "config.yaml").write_text(yaml.safe_dump(told))
+    text = report(ReportConfig(runs=(run,))).page.read_text(encoding="utf-8")
+    assert text.count("sha256:1a") == 1
+    assert '<th scope="row">cifar version</th><td>0.1.0</td>' in text
+    (run / "config.yaml").write_text(yaml.safe_dump(told | {"data": [1]}))
+    assert "Environment" in report(ReportConfig(runs=(run,))).page.read_text(encoding="utf-8")
+
+
+def test_a_long_file_name_breaks_at_its_folders(data_dir: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", histories.healthy(), data_dir=data_dir)
+    facts = facts_of(run)
+    assert facts.predicted is not None
+    named = replace(facts.predicted, files=("test/automobile/0509.jpg",) * len(facts.predicted))
+    assert "<span>test/<wbr>automobile/<wbr>0509.jpg</span>" in page_of([replace(facts, predicted=named)], [()])
+
+
 def test_what_is_no_run_is_refused_with_a_remedy(data_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no run at"):
         report(ReportConfig(runs=(tmp_path / "nothing",)))
     write_run(tmp_path / "runs" / "first", histories.healthy(), data_dir=data_dir)
-    with pytest.raises(CheckpointError, match=r"holds no config.yaml") as caught:
+    write_run(tmp_path / "runs" / "seeded" / "seed-0", histories.healthy(), data_dir=data_dir)
+    with pytest.raises(CheckpointError, match="runs is not a run, but holds 2 runs") as caught:
         report(ReportConfig(runs=(tmp_path / "runs",)))
-    assert str(tmp_path / "runs" / "first") in str(caught.value.remedy)
+    listed = " ".join(str(tmp_path / "runs" / name) for name in ("first", "seeded/seed-0"))
+    assert caught.value.remedy == f"pass one or more of them: {listed}"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"holds no config.yaml"):
+        report(ReportConfig(runs=(tmp_path / "empty",)))
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "config.yaml").write_text("a: 1")
     with pytest.raises(CheckpointError, match="was not written by this version"):
