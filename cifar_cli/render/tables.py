@@ -10,6 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 
+def new_table(*headings: str, **options: Any) -> Table:
+    """An empty table, with its title and its caption in the one style: on the left, the title bold.
+
+    options: those of `rich.table.Table`.
+    """
+    return Table(*headings, title_style="bold", title_justify="left", caption_justify="left", **options)
+
+
 def table_of(
     columns: Mapping[str, Sequence[str | Text]],
     *,
@@ -22,7 +30,7 @@ def table_of(
     words: the columns that hold words; the others hold numbers, to the right. footer: the last row, below a
     line. options: those of `rich.table.Table`.
     """
-    table = Table(show_footer=bool(footer), **options)
+    table = new_table(show_footer=bool(footer), **options)
     for heading, below in zip_longest(columns, footer, fillvalue=""):
         table.add_column(heading, below, justify="left" if heading in words else "right", overflow="fold")
     for cells in zip(*columns.values(), strict=True):
