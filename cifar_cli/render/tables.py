@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -32,7 +33,9 @@ def table_of(
     """
     table = new_table(show_footer=bool(footer), **options)
     for heading, below in zip_longest(columns, footer, fillvalue=""):
-        table.add_column(heading, below, justify="left" if heading in words else "right", overflow="fold")
+        longest = max(map(len, heading.split()), default=0)  # no word of a heading is broken
+        side: JustifyMethod = "left" if heading in words else "right"
+        table.add_column(heading, below, justify=side, overflow="fold", min_width=longest)
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*cells)
     return table

@@ -18,6 +18,13 @@ def test_titles_and_captions_stand_on_the_left() -> None:
     assert (lines[0], lines[-1]) == ("T", "C")
 
 
+def test_no_word_of_a_heading_is_broken_where_the_cells_give_way() -> None:
+    columns = {"run": ["a-name-that-is-long-" * 3], "calibration error": ["2.18%"], "": [""]}
+    lines = rendered(table_of(columns, words=("run",)), width=40).splitlines()
+    assert max(map(len, lines)) <= 40
+    assert any("calibration" in line for line in lines)
+
+
 def test_only_one_function_makes_tables_so_that_all_have_its_style() -> None:
     makers = []
     for module in MODULES:
