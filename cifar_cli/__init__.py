@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cifar_cli.library import evaluate, open_dataset, profile_memory, summarize, train
+    from cifar_cli.library import evaluate, open_dataset, predict, profile_memory, summarize, train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "open_dataset", "profile_memory", "summarize", "train"]
+__all__ = ["__version__", "evaluate", "open_dataset", "predict", "profile_memory", "summarize", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """The functions of `cifar_cli.library`, which is imported with the first of them: it loads torch."""
+    """The functions of `cifar_cli.library`, which is imported with the first of them."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from cifar_cli import library

@@ -38,16 +38,18 @@ def _explained(flags: Mapping[str, bool]) -> Iterator[None]:
 
     flags: with "debug" the error passes, with its traceback; with "verbose" its cause is printed.
     """
-    from cifar_cli.render import console
-
     try:
         yield
     except KeyboardInterrupt as error:
+        from cifar_cli.render import console
+
         console.error("interrupted", None)
         raise typer.Exit(128 + next(iter(error.args), signal.SIGINT)) from None
     except CifarError as error:
         if flags.get("debug"):
             raise
+        from cifar_cli.render import console
+
         console.error(error.what, error.remedy)
         if flags.get("verbose") and error.__cause__ is not None:
             console.warn(f"caused by {type(error.__cause__).__name__}: {error.__cause__}")

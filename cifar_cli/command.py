@@ -6,6 +6,7 @@ import ast
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
@@ -126,14 +127,29 @@ def _element(annotation: Any) -> Any:
     return _element(element)
 
 
+@contextmanager
+def _values_as_typed(params: Sequence[Any]) -> Iterator[None]:
+    """Convert no value in the block: Typer would load pydantic for it, which takes longer than all the rest."""
+    for param in params:
+        param.process_value = lambda ctx, value: value
+    try:
+        yield
+    finally:
+        for param in params:
+            del param.process_value
+
+
 class CommandMixin:
     """Changes two things about Typer's classes: an option given twice is refused, and the help page is our own."""
 
     def parse_args(self, ctx: Any, args: Any) -> Any:
         """Parse the words of a command line. Raises UsageError for a single-valued option given twice."""
         ctx.meta[_WORDS] = list(args)
+        if ctx.resilient_parsing:  # while a shell completes a line, nothing is refused
+            with _values_as_typed(self.get_params(ctx)):  # type: ignore[attr-defined]
+                return super().parse_args(ctx, args)  # type: ignore[misc]
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))  # type: ignore[attr-defined]
-        for param in [] if ctx.resilient_parsing else order:  # while a shell completes a line, nothing is refused
+        for param in order:
             if order.count(param) > 1 and param.expose_value and not param.multiple:
                 on, off = (_typed_of(spellings, args) for spellings in (param.opts, param.secondary_opts))
                 if on and off:

@@ -1,31 +1,25 @@
-"""The commands as functions, for notebooks and other programs. They return what `--json` prints, as dataclasses."""
+"""The commands as functions, for notebooks and other programs. They return what `--json` prints, as dataclasses.
+
+Each function imports the part of the core that it needs when it is called.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cifar_cli.core.choices import DeviceChoice
-from cifar_cli.core.counting.config import SummaryConfig
-from cifar_cli.core.counting.results import ModelSummary
-from cifar_cli.core.counting.summary import summarize as _summarize
-from cifar_cli.core.data.config import DataConfig
-from cifar_cli.core.data.dataset import open_dataset as _open_dataset
-from cifar_cli.core.data.store import Store
-from cifar_cli.core.evaluation.config import EvaluateConfig
-from cifar_cli.core.evaluation.evaluate import evaluate as _evaluate
-from cifar_cli.core.evaluation.results import EvaluateResult
-from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest
-from cifar_cli.core.memory.profile import profile
-from cifar_cli.core.memory.results import MemoryReport
 from cifar_cli.core.models.config import DEFAULT_BACKBONE, ModelConfig
 from cifar_cli.core.progress import OnProgress, silent
-from cifar_cli.core.training.config import StepConfig
-from cifar_cli.core.training.listeners import Listeners
-from cifar_cli.core.training.results import EpochResult, TrainProgress, TrainResult
-from cifar_cli.core.training.settings import layered
-from cifar_cli.core.training.train import train as _train
+
+if TYPE_CHECKING:
+    from cifar_cli.core.counting.results import ModelSummary
+    from cifar_cli.core.data.store import Store
+    from cifar_cli.core.evaluation.results import EvaluateResult, PredictResult
+    from cifar_cli.core.memory.results import MemoryReport
+    from cifar_cli.core.training.config import StepConfig
+    from cifar_cli.core.training.results import EpochResult, TrainProgress, TrainResult
 
 PathLike = Path | str
 
@@ -51,6 +45,10 @@ def train(
     on_progress, on_step, on_epoch: get the progress of preparing and scoring, of the steps, and every finished epoch.
     Raises a CifarError for what the user can mend.
     """
+    from cifar_cli.core.training.listeners import Listeners
+    from cifar_cli.core.training.settings import layered
+    from cifar_cli.core.training.train import train as run
+
     asked = {
         "model.name": None if config is not None and model == "null" else model,
         "data.dataset": dataset,
@@ -67,7 +65,7 @@ def train(
         assignments=settings or {},
     )
     listeners = Listeners(on_progress=on_progress, on_step=on_step, on_epoch=on_epoch)
-    return _train(chosen.config(), listeners)
+    return run(chosen.config(), listeners)
 
 
 def evaluate(
@@ -82,9 +80,12 @@ def evaluate(
 ) -> EvaluateResult:
     """Score a run directory or a checkpoint file on the test split, as `cifar evaluate` does.
 
-    dataset, data_dir: None for those of the training. out: the PNG file for the confusion matrix.
+    dataset, data_dir: None for those of the training. out: the folder for the figures; None for the run directory.
     Raises CheckpointError, DataError, ConfigError or ResourceError.
     """
+    from cifar_cli.core.evaluation.config import EvaluateConfig
+    from cifar_cli.core.evaluation.evaluate import evaluate as run
+
     config = EvaluateConfig(
         checkpoint=Path(checkpoint),
         dataset=dataset,
@@ -93,7 +94,32 @@ def evaluate(
         device=device,
         out=None if out is None else Path(out),
     )
-    return _evaluate(config, on_progress=on_progress)
+    return run(config, on_progress=on_progress)
+
+
+def predict(
+    images: PathLike | Sequence[PathLike],
+    *,
+    checkpoint: PathLike,
+    batch: int = 512,
+    device: DeviceChoice = "auto",
+    explain: bool = False,
+    on_progress: OnProgress = silent,
+) -> PredictResult:
+    """Classify image files with a trained model, as `cifar predict` does.
+
+    images: a file, a folder or a pattern, or several. checkpoint: a run directory or a checkpoint file. explain: find
+    out which part of an image its prediction rests on. A file that can't be read is named in `problems` of the result.
+    Raises CheckpointError, ConfigError, or DataError when no file can be read.
+    """
+    from cifar_cli.core.evaluation.config import PredictConfig
+    from cifar_cli.core.evaluation.predict import predict as run
+
+    words = [images] if isinstance(images, (str, Path)) else images
+    config = PredictConfig(
+        images=tuple(map(str, words)), checkpoint=Path(checkpoint), batch=batch, device=device, explain=explain
+    )
+    return run(config, on_progress=on_progress)
 
 
 def summarize(
@@ -109,7 +135,10 @@ def summarize(
 
     img_size: side of the images in pixels. backbone: of cnn. Raises ModelError or ConfigError.
     """
-    return _summarize(SummaryConfig(model=_counted(model, img_size, classes, backbone), batch=batch, depth=depth))
+    from cifar_cli.core.counting.config import SummaryConfig
+    from cifar_cli.core.counting.summary import summarize as run
+
+    return run(SummaryConfig(model=_counted(model, img_size, classes, backbone), batch=batch, depth=depth))
 
 
 def profile_memory(
@@ -130,6 +159,10 @@ def profile_memory(
     gpu: the name of a card, such as "RTX 3090". memory_bytes: the memory of the card instead. step: optimizer,
     precision and memory format. Raises ModelError, ConfigError or ResourceError.
     """
+    from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest
+    from cifar_cli.core.memory.profile import profile
+    from cifar_cli.core.training.config import StepConfig
+
     config = MemoryConfig(model=_counted(model, img_size, classes, backbone), step=step or StepConfig())
     request = MemoryRequest(
         configs=(config,),
@@ -148,7 +181,10 @@ def open_dataset(name: str = "cifar10", *, data_dir: PathLike = "data", on_progr
     The store has `train` and `test`, each with uint8 images [N, H, W, 3] and int64 labels [N].
     Raises DataError or ResourceError.
     """
-    return _open_dataset(DataConfig(dataset=name, data_dir=Path(data_dir)), on_progress=on_progress)
+    from cifar_cli.core.data.config import DataConfig
+    from cifar_cli.core.data.dataset import open_dataset as run
+
+    return run(DataConfig(dataset=name, data_dir=Path(data_dir)), on_progress=on_progress)
 
 
 def _counted(model: str, img_size: int, classes: int, backbone: str) -> ModelConfig:

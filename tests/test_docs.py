@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
@@ -42,11 +44,15 @@ def blocks(text: str) -> list[str]:
     return [match.group(match.lastindex or 0) for pattern in (FENCED, INDENTED) for match in pattern.finditer(text)]
 
 
-def code_lines(text: str) -> list[str]:
-    """Lines of code blocks, and inline code; a line of a shell's session without its prompt and comment."""
+def block_lines(text: str) -> list[str]:
+    """Lines of code blocks; a line of a shell's session without its prompt and comment."""
     lines = [part for block in blocks(text) for line in block.splitlines() for part in line.split(" && ")]
-    inline = [" ".join(code.split()) for code in INLINE.findall(FENCED.sub("", text))]
-    return [re.split(r"\s+#", line)[0].strip().removeprefix("$ ") for line in lines] + inline
+    return [re.split(r"\s+#", line)[0].strip().removeprefix("$ ") for line in lines]
+
+
+def code_lines(text: str) -> list[str]:
+    """Lines of code blocks, and inline code."""
+    return block_lines(text) + [" ".join(code.split()) for code in INLINE.findall(FENCED.sub("", text))]
 
 
 def filled(words: list[str]) -> list[list[str]]:
@@ -60,9 +66,9 @@ def filled(words: list[str]) -> list[list[str]]:
 COMMAND = re.compile(r"(?:\w+=\S+ )*(?:srun |torchrun .* -m )?(?:cifar|cifar_cli) (.*?)(?: &)?")
 
 
-def commands(page: Path) -> list[str]:
+def commands(page: Path, lines_of: Callable[[str], list[str]] = code_lines) -> list[str]:
     """The command lines of the page, without what starts them; a shell's variable becomes a number."""
-    found = (COMMAND.fullmatch(line) for line in code_lines(page.read_text(encoding="utf-8")))
+    found = (COMMAND.fullmatch(line) for line in lines_of(page.read_text(encoding="utf-8")))
     return list(dict.fromkeys(re.sub(r"\$\w+", "3", f"cifar {match[1]}") for match in found if match))
 
 
@@ -179,6 +185,19 @@ def anchors(text: str) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", FENCED.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_extra_in_the_pages_can_be_installed() -> None:
+    known = set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    )
+    named = {
+        extra
+        for page in ALL_PAGES
+        for found in re.findall(r"(?:cifar-cli|-e \"\.|\.whl)\[([a-z,]+)\]", page.read_text(encoding="utf-8"))
+        for extra in found.split(",")
+    }
+    assert {"bundled", "dev", "onnx", "parquet"} <= named <= known
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:

@@ -6,10 +6,13 @@ import inspect
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import cifar_cli
 from cifar_cli.core.notebook import MOST_ROWS, NotebookView
@@ -21,11 +24,39 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 FUNCTIONS = [name for name in cifar_cli.__all__ if not name.startswith("_")]
 
 
+def loaded_by(program: str, folder: Path) -> set[str]:
+    """What a program that begins with `import cifar_cli` has imported at its end: torch, and rooms of the core."""
+    last = "import sys; print(*(name for name in sys.modules if name == 'torch' or name.startswith('cifar_cli.core.')))"
+    lines = f"import cifar_cli\n{program}\n{last}"
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True, cwd=folder)
+    names = done.stdout.splitlines()[-1].split()
+    light = ("config", "results", "registry")  # these import the standard library only
+    return {
+        ".".join(name.split(".")[:3]) for name in names if name.count(".") != 2 and name.split(".")[-1] not in light
+    }
+
+
 @pytest.mark.slow
-def test_the_import_loads_no_torch_and_the_first_function_does() -> None:
-    program = "import sys, cifar_cli; a = 'torch' in sys.modules; cifar_cli.train; print(a, 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "False True\n"
+def test_the_import_and_the_names_of_its_functions_load_nothing_heavy(tmp_path: Path) -> None:
+    assert "torch" not in loaded_by("; ".join(f"cifar_cli.{name}" for name in FUNCTIONS), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("call", "others"),
+    [
+        ("summarize('null')", ("data", "training", "evaluation", "memory", "augment")),
+        ("profile_memory('null')", ("evaluation", "counting", "workflow")),
+        ("open_dataset('shapes')", ("models", "training", "evaluation", "counting", "memory")),
+        ("predict('a.png', checkpoint='run')", ("counting", "memory", "workflow")),
+    ],
+)
+def test_a_function_loads_only_the_rooms_that_it_needs(
+    call: str, others: tuple[str, ...], tmp_path: Path, data_dir: Path
+) -> None:
+    (tmp_path / "data").symlink_to(data_dir)
+    loaded = loaded_by(f"from contextlib import suppress\nwith suppress(Exception): cifar_cli.{call}", tmp_path)
+    assert not loaded & {f"cifar_cli.core.{room}" for room in others}
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -74,6 +105,18 @@ def test_a_model_and_a_dataset_of_the_page_train(here: Path, cifar) -> None:  # 
 
 
 @pytest.mark.slow
+def test_predictions_of_files_name_those_that_cant_be_read(here: Path, trained_run: Path) -> None:
+    image = Image.fromarray(cifar_cli.open_dataset("shapes").test.pixels_NHWC[0].numpy())
+    image.save("first.png")
+    both = cifar_cli.predict(["first.png", here / "none.png"], checkpoint=trained_run)
+    one = cifar_cli.predict("first.png", checkpoint=trained_run, explain=True)
+    assert both.predictions == one.predictions
+    assert both.problems == (f"there is no file {here / 'none.png'}",)
+    assert len(one.places) == 1
+    assert "first.png" in one._repr_html_()
+
+
+@pytest.mark.slow
 def test_a_run_is_repeated_by_its_config(here: Path) -> None:
     epochs: list[float] = []
     first = cifar_cli.train(dataset="shapes", settings={"recipe.max_epochs": 1, "recipe.batch": 64}, run_dir="first")
@@ -93,20 +136,24 @@ def test_a_result_shows_itself_as_a_table_in_a_notebook(here: Path) -> None:
 
 
 def test_every_result_with_a_dictionary_has_the_notebook_view() -> None:
-    from cifar_cli.core.counting.results import ModelSummary, SummaryReport
-    from cifar_cli.core.data.results import DatasetCheck, DatasetSummary, DownloadResult
-    from cifar_cli.core.doctor.results import DoctorReport
-    from cifar_cli.core.evaluation.results import EvaluateResult
-    from cifar_cli.core.memory.results import MaxBatch, MemoryReport, PeakMemory
-    from cifar_cli.core.training.results import TrainResult
-    from cifar_cli.core.workflow.results import TrainReport
+    """A result is a class of the core that turns itself into a dictionary without being asked for more."""
+    settings = {"TrainConfig", "Settings"}
+    found = []
+    for path in (ROOT / "cifar_cli/core").rglob("*.py"):
+        if "def to_dict(self" in path.read_text(encoding="utf-8"):
+            module = import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+            own = [each for each in vars(module).values() if getattr(each, "__module__", "") == module.__name__]
+            found += [each for each in own if isinstance(each, type) and "to_dict" in vars(each)]
+    results = [each for each in found if each.__name__ not in settings and each is not NotebookView]
+    asking = [each for each in results if not complete(each.to_dict)]
+    assert len(results) > 18
+    assert [each for each in results if not issubclass(each, NotebookView)] == asking
 
-    for result in (
-        ModelSummary, SummaryReport, DatasetCheck, DatasetSummary, DownloadResult, DoctorReport, EvaluateResult,
-        MaxBatch, MemoryReport, PeakMemory, TrainResult, TrainReport,
-    ):  # fmt: skip
-        assert issubclass(result, NotebookView)
-        assert result.to_dict is not NotebookView.to_dict
+
+def complete(method: Callable[..., Any]) -> bool:
+    """Whether the method can be called on its object alone."""
+    _, *others = inspect.signature(method).parameters.values()
+    return all(each.default is not inspect.Parameter.empty for each in others)
 
 
 def test_the_notebook_view_escapes_names_and_shortens_lists() -> None:

@@ -222,7 +222,7 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOption
             on_note=view.on_note,
             on_progress=view.on_progress,
             on_step=view.on_step,
-            on_epoch=lambda epoch: view.on_note(training_tables.epoch_line(epoch, fast_dev_run=run.fast_dev_run)),
+            on_epoch=lambda epoch: view.on_epoch(epoch, fast_dev_run=run.fast_dev_run),
             on_numerics=lambda numerics: training_tables.say_numerics(numerics, verbose=output.verbose),
             loggers=require_loggers(run.loggers or ()),
             began=began,

@@ -6,10 +6,10 @@ from typing import Any
 
 from rich import box
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from cifar_cli.core.augment.results import PreviewResult, StepResult
+from cifar_cli.render.tables import new_table
 
 
 def steps(result: PreviewResult) -> RenderableType:
@@ -21,11 +21,9 @@ def steps(result: PreviewResult) -> RenderableType:
         f"measured on {result.steps[0].sample_images:,} images; change: mean absolute change of a pixel level (0-255) "
         "where the step fired"
     )
-    table = Table(
+    table = new_table(
         title=title,
         caption=caption,
-        title_justify="left",
-        caption_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -67,12 +68,12 @@ def show(*renderables: RenderableType) -> None:
 
 def note(message: str, console: Console | None = None) -> None:
     """Print a remark, which is not part of the result, on stderr or another console."""
-    (console or stderr()).print(printable(message), style="dim", soft_wrap=True)
+    _print_sentence(console or stderr(), printable(message), "dim")
 
 
 def warn(message: str) -> None:
     """Print a warning on stderr."""
-    stderr().print(printable(f"note: {message}"), style="yellow", soft_wrap=True)
+    _print_sentence(stderr(), printable(f"note: {message}"), "yellow")
 
 
 def print_json(document: Mapping[str, Any]) -> None:
@@ -88,8 +89,15 @@ def print_text(text: str) -> None:
 
 
 def error(what: str, remedy: str | None) -> None:
-    """Print an error and its remedy on stderr, one line each. Lines are not wrapped, so that commands can be copied."""
+    """Print an error and its remedy on stderr. The remedy is one line, so that its commands can be copied."""
     console = console_on(sys.stderr)
-    console.print(f"error: {what}", style="bold red", soft_wrap=True)
+    _print_sentence(console, f"error: {what}", "bold red")
     if remedy:
         console.print(f"  try: {remedy}", soft_wrap=True)
+
+
+def _print_sentence(console: Console, text: str, style: str) -> None:
+    """Print one line, which a terminal gets wrapped between words. An indented line is a command, and stays whole."""
+    if console.is_terminal and not text.startswith(" "):
+        text = textwrap.fill(text, console.width, break_long_words=False, break_on_hyphens=False)
+    console.print(text, style=style, soft_wrap=True)

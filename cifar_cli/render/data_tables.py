@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_cli.core.data.results import DatasetCheck, DatasetSummary, DownloadResult, DuplicatesResult
+from cifar_cli.render.tables import new_table
 
 MAX_LISTED_FILES = 5
 MAX_LISTED_CLASSES = 12  # more are counted, not listed
@@ -55,7 +56,7 @@ def checked(result: DatasetCheck) -> Group:
         facts.add_row("archive", str(result.archive))
     intact = Text("yes, every byte was read", "green") if result.intact else Text("no", "bold red")
     facts.add_row("intact", intact)
-    counts = Table(box=box.SIMPLE_HEAD, show_footer=True, title="Images per class", title_justify="left")
+    counts = new_table(box=box.SIMPLE_HEAD, show_footer=True, title="Images per class")
     counts.add_column("class", footer=f"{len(result.per_class)} classes", overflow="fold")
     counts.add_column("train", justify="right", footer=f"{sum(c.train_images for c in result.per_class):,}")
     counts.add_column("test", justify="right", footer=f"{sum(c.test_images for c in result.per_class):,}")
@@ -66,12 +67,10 @@ def checked(result: DatasetCheck) -> Group:
 
 def duplicates(result: DuplicatesResult) -> Table:
     """How many pairs of identical and of nearly identical images there are, by where they are."""
-    table = Table(
+    table = new_table(
         box=box.SIMPLE_HEAD,
         title=f"{result.dataset}: pairs of twins among {result.images:,} images",
-        title_justify="left",
         caption=f"pairs whose images have different labels: {result.differently_labelled:,}",
-        caption_justify="left",
     )
     table.add_column("pairs")
     table.add_column("identical", justify="right")
@@ -84,7 +83,7 @@ def duplicates(result: DuplicatesResult) -> Table:
 def _facts(dataset: DatasetSummary) -> Table:
     synthetic = " (synthetic)" if dataset.provenance.synthetic else ""
     title = f"{dataset.name}{synthetic}"
-    table = Table(box=box.SIMPLE, show_header=False, title=title, title_justify="left", min_width=40)
+    table = new_table(box=box.SIMPLE, show_header=False, title=title, min_width=40)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     classes = str(len(dataset.classes))

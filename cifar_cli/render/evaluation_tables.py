@@ -76,7 +76,6 @@ def corruptions(scores: tuple[CorruptionScore, ...], *, clean: float) -> Rendera
         words=("corruption",),
         footer=footer,
         title="Accuracy by severity of a corruption",
-        title_justify="left",
     )
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from cifar_cli.core.memory.config import GIB, MIB
 from cifar_cli.core.memory.gpus import Gpu
 from cifar_cli.core.memory.results import KNEE_SHARE, FitCheck, MaxBatch, MemoryTerms, PeakMemory
-from cifar_cli.render.tables import table_of
+from cifar_cli.render.tables import new_table, table_of
 
 WIDTH = 80  # terms of more peaks than fit into it go to a further table
 _TERM_WIDTH = len("allocator overhead")
@@ -74,7 +74,7 @@ def peaks(results: Iterable[PeakMemory]) -> Table:
 def terms(results: Iterable[PeakMemory]) -> Table:
     """What the memory at each peak consists of, one column for each peak; the rows add up to the total."""
     shown = [(peak, peak.terms) for peak in results if peak.terms is not None]
-    table = Table(title="Memory at the peak, MiB")
+    table = new_table(title="Memory at the peak, MiB")
     table.add_column("term", no_wrap=True)
     for peak, _ in shown:
         table.add_column(f"{peak.model}\nbatch {peak.batch:,}", justify="right", overflow="fold")

@@ -88,7 +88,10 @@ def time_left(seconds: float) -> str:
 
 
 def _plain_listener(console: Console, time_now: Callable[[], float]) -> OnProgress:
-    """Print a line when a task begins, ends or switches to another mirror, and every few seconds in between."""
+    """Print a line when a task begins, ends or switches to another mirror, and every few seconds in between.
+
+    The line of a task without amounts would always be the same, and is printed once.
+    """
     printed: dict[str, tuple[Progress, float]] = {}  # the progress on the last line of each task, and its time
 
     def listen(progress: Progress) -> None:
@@ -96,7 +99,8 @@ def _plain_listener(console: Console, time_now: Callable[[], float]) -> OnProgre
         last, at = printed.get(progress.task, (progress, -math.inf))
         switched = progress.unit == "bytes" and progress.detail != last.detail  # another mirror
         ended = _finished(progress) and not _finished(last)
-        if switched or ended or now - at >= PLAIN_LINE_SECONDS:
+        due = switched or ended or now - at >= PLAIN_LINE_SECONDS
+        if due and (progress.unit or progress.task not in printed):
             printed[progress.task] = progress, now
             note(_plain_line(progress, done=progress.done - last.done, seconds=now - at), console)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_cli.core.counting.results import LayerRow, ModelSummary, SummaryReport
-from cifar_cli.render.tables import table_of
+from cifar_cli.render.tables import new_table, table_of
 
 OPERATORS_NAMED = 4  # of each group; operators of unknown cost are all named
 
@@ -97,7 +97,7 @@ def layer_table(summary: ModelSummary, *, width: int) -> Table:
         if _room(columns, width) < max(map(len, names)) and (column == "input" or len({*columns[column], ""}) <= 2):
             del columns[column]
             left_out.append(column)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_justify="left")
+    table = new_table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.caption = f" not shown at this width: {', '.join(left_out)}\n" if left_out else None
     table.add_column("layer", no_wrap=True, overflow="ellipsis", max_width=max(_room(columns, width), 1))
     for heading in columns:
@@ -120,7 +120,7 @@ def count_tables(report: SummaryReport, *, memory: bool, width: int) -> Iterator
     fitting = max(1, room // (2 + max(len(cell) for column in columns for cell in column)))
     for first in range(0, len(columns), fitting):
         headings, *rows = zip(*columns[first : first + fitting], strict=True)
-        table = Table("", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table = new_table("", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for heading in headings:
             table.add_column(heading, justify="right", overflow="fold")
         for label, cells in zip(labels.values(), rows, strict=True):
@@ -130,7 +130,7 @@ def count_tables(report: SummaryReport, *, memory: bool, width: int) -> Iterator
 
 def _count(model: ModelSummary, key: str, *, mark: str) -> Text:
     value = attrgetter(key)(model)
-    shown = f"{value:.2f}" if isinstance(value, float) else f"{value:,}"
+    shown = f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
     if key.endswith("_bytes"):
         shown = f"{value / 1e6:,.2f} MB"
     return Text(shown + mark, style="bold green" if mark.strip() else "")

@@ -18,7 +18,7 @@ def sweep(report: SweepReport) -> Table:
     columns["seconds"] = ["" if result.train_seconds is None else f"{result.train_seconds:,.0f}" for result in results]
     columns["status"] = [result.status for result in results]
     title = f"{report.folder}: {report.count('done')} of {len(results)} runs done"
-    return table_of(columns, words=("status",), title=title, title_justify="left")
+    return table_of(columns, words=("status",), title=title)
 
 
 def _percent(share: float | None) -> str:

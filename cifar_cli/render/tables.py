@@ -6,8 +6,17 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from rich.console import JustifyMethod
 from rich.table import Table
 from rich.text import Text
+
+
+def new_table(*headings: str, **options: Any) -> Table:
+    """An empty table, with its title and its caption in the one style: on the left, the title bold.
+
+    options: those of `rich.table.Table`.
+    """
+    return Table(*headings, title_style="bold", title_justify="left", caption_justify="left", **options)
 
 
 def table_of(
@@ -22,9 +31,11 @@ def table_of(
     words: the columns that hold words; the others hold numbers, to the right. footer: the last row, below a
     line. options: those of `rich.table.Table`.
     """
-    table = Table(show_footer=bool(footer), **options)
+    table = new_table(show_footer=bool(footer), **options)
     for heading, below in zip_longest(columns, footer, fillvalue=""):
-        table.add_column(heading, below, justify="left" if heading in words else "right", overflow="fold")
+        longest = max(map(len, heading.split()), default=0)  # no word of a heading is broken
+        side: JustifyMethod = "left" if heading in words else "right"
+        table.add_column(heading, below, justify=side, overflow="fold", min_width=longest)
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*cells)
     return table

@@ -8,7 +8,7 @@ from rich.text import Text
 from cifar_cli.core.training.results import LOSS_TOLERANCE, EpochResult, Numerics, TimeSpent, TrainResult
 from cifar_cli.core.workflow.results import TrainReport, Utilization
 from cifar_cli.render.console import note, stderr
-from cifar_cli.render.tables import dataset_name, table_of
+from cifar_cli.render.tables import dataset_name, new_table, table_of
 
 TIME_LABELS = {
     "startup_seconds": "start-up",
@@ -38,7 +38,7 @@ def training(report: TrainReport) -> list[Table]:
 
 def facts(result: TrainResult) -> Table:
     """One run's accuracy, length and directory."""
-    table = Table(title=_title(result), title_justify="left", show_header=False)
+    table = new_table(title=_title(result), show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     ended = "all epochs done" if result.stopped_by == "epochs" else f"stopped by {STOPPED_BY[result.stopped_by]}"
@@ -72,7 +72,7 @@ def by_seed(report: TrainReport) -> Table:
     }
     means = [f"{report.mean(name):.2%} ± {report.deviation(name) * 100:.2f}" for name in accuracies.values()]
     footer = ("mean", *means, "", duration(report.mean("train_seconds")))
-    return table_of(columns, footer=footer, title=_title(results[-1]), title_justify="left")
+    return table_of(columns, footer=footer, title=_title(results[-1]))
 
 
 def time_spent(spent: TimeSpent, utilization: Utilization | None, result: TrainResult, *, title: str = "Time") -> Table:
@@ -92,9 +92,12 @@ def time_spent(spent: TimeSpent, utilization: Utilization | None, result: TrainR
     }
     footer = ("total", f"{total:,.1f}", "100.0%")
     return table_of(
-        columns, words=("part",), footer=footer, title=title, caption=caption, title_justify="left",
-        caption_justify="left",
+        columns, words=("part",), footer=footer, title=title, caption=caption, 
     )  # fmt: skip
+
+
+EPOCH_HEADING = f"{'':17}loss accuracy{'':6}loss accuracy  * highest so far"
+"""Above the first of the lines that `epoch_line` makes."""
 
 
 def epoch_line(result: EpochResult, *, fast_dev_run: bool = False) -> str:
@@ -135,8 +138,6 @@ def trials(numerics: Numerics) -> Table:
         words=("precision", "memory format", ""),
         title="Precision and memory format",
         caption=f"The loss after three steps may differ from the first row's by {LOSS_TOLERANCE:.0%}.",
-        title_justify="left",
-        caption_justify="left",
     )
 
 

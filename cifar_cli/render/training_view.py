@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from cifar_cli.core.progress import OnProgress, Progress
-from cifar_cli.core.training.results import TrainProgress
+from cifar_cli.core.training.results import EpochResult, TrainProgress
 from cifar_cli.render.console import note, stderr
 from cifar_cli.render.progress import PLAIN_LINE_SECONDS, clock, progress_shown
+from cifar_cli.render.training_tables import EPOCH_HEADING, epoch_line
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 40
@@ -32,6 +33,7 @@ class TrainingView:
         self._panel: Live | None = None
         self._bars: OnProgress | None = None
         self._said_at = -math.inf
+        self._has_heading = False
 
     def on_progress(self, progress: Progress) -> None:
         """Preparation and scoring, as bars."""
@@ -56,6 +58,13 @@ class TrainingView:
         """A note that stays above the live part."""
         self.close()
         note(message)
+
+    def on_epoch(self, result: EpochResult, *, fast_dev_run: bool) -> None:
+        """The scores of an epoch, below a heading."""
+        if not self._has_heading and not fast_dev_run:
+            self.on_note(EPOCH_HEADING)
+        self._has_heading = True
+        self.on_note(epoch_line(result, fast_dev_run=fast_dev_run))
 
     def close(self) -> None:
         """Remove the live part."""

@@ -44,6 +44,15 @@ def download(done: int, mirror: str = "a.org") -> Progress:
     return Progress(task="download cifar10", done=done, total=170_000_000, unit="bytes", detail=mirror)
 
 
+def test_a_task_without_amounts_is_said_once(capsys):
+    clock = Clock()
+    with progress_shown(now=clock) as listen:
+        for clock.seconds in range(0, 60, 6):
+            listen(Progress(task="tracing cnn", done=clock.seconds, detail=f"batch {clock.seconds}"))
+        listen(Progress(task="tracing hybrid"))
+    assert capsys.readouterr().err.splitlines() == ["tracing cnn", "tracing hybrid"]
+
+
 def test_a_log_gets_a_line_with_speed_time_left_and_mirror_every_few_seconds(capsys):
     clock = Clock()
     with progress_shown(now=clock) as listen:

@@ -14,7 +14,7 @@ from rich.console import Console
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.progress import Progress
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.results import Numerics, NumericsTrial, TimeSpent, TrainProgress, TrainResult
+from cifar_cli.core.training.results import EpochResult, Numerics, NumericsTrial, TimeSpent, TrainProgress, TrainResult
 from cifar_cli.core.workflow.results import TrainReport, Utilization
 from cifar_cli.render import training_tables, training_view
 from cifar_cli.render.training_view import panel, plain_line, seconds_left, sparkline, training_shown
@@ -108,6 +108,36 @@ class Screen:
                 self.lines[self.row] = ""
             elif not part.startswith(("\x1b", "\r")):
                 self.lines[self.row] += part
+
+
+def test_epoch_lines_stand_below_one_heading_with_the_figures_under_their_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    epoch = EpochResult(
+        epoch=1, step=352, train_loss=1.5, train_optimized_loss=1.5, train_accuracy=1.0, val_loss=1.25,
+        val_accuracy=1.0, learning_rate=1e-3, elapsed_seconds=9.0, images_per_second=5000.0, best=True,
+    )  # fmt: skip
+    with training_shown() as view:
+        view.on_epoch(epoch, fast_dev_run=False)
+        view.on_epoch(replace(epoch, epoch=2), fast_dev_run=False)
+    heading, first, second = capsys.readouterr().err.splitlines()
+    assert (first[:9], second[:9]) == ("epoch   1", "epoch   2")
+    for name, figures in (("loss", ["1.500", "1.250"]), ("accuracy", ["100.00%", "100.00%"])):
+        ends = [match.end() for match in re.finditer(name, heading)]
+        assert [first[: end + (name == "loss")].split()[-1] for end in ends] == figures
+    assert "* highest so far" in heading
+    assert "100.00%*" in first
+
+
+def test_one_batch_has_no_scores_and_no_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    epoch = EpochResult(
+        epoch=1, step=1, train_loss=1.0, train_optimized_loss=1.0, train_accuracy=0.0, val_loss=1.0, val_accuracy=0.0,
+        learning_rate=1e-3, elapsed_seconds=1.0, images_per_second=1.0, best=True,
+    )  # fmt: skip
+    with training_shown() as view:
+        view.on_epoch(epoch, fast_dev_run=True)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no scores" in line
 
 
 def test_in_a_terminal_notes_stay_and_the_live_part_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:

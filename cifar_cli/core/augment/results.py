@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+from cifar_cli.core.notebook import NotebookView
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StepResult:
+class StepResult(NotebookView):
     """One step of a policy, measured on a sample of images."""
 
     name: str

@@ -135,7 +135,7 @@ class DownloadResult(NotebookView):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ClassCount:
+class ClassCount(NotebookView):
     """How many images one class has."""
 
     name: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -211,5 +212,5 @@ def hub_failure(url: str | None, seconds: float) -> str | None:
             return "HF_HUB_OFFLINE is set"
         httpx.head(url or constants.ENDPOINT, timeout=seconds)
     except Exception as error:  # httpx raises its own types, and others for a bad proxy; either package may be broken
-        return str(error) or type(error).__name__
+        return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     return None

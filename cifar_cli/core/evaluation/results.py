@@ -195,7 +195,7 @@ class EvaluateResult(NotebookView):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationReport:
+class EvaluationReport(NotebookView):
     """The evaluation of one or several checkpoints."""
 
     names: tuple[str, ...]
@@ -233,7 +233,7 @@ class FilePrediction:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
-class PredictResult:
+class PredictResult(NotebookView):
     """The predictions for image files."""
 
     checkpoint: Path
@@ -258,7 +258,7 @@ class PredictResult:
         pairs = zip(self.classes, prediction.probabilities, strict=True)
         return sorted(pairs, key=lambda each: -each[1])[:k]
 
-    def to_dict(self, k: int) -> dict[str, Any]:
+    def to_dict(self, k: int = 5) -> dict[str, Any]:
         """Plain values for JSON, with the `k` most probable classes of each image."""
         predictions = [
             {
@@ -281,7 +281,7 @@ class PredictResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExportResult:
+class ExportResult(NotebookView):
     """A model written for other programs."""
 
     checkpoint: Path

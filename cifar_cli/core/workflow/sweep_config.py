@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 from cifar_cli.errors import ConfigError
 
@@ -102,7 +103,7 @@ class SweptResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SweepReport:
+class SweepReport(NotebookView):
     """All runs of a sweep in its order."""
 
     folder: Path

@@ -109,7 +109,7 @@ def test_datasets_and_damaged_files_are_told_apart(data_dir: Path, tmp_path: Pat
 
 
 def test_a_hub_that_does_not_answer_is_a_fact() -> None:
-    assert hub_failure("http://127.0.0.1:9", 0.5)
+    assert hub_failure("http://127.0.0.1:9", 0.5) == "Connection refused"
 
 
 def test_direct_dependencies_come_with_their_pinned_versions() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_cli.core.evaluation.results import Interval, McNemar
+from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 
 
@@ -80,7 +81,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReportResult:
+class ReportResult(NotebookView):
     """A written report."""
 
     page: Path
