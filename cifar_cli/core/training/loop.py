@@ -85,7 +85,7 @@ def fit(
             return loop.test()
     except KeyboardInterrupt as error:
         raise left_at_once(run, error) from None
-    except (OSError, RuntimeError, LostProcessError) as error:
+    except (OSError, MemoryError, RuntimeError, LostProcessError) as error:
         described = explained(ranks.explained(error), run, compiled=prepared.config.compile)
         if described is error:
             raise

@@ -20,6 +20,7 @@ from cifar_cli.core.training.checkpoint import REMEDY, config_in, newest_checkpo
 from cifar_cli.core.training.checkpoint_schema import SavedRun, validated
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.deadline import hours
+from cifar_cli.core.training.failures import memory_named
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import fast_kernels, prepared_device
 from cifar_cli.core.training.newer import named_if_newer
@@ -69,6 +70,7 @@ class Prepared:
         return replace(self, config=config, model=model, loaders=loaders, began=began)
 
 
+@memory_named()
 def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks = ALONE) -> Prepared:
     """Build the model, open the dataset, choose precision and memory format.
 
@@ -109,6 +111,7 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
     )
 
 
+@memory_named()
 def prepare_resumed(
     asked: ResumeConfig, listeners: Listeners = SILENT, *, ranks: Ranks = ALONE
 ) -> tuple[Prepared | TrainResult, RunDir]:
@@ -159,6 +162,7 @@ def prepare_resumed(
     return prepared, run
 
 
+@memory_named()
 def prepare_ordered(config: TrainConfig, ranks: Ranks) -> Prepared:
     """Get ready to train a config that rank 0 has prepared. The weights come from rank 0 later."""
     device = prepared_device(config.device, deterministic=config.deterministic)

@@ -24,7 +24,7 @@ from cifar_cli.core.training.train import train
 from cifar_cli.core.workflow.batch_size import with_batch_found
 from cifar_cli.core.workflow.config import TrainRequest
 from cifar_cli.core.workflow.run import resume_and_report, train_and_report, utilization_of
-from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupted, ModelError
+from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupted, ModelError, ResourceError
 
 
 @pytest.fixture
@@ -169,6 +169,23 @@ def test_nothing_is_prepared_twice_for_another_batch(prepared: Prepared) -> None
     found = with_batch_found(prepared, keep_steps=True, listeners=SILENT, choose=chooser({}))
     assert found.model is prepared.model
     assert found.store is prepared.store
+
+
+def test_the_memory_of_the_trials_is_released_before_other_processes_measure(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    def choose(*_: object, **__: object) -> BatchChoice:
+        order.append("measured")
+        raise ResourceError("nothing fits")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("released"))
+    with pytest.raises(ResourceError, match="nothing fits"):
+        with_batch_found(
+            replace(prepared, device=torch.device("cuda")), keep_steps=False, listeners=SILENT, choose=choose
+        )
+    assert order == ["released", "measured"]
 
 
 def test_a_device_whose_memory_can_t_be_queried_is_refused(prepared: Prepared) -> None:
