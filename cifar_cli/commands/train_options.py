@@ -9,7 +9,7 @@ from typer import Option
 
 from cifar_cli import completion, parsers
 from cifar_cli.command import option_group
-from cifar_cli.core.choices import MemoryFormatChoice, PrecisionChoice, StrategyChoice
+from cifar_cli.core.choices import MemoryFormatChoice, PicturesChoice, PrecisionChoice, StrategyChoice
 from cifar_cli.core.training.config import runs_dir
 from cifar_cli.errors import UsageError
 from cifar_cli.options import (
@@ -144,6 +144,10 @@ class RunOptions:
     requeue: bool = False
     """Under SLURM, put the job back into the queue when its time limit interrupts the run: after SIGUSR1, which
     `sbatch --signal=USR1@120` sends two minutes before the limit. Started again, the same command continues --run-dir.
+    """
+    pictures: PicturesChoice = "best"
+    """Draw confusion matrices and sample predictions for TensorBoard of every epoch, of the best and the last one, at
+    the end of the run, or of none.
     """
     profile: bool = False
     """Write a trace of ten steps for TensorBoard and Perfetto."""

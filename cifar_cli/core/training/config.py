@@ -14,6 +14,7 @@ from cifar_cli.core.choices import (
     MemoryFormat,
     MemoryFormatChoice,
     OptimizerName,
+    PicturesChoice,
     PipelineName,
     Precision,
     PrecisionChoice,
@@ -122,6 +123,8 @@ class TrainConfig:
     """Use deterministic kernels only, and let no measurement choose precision and memory format."""
     compile: bool = False
     """Run the model through torch.compile."""
+    pictures: PicturesChoice = "best"
+    """The epochs of which pictures are drawn for TensorBoard."""
     profile: bool = False
     """Write a profiler trace of a few steps."""
     fast_dev_run: bool = False
@@ -136,6 +139,7 @@ class TrainConfig:
         require_choice("--pipeline", self.pipeline, PipelineName)
         require_choice("--precision", self.precision, PrecisionChoice)
         require_choice("--memory-format", self.memory_format, MemoryFormatChoice)
+        require_choice("--pictures", self.pictures, PicturesChoice)
         require_choice("--strategy", self.strategy, StrategyChoice)
         if self.strategy == "fsdp" and self.recipe.optimizer.startswith("muon"):
             raise ConfigError(

@@ -6,7 +6,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,7 @@ from cifar_cli.core.training.scores import Scores, score, validate
 from cifar_cli.core.training.sharded import own_part, whole
 from cifar_cli.core.training.step import TrainingStep, seed_draws
 from cifar_cli.core.training.step_trace import traced_steps
+from cifar_cli.errors import Interrupted
 
 TEST_PASSES = 2  # each test image is scored as it is and mirrored
 FLOAT32_COST = 2  # time of a pass in float32, in which the test runs, as a multiple of one in 16 bits
@@ -161,6 +162,7 @@ class Loop:
         self.began = prepared.began
         self.writer: Events | None = None
         self.loggers: Loggers | None = None
+        self.pictures: Pictures | None = None
         if ranks.is_first:
             # Only now, so that a run that is refused stays unchanged. What was written after the checkpoint is dropped.
             purge_step = None if checkpoint is None else self.record.unwritten_step(at.global_step)
@@ -178,9 +180,15 @@ class Loop:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self.loggers is not None:
-            self.loggers.close(finished=error[0] is None)
+            self.loggers.close(finished=kind is None)
+        if self.pictures is not None:
+            # Where the run failed, a failing picture is no news.
+            with nullcontext() if kind is None else suppress(Exception):
+                if kind is Interrupted:
+                    self.pictures.finish()
+                self.pictures.close()
         if self.writer is not None:
             self.writer.close()
 
@@ -329,8 +337,8 @@ class Loop:
             if result.best:
                 self._save(self.run.best, next_epoch=self.epoch + 1)
             self._save(self.run.last, next_epoch=self.epoch + 1)
-            if self.ranks.is_first:
-                self.pictures.draw(self.evaluated, result, scores, self.device)
+            if self.pictures is not None:
+                self.pictures.add(self.evaluated, result, scores, self.device)
             self.ranks.meet()  # the others wait while rank 0 writes
         self.deadline.logging_seconds = self.clock() - start
         self.deadline.seconds_per_image = self.pace.settled_seconds_per_image
@@ -343,6 +351,8 @@ class Loop:
     def test(self) -> TrainResult:
         """Score the best weights once on the test split."""
         train_seconds = self.deadline.elapsed_seconds
+        if self.pictures is not None:
+            self.pictures.finish()  # they are drawn during the test
         with self.accounting.spending("test"):
             model = self._best_model()
             scores = score(
