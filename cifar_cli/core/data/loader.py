@@ -5,7 +5,6 @@ It does not depend on the number of workers, the number of devices, or where a r
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -73,8 +72,6 @@ class BatchLoader:
     world_size: int = 1
     epoch: int = field(default=0, init=False)
     """The epoch of the next pass."""
-    seconds: float = field(default=0.0, init=False)
-    """Time spent waiting for batches, summed over all passes."""
     _start: int = field(default=0, init=False)
     """First batch of the next pass: not 0 only after load_state_dict."""
     _next: int = field(default=0, init=False)
@@ -119,9 +116,7 @@ class BatchLoader:
         epoch, start, self._start = self.epoch, self._start, 0
         batches = self._pass(epoch, range(start, len(self)))
         for index in range(start, len(self)):
-            began = time.perf_counter()
             made = next(batches)
-            self.seconds += time.perf_counter() - began
             self._next = index + 1
             yield made
         self.set_epoch(epoch + 1)

@@ -220,7 +220,7 @@ class Loop:
         if not self.planner.is_decided and self.global_step == 0:
             self.planner.keep_start()
         last = self.clock()
-        for images_BCHW, labels_B in self.loaders.train:
+        for images_BCHW, labels_B in self.accounting.fetched(self.loaders.train):
             self.rate.set_for(self.global_step)
             seed_draws(self.config.seed, self.global_step, self.ranks.rank, device=self.device)
             images = self.loaders.train.images_of(self.epoch_step)
@@ -228,11 +228,11 @@ class Loop:
             self.step.weight = own_images * self.ranks.world_size / images
             self.accounting.start_step()
             loss, logits_BK = self.step(images_BCHW, labels_B)
+            self.accounting.enter("metrics")
+            if own_images:
+                plain = self.step.cross_entropy(loss, logits_BK, labels_B)
+                self.train_scores.update(plain, logits_BK, labels_B, optimized=loss)
             self.accounting.end_step()
-            with self.accounting.spending("metrics"):
-                if own_images:
-                    plain = self.step.cross_entropy(loss, logits_BK, labels_B)
-                    self.train_scores.update(plain, logits_BK, labels_B, optimized=loss)
             self.epoch_step += 1
             self.global_step += 1
             self.record.add_step(self.global_step, self.rate.current)
@@ -392,7 +392,7 @@ class Loop:
             precision=self.step.config.precision,
             memory_format=self.step.config.memory_format,
             processes=self.ranks.world_size,
-            time=self.accounting.spent(data=self.loaders.train.seconds),
+            time=self.accounting.spent(),
             asked_to_stop=self.agreed.signal != 0,
             fast_dev_run=config.fast_dev_run,
             config=config,
