@@ -25,7 +25,7 @@ class Average(nn.Module):
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Average the model's weights in; the first ones are copied."""
+        """Average the model's weights in; the first ones are copied. `count` follows."""
         ours, theirs = (chain(each.parameters(), each.buffers()) for each in (self.module, model))
         pairs = list(zip(ours, theirs, strict=True))
         if not int(self.n_averaged):
@@ -33,6 +33,9 @@ class Average(nn.Module):
                 average.copy_(value)
         else:
             self._mix(pairs)
+
+    def count(self) -> None:
+        """Note that the weights were averaged once more."""
         self.n_averaged += 1
 
     def _mix(self, pairs: list[tuple[Tensor, Tensor]]) -> None:

@@ -19,6 +19,7 @@ from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
 from cifar_cli.core.training.balancing import class_weights_of
 from cifar_cli.core.training.batches import PLAIN_TRAIN_IMAGES, plain_train_loader
+from cifar_cli.core.training.capture import CapturedStep
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.deadline import Deadline
@@ -122,7 +123,10 @@ class Loop:
         self.steps_per_epoch = len(loaders.train)
 
         self.accounting = Accounting(device, seams.clock)
-        step_config = replace(config.step_config(), class_weights=class_weights_of(config, store, loaders))
+        captured = config.cuda_graph == "on" and device.type == "cuda" and ranks.world_size == 1
+        step_config = replace(
+            config.step_config(), class_weights=class_weights_of(config, store, loaders), captured=captured
+        )
         ranks.same_weights(prepared.model)
         model = training_form(prepared.model, step_config.memory_format).to(device).train()
         self.step = seams.make_step(
@@ -132,6 +136,7 @@ class Loop:
             on_stage=self.accounting.enter,
             parallel=partial(ranks.parallel, shards=self._shards),
         )
+        self.captured = CapturedStep(self.step) if captured else None
         self.evaluated = self.step.evaluated
         self.rate = LearningRate(self.step.optimizer, recipe, steps=self.epochs * self.steps_per_epoch)
         self.train_scores, self.val_scores = (Scores(len(store.classes)).to(device) for _ in range(2))
@@ -219,6 +224,8 @@ class Loop:
         self._agree()
         if not self.planner.is_decided and self.global_step == 0:
             self.planner.keep_start()
+        # A graph can't be told that weights and optimizer were taken back, so it begins after the plan.
+        take = self.captured if self.captured is not None and self.planner.is_decided else self.step
         last = self.clock()
         for images_BCHW, labels_B in self.accounting.fetched(self.loaders.train):
             self.rate.set_for(self.global_step)
@@ -227,7 +234,7 @@ class Loop:
             own_images = self.ranks.images_of(images)
             self.step.weight = own_images * self.ranks.world_size / images
             self.accounting.start_step()
-            loss, logits_BK = self.step(images_BCHW, labels_B)
+            loss, logits_BK = take(images_BCHW, labels_B)
             self.accounting.enter("metrics")
             if own_images:
                 plain = self.step.cross_entropy(loss, logits_BK, labels_B)

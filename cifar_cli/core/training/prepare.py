@@ -16,6 +16,7 @@ from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.build import build_model, build_untrained, initialise_from_images
 from cifar_cli.core.training.batches import Loaders, images_for_initialisation, make_loaders
+from cifar_cli.core.training.capture import choose_capture
 from cifar_cli.core.training.checkpoint import REMEDY, config_in, newest_checkpoint, require_whole
 from cifar_cli.core.training.checkpoint_schema import SavedRun, validated
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
@@ -97,8 +98,10 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
     require_batch_for(model, config.recipe.batch, images=len(loaders.train_indices))
     with fast_kernels(device):
         numerics = choose_numerics(config, model, classes=len(store.classes), device=device)
+        config = replace(config, precision=numerics.precision, memory_format=numerics.memory_format)
+        captured = choose_capture(config, model, classes=len(store.classes), device=device, processes=ranks.world_size)
     listeners.on_numerics(numerics)
-    config = replace(config, precision=numerics.precision, memory_format=numerics.memory_format)
+    config = replace(config, cuda_graph="on" if captured else "off")
     return Prepared(
         config=config,
         model=model,

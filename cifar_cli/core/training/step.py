@@ -159,6 +159,8 @@ class TrainingStep:
         self._class_weights_K = None if config.class_weights is None else torch.tensor(config.class_weights)
         self.device_type = device_type
         self.optimizer = make_optimizer(model, config) if optimizer is None else optimizer
+        if config.captured:
+            self.make_capturable()
         self.on_stage = on_stage
         self.layout = LAYOUTS[config.memory_format]
         self.scaler = torch.amp.GradScaler(device_type, enabled=config.precision == "16" and device_type == "cuda")
@@ -176,6 +178,25 @@ class TrainingStep:
 
     def __call__(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
         """Update the weights once. Returns the mean loss (a scalar) and the logits [B, K]."""
+        made = self.run(images_BCHW, labels_B)
+        self.count()
+        return made
+
+    def make_capturable(self) -> None:
+        """Let the optimizer count its steps and read its learning rates on the device, as a CUDA graph needs it."""
+        for group in self.optimizer.param_groups:
+            if "capturable" in group:
+                group["capturable"] = True
+            group.setdefault("highest_lr", float(group["lr"]))
+            group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
+
+    def count(self) -> None:
+        """What the host does in a step."""
+        if self.average is not None:
+            self.average.count()
+
+    def run(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """What the device does in a step."""
         self.on_stage("forward")
         self.optimizer.zero_grad()
         loss, logits_BK = self.loss(images_BCHW, labels_B)

@@ -68,6 +68,7 @@ def test_averaged_weights_are_torch_s_to_the_bit() -> None:
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter))
         ours.update(model)
+        ours.count()
         theirs.update_parameters(model)
     assert ours.state_dict().keys() == set(theirs.state_dict())
     for name, value in theirs.state_dict().items():
@@ -80,5 +81,6 @@ def test_averaged_weights_of_a_device_stay_there() -> None:
     with Transfers() as transfers:
         for _ in range(2):
             average.update(model)
+            average.count()
     assert transfers.uploads == []
     assert {value.device.type for value in average.module.state_dict().values()} == {"meta"}
