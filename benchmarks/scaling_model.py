@@ -191,6 +191,7 @@ def models() -> list[Model]:
         counted(ModelConfig(name="null"), "null"),
         counted(ModelConfig(name="hybrid", weights="none", trim_backbone=True), "hybrid, trimmed"),
         counted(ModelConfig(name="cnn", weights="none"), "cnn"),
+        counted(ModelConfig(name="airbench"), "airbench"),
     ]
 
 

@@ -2,14 +2,15 @@
 
     python benchmarks/train_gpu.py [--data-dir data] [--page docs/performance.md] [--seconds 20]
 
-For null, cnn and hybrid with the `course` recipe, at batch 128 and at the batch that `--batch auto` finds: images per
-second of `cifar train`, images per second of the training step alone on one batch that stays on the GPU, and the
-share of the time in which the GPU was idle (from a profiler's trace of ten steps). Then what `--deterministic` costs:
-images per second of `cifar train` without it, without it in float32, and with it. Then `null` on CIFAR-10 with
-`--recipe fast` and `--recipe best`: test accuracy, whether it reaches the course's, and seconds from the call to the
-end of the test. The page is written again after every row, so that a later failure loses none. A model that can't be
-trained here, for example because its package is missing, is a row with the reason. Without a GPU the script prints a
-message, exits with status 1 and does not change the page.
+For null, cnn and hybrid with the `course` recipe, at batch 128 and at the batch that `--batch auto` finds, and for null
+at batch 512 with the policies `course` and `crop-flip` too: images per second of `cifar train`, images per second of
+the training step alone on one batch that stays on the GPU, the share of the time in which the GPU was idle (from a
+profiler's trace of ten steps, before a CUDA graph is captured), and images per second of the whole run, from the call
+to the end of the test. Then what `--deterministic` costs: images per second of `cifar train` without it, without it in
+float32, and with it. Then `null` on CIFAR-10 with `--recipe fast` and `--recipe best`: test accuracy, whether it
+reaches the course's, and seconds from the call to the end of the test. The page is written again after every row, so
+that a later failure loses none. A model that can't be trained here, for example because its package is missing, is a
+row with the reason. Without a GPU the script prints a message, exits with status 1 and does not change the page.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from bare_step import COURSE, bare_rate
 
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.core.training.results import Numerics
@@ -77,10 +79,11 @@ def write_as_they_come(lines: Iterable[str], page: Path) -> None:
 
 
 def _speeds(data: DataConfig, seconds: float) -> Iterable[str]:
-    yield "| model | batch | precision | images/s | step alone | share | GPU idle |"
-    yield "|---|--:|---|--:|--:|--:|--:|"
-    for name, batch_auto in product(MODELS, (False, True)):
-        yield row_or_reason(partial(_speed, name, data, seconds, batch_auto=batch_auto), f"| {name} |", empty=5)
+    yield "| model | policy | batch | precision | CUDA graph | images/s | step alone | share | GPU idle | whole run |"
+    yield "|---|---|--:|---|---|--:|--:|--:|--:|--:|"
+    rows: list[tuple[str, str, int | None]] = [(name, "course", batch) for name, batch in product(MODELS, (128, None))]
+    for name, policy, batch in (*rows, *(("null", policy, 512) for policy in ("course", "crop-flip"))):
+        yield row_or_reason(partial(_speed, name, policy, batch, data, seconds), f"| {name} | {policy} |", empty=7)
 
 
 def row_or_reason(make: Callable[[], str], first: str, *, empty: int) -> str:
@@ -91,24 +94,28 @@ def row_or_reason(make: Callable[[], str], first: str, *, empty: int) -> str:
         return f"{first} not measured: {' '.join(str(error).split())} |" + " |" * empty
 
 
-def _speed(name: str, data: DataConfig, seconds: float, *, batch_auto: bool) -> str:
+def _speed(name: str, policy: str, batch: int | None, data: DataConfig, seconds: float) -> str:
+    """A row. batch: None for `--batch auto`."""
     with tempfile.TemporaryDirectory() as temporary:
         config = TrainConfig(
             model=ModelConfig(name=name, weights="none", trim_backbone=name == "hybrid"),
             data=data,
-            recipe=replace(COURSE, max_seconds=seconds),
+            recipe=replace(COURSE, policy=policy, batch=batch or COURSE.batch, max_seconds=seconds),
             profile=True,
             run_dir=Path(temporary) / "run",
         )
-        (result,) = train_and_report(TrainRequest(config=config, batch_auto=batch_auto)).results
+        (result,) = train_and_report(TrainRequest(config=config, batch_auto=batch is None)).results
+        steps = int(read_checkpoint(result.run_dir / "checkpoints/last.ckpt")["global_step"])
         (trace,) = (result.run_dir / "profile").glob("*.json")
         idle = idle_share(json.loads(trace.read_text(encoding="utf-8"))["traceEvents"])
     numerics = Numerics(precision=result.precision, memory_format=result.memory_format)
     batch = result.config.recipe.batch
+    whole = steps * batch / result.time.total_seconds
     bare = bare_rate(name, numerics, batch=batch, device=torch.device("cuda"))
     return (
-        f"| {name} | {batch} | {result.precision}, {result.memory_format} | {result.images_per_second:,.0f} "
-        f"| {bare:,.0f} | {result.images_per_second / bare:.1%} | {idle:.1%} |"
+        f"| {name} | {policy} | {batch} | {result.precision}, {result.memory_format} | {result.config.cuda_graph} "
+        f"| {result.images_per_second:,.0f} | {bare:,.0f} | {result.images_per_second / bare:.1%} | {idle:.1%} "
+        f"| {whole:,.0f} |"
     )
 
 

@@ -144,6 +144,7 @@ def settings_of(
         augment_file=augmentation.augment_file,
         workers=augmentation.workers,
         device=device.chosen_device(),
+        pictures=run.pictures,
         profile=run.profile,
         fast_dev_run=run.fast_dev_run,
         run_dir=run.directory(),

@@ -23,6 +23,10 @@ ClassWeights = Literal["none", "auto"]
 """Weights of the classes in the training loss; "auto" weights them by the inverse of their number of images."""
 Freeze = Literal["none", "backbone"]
 """What training leaves as it is; "backbone" is all but the layers that pretrained weights don't bring."""
+GraphChoice = Literal["auto", "on", "off"]
+"""Whether the training step is captured as a CUDA graph."""
+PicturesChoice = Literal["every", "best", "none"]
+"""The epochs of which a run draws pictures for TensorBoard; "best" is the best and the last one."""
 StrategyChoice = Literal["auto", "ddp", "fsdp"]
 """How several processes share a training step; "ddp" keeps all weights in each and averages the gradients."""
 

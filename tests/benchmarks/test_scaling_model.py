@@ -41,7 +41,7 @@ def test_the_page_shows_the_table_that_the_script_writes(
     assert benchmark.main(["--write", str(copy)]) == 0
     assert copy.read_text(encoding="utf-8") == text
     table = capsys.readouterr().out
-    assert table.count("\n") == 2 + 3 * 5
+    assert table.count("\n") == 2 + 4 * 5
     assert table in text
 
 

@@ -79,9 +79,11 @@ CONFIGS: dict[str, TrainConfig] = {
     "a backbone": replace(NULL, model=ModelConfig(name="cnn", weights="none", backbone="resnet34")),
     "hardware": replace(
         NULL, device="cpu", devices=2, num_nodes=2, strategy="ddp", precision="bf16", memory_format="channels-last",
-        compile=True,
+        compile=True, cuda_graph="on",
     ),
-    "a run": replace(NULL, img_size=64, seed=7, profile=True, fast_dev_run=True, run_dir=Path("runs/x")),
+    "a run": replace(
+        NULL, img_size=64, seed=7, pictures="every", profile=True, fast_dev_run=True, run_dir=Path("runs/x"),
+    ),
 }  # fmt: skip
 
 

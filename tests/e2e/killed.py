@@ -62,7 +62,7 @@ def attempt(config: TrainConfig, log: Path, kill: Kill | None) -> None:
             return super().__call__(images_BCHW, labels_B)
 
     class NoPictures(Pictures):
-        def draw(self, *arguments: object, **options: object) -> None:
+        def add(self, *arguments: object, **options: object) -> None:
             return
 
     seams = Seams(make_step=Logged, make_pictures=NoPictures)

@@ -8,27 +8,30 @@ changes are applied first, then hue on all images at once, then the changes that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_cli.core.augment.draws import CONTRAST, HUE, LINEAR, SATURATION, Draw
+from cifar_cli.core.augment.draws import CONTRAST, HUE, LINEAR, SATURATION, Draw, Planned, Size
 from cifar_cli.core.augment.opencv import as_tall_image
 
 ONE_BY_ONE_SIDE = 96  # pixels: from this side on, a pass over one image takes longer than the calls for it
 _HUES = 180  # steps of the colour circle in OpenCV's uint8 images
 
 
-def jittered(images_BHWC: Tensor, drawn: Draw, *, with_opencv: bool) -> Tensor:
-    """The images that the step fires on, in the order of `drawn.firing`, each with its own factors in its own order.
+def jittered(drawn: Draw, size: Size, *, with_opencv: bool) -> Planned:
+    """How to make the images that the step fires on, in the order of `drawn.firing`, each with its own factors.
 
-    images_BHWC: uint8, all images; returns uint8 [n, H, W, 3].
+    What it runs takes all images, uint8 [B, H, W, 3], and returns uint8 [n, H, W, 3].
     with_opencv: use OpenCV where it is faster; it must be able to read the images.
     """
-    firing, device = drawn.firing, images_BHWC.device
-    if with_opencv and images_BHWC.shape[1] >= ONE_BY_ONE_SIDE:
-        return jittered_one_by_one(images_BHWC, drawn)
+    firing = drawn.firing
+    if with_opencv and size[0] >= ONE_BY_ONE_SIDE:
+        return Planned([], partial(jittered_one_by_one, drawn=drawn))
     order = drawn.values["order"][firing]
     before_hue = (order == HUE).long().argmax(dim=1)
     by_hue = before_hue.argsort(descending=True)
@@ -36,21 +39,38 @@ def jittered(images_BHWC: Tensor, drawn: Draw, *, with_opencv: bool) -> Tensor:
     rows = firing[by_hue]
     kinds = order[by_hue][order[by_hue] != HUE].view(-1, 3)
     factors = torch.stack([drawn.values[name][rows] for name in LINEAR], dim=1).gather(1, kinds)
-    changes = _blends(kinds.t().to(device), factors.t().to(device))
-    images = images_BHWC.index_select(0, rows.to(device))
-    scratch = torch.empty(2, *images.flatten(1).shape, device=device)  # one allocation for all changes
+    shifts = torch.floor(_HUES * drawn.values["hue"][rows]).long()
+    # A policy without hue leaves that out: the way through HSV rounds levels.
+    run = partial(_jitter, ends=ends, has_hue=bool(drawn.values["hue"].any()), with_opencv=with_opencv)
+    return Planned([rows, kinds.t(), factors.t(), shifts, by_hue.argsort()], run)
+
+
+def _jitter(
+    images_BHWC: Tensor,
+    rows: Tensor,
+    kinds_TB: Tensor,
+    factors_TB: Tensor,
+    shifts: Tensor,
+    back: Tensor,
+    *,
+    ends: Sequence[int],
+    has_hue: bool,
+    with_opencv: bool,
+) -> Tensor:
+    changes = _blends(kinds_TB, factors_TB)
+    images = images_BHWC.index_select(0, rows)
+    scratch = torch.empty(2, *images.flatten(1).shape, device=images.device)  # one allocation for all changes
     for blend, end in zip(changes, ends, strict=True):
         change(images[:end], scratch, *(each[:end] for each in blend), with_opencv=with_opencv)
-    if drawn.values["hue"].any():  # left out for a policy without hue: the way through HSV rounds levels
-        shift_hue = shift_hue_by_opencv if with_opencv else shift_hue_by_tensors
-        images = shift_hue(images, torch.floor(_HUES * drawn.values["hue"][rows]).long())
+    if has_hue:
+        images = (shift_hue_by_opencv if with_opencv else shift_hue_by_tensors)(images, shifts)
     for blend, end in zip(changes, ends, strict=True):
         change(images[end:], scratch, *(each[end:] for each in blend), with_opencv=with_opencv)
-    return images.index_select(0, by_hue.argsort().to(device))
+    return images.index_select(0, back)
 
 
 def jittered_one_by_one(images_BHWC: Tensor, drawn: Draw) -> Tensor:
-    """What `jittered` returns, to the level. Large images are changed one after another while they lie in the cache.
+    """What `jittered` makes, to the level. Large images are changed one after another while they lie in the cache.
 
     Brightness and contrast are a table of 256 levels each. Saturation is a blend that OpenCV rounds as `change` does,
     because no factor puts a blend half-way between two levels.

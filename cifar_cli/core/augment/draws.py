@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +41,19 @@ class Draw:
     def firing(self) -> Tensor:
         """Positions of the images that the step is applied to, int64."""
         return self.fires_B.nonzero().squeeze(1)
+
+
+Size = tuple[int, int]
+"""Height and width of images in pixels."""
+
+
+class Planned(NamedTuple):
+    """What a step does to some images, in two parts, so that all steps of a policy share one upload."""
+
+    needs: list[Tensor]
+    """Made from the draws on the host, needed on the device."""
+    run: Callable[..., Tensor]
+    """Takes the images and what it needs, on the device; returns the images."""
 
 
 _COLUMNS = {PadCrop: 2, ColorJitter: 8, CoarseDropout: 4}  # uniform numbers a step needs, besides one for firing

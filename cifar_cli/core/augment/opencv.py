@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 
-def opencv_can_read(images: Tensor) -> bool:
-    """Whether the images lie in host memory. There OpenCV is faster than tensor operations."""
-    return images.device.type == "cpu"
+def opencv_can_read(device: torch.device) -> bool:
+    """Whether images on a device lie in host memory. There OpenCV is faster than tensor operations."""
+    return device.type == "cpu"
 
 
 def as_tall_image(images_BHWC: Tensor) -> cv2.typing.MatLike:
@@ -19,6 +19,6 @@ def as_tall_image(images_BHWC: Tensor) -> cv2.typing.MatLike:
 
 def mirrored(images_BHWC: Tensor) -> Tensor:
     """Left and right exchanged."""
-    if not opencv_can_read(images_BHWC) or not len(images_BHWC):
+    if not opencv_can_read(images_BHWC.device) or not len(images_BHWC):
         return images_BHWC.flip(2)
     return torch.from_numpy(cv2.flip(as_tall_image(images_BHWC), 1)).view(images_BHWC.shape)

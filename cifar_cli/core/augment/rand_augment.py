@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cifar_cli.core.augment.draws import OPERATIONS, Draw
+from cifar_cli.core.augment.draws import OPERATIONS, Draw, Planned, Size
 from cifar_cli.core.augment.policy import RandAugment
 
 STRONGEST = 30  # the magnitude at which an operation is strongest
@@ -19,20 +19,31 @@ MOVED_SHARE = 150 / 331  # of a side, at the strongest
 Operation = Callable[[Tensor, float], Tensor]
 
 
-def rand_augment(images_BHWC: Tensor, step: RandAugment, drawn: Draw) -> Tensor:
+def rand_augment(step: RandAugment, drawn: Draw, size: Size, device: torch.device) -> Planned:
     """Apply the drawn operations to the images that the step fires on; uint8 [B, H, W, 3] to the same."""
-    images_BCHW = images_BHWC.permute(0, 3, 1, 2)
     signs = 1 - 2 * drawn.values["negative"].long()
+    needs: list[Tensor] = []
+    turns: list[list[tuple[Operation, float]]] = []  # the operation and its strength, of each group of rows
     for turn in range(step.operations):
         chosen = torch.where(drawn.fires_B, drawn.values["operation"][:, turn], -1)
-        order, made = [(chosen == -1).nonzero().squeeze(1)], []
-        made.append(images_BCHW.index_select(0, order[0].to(images_BHWC.device)))
-        for rows, apply, magnitude in _groups(chosen, signs[:, turn], step.magnitude, images_BHWC.shape[1]):
-            order.append(rows)
-            made.append(apply(images_BCHW.index_select(0, rows.to(images_BHWC.device)), magnitude))
-        back = torch.cat(order).argsort().to(images_BHWC.device)
-        images_BCHW = torch.cat(made).index_select(0, back)
-    return images_BCHW.permute(0, 2, 3, 1).contiguous()
+        untouched = (chosen == -1).nonzero().squeeze(1)
+        groups = [(untouched, _kept, 0.0), *_groups(chosen, signs[:, turn], step.magnitude, size[0])]
+        rows = [group[0] for group in groups]
+        needs += [*rows, torch.cat(rows).argsort()]
+        turns.append([group[1:] for group in groups])
+
+    def run(images_BHWC: Tensor, *needed: Tensor) -> Tensor:
+        images_BCHW, there = images_BHWC.permute(0, 3, 1, 2), iter(needed)
+        for groups in turns:
+            made = [apply(images_BCHW.index_select(0, next(there)), magnitude) for apply, magnitude in groups]
+            images_BCHW = torch.cat(made).index_select(0, next(there))
+        return images_BCHW.permute(0, 2, 3, 1).contiguous()
+
+    return Planned(needs, run)
+
+
+def _kept(images: Tensor, _: float) -> Tensor:
+    return images
 
 
 def _groups(chosen_B: Tensor, signs_B: Tensor, magnitude: int, size: int) -> Iterator[tuple[Tensor, Operation, float]]:
@@ -63,7 +74,7 @@ def operations(magnitude: int, size: int) -> tuple[tuple[Operation, float, bool]
     share = magnitude / STRONGEST
     moved, factor = float(torch.tensor(MOVED_SHARE * size * share)), 0.9 * share
     table: tuple[tuple[Operation, float, bool], ...] = (
-        (lambda images, _: images, 0.0, False),
+        (_kept, 0.0, False),
         (lambda images, slope: affine(images, shear=[degrees(slope), 0.0], center=[0, 0]), 0.3 * share, True),
         (lambda images, slope: affine(images, shear=[0.0, degrees(slope)], center=[0, 0]), 0.3 * share, True),
         (lambda images, pixels: affine(images, translate=[int(pixels), 0]), moved, True),

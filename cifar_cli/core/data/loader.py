@@ -5,7 +5,6 @@ It does not depend on the number of workers, the number of devices, or where a r
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cifar_cli.core.transform import BatchSlice, Mixer, Transform
+from cifar_cli.core.upload import uploaded
 
 if TYPE_CHECKING:
     from cifar_cli.core.data.pictures import Pictures
@@ -72,14 +72,12 @@ class BatchLoader:
     world_size: int = 1
     epoch: int = field(default=0, init=False)
     """The epoch of the next pass."""
-    seconds: float = field(default=0.0, init=False)
-    """Time spent waiting for batches, summed over all passes."""
     _start: int = field(default=0, init=False)
     """First batch of the next pass: not 0 only after load_state_dict."""
     _next: int = field(default=0, init=False)
     """The batch after the one that was yielded last."""
-    _order: tuple[int, Tensor] | None = field(default=None, init=False)
-    """An epoch and the order that was drawn for it."""
+    _order: tuple[int, Tensor, Tensor] | None = field(default=None, init=False)
+    """An epoch and its order, as positions in `indices` on the CPU, and as rows where `indices` is."""
 
     def __post_init__(self) -> None:
         assert self.batch >= 1, self.batch
@@ -118,16 +116,14 @@ class BatchLoader:
         epoch, start, self._start = self.epoch, self._start, 0
         batches = self._pass(epoch, range(start, len(self)))
         for index in range(start, len(self)):
-            began = time.perf_counter()
             made = next(batches)
-            self.seconds += time.perf_counter() - began
             self._next = index + 1
             yield made
         self.set_epoch(epoch + 1)
 
     def first_rows(self, epoch: int, count: int) -> Tensor:
         """The rows of the first images of an epoch, in the order of `make`."""
-        return self.indices[self._epoch_positions(epoch)[: min(count, self.batch)].to(self.indices.device)]
+        return self._ordered(epoch)[1][: min(count, self.batch)]
 
     def make(self, epoch: int, indices: range) -> list[Batch]:
         """Consecutive batches of an epoch, each with the same bits as if it were made by itself."""
@@ -136,12 +132,15 @@ class BatchLoader:
 
     def _rows(self, epoch: int, indices: range) -> tuple[Tensor, list[BatchSlice]]:
         """The rows of the images of some batches, and the slices that they are taken for."""
-        positions = self._epoch_positions(epoch)
+        positions_N, rows_N = self._ordered(epoch)
         parts: list[BatchSlice] = []
+        rows: list[Tensor] = []
         for index in indices:
-            parts += self._slices(epoch, index, positions)
-        chosen = torch.cat([part.images_B for part in parts if part.images_B is not None])
-        return self.indices.index_select(0, chosen.to(self.indices.device)), parts
+            for part in self._slices(epoch, index, positions_N):
+                first = index * self.batch + part.first
+                parts.append(part)
+                rows.append(rows_N[first : first + part.count])
+        return torch.cat(rows), parts
 
     def _images(self, rows: Tensor, parts: list[BatchSlice]) -> Tensor:
         return self.images_NHWC.index_select(0, rows)
@@ -149,7 +148,8 @@ class BatchLoader:
     def _transformed(self, images_BHWC: Tensor, rows: Tensor, parts: list[BatchSlice]) -> list[Batch]:
         counts = [part.count for part in parts]
         images = torch.split(self._apply(images_BHWC, parts), counts)
-        labels = torch.split(self.labels_N.index_select(0, rows).to(images_BHWC.device), counts)
+        (labels_B,) = uploaded([self.labels_N.index_select(0, rows)], images_BHWC.device)
+        labels = torch.split(labels_B, counts)
         if self.mixer is None:
             return list(zip(images, labels, strict=True))
         pairs = zip(images[::2], images[1::2], labels[::2], labels[1::2], parts[::2], strict=True)
@@ -202,11 +202,17 @@ class BatchLoader:
             yield from self.make(epoch, indices[:size])
             indices, size = indices[size:], min(2 * size, limit)
 
-    def _epoch_positions(self, epoch: int) -> Tensor:
-        """The epoch's order as positions in `indices`; on the CPU, so that it is the same for every device."""
-        if not self.shuffle:
-            return torch.arange(len(self.indices))
+    def _ordered(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """The epoch's order as positions in `indices`, and as rows where `indices` is.
+
+        It is drawn on the CPU, so that it is the same for every device, and uploaded once.
+        """
         if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, _ORDER, epoch))
-            self._order = epoch, torch.randperm(len(self.indices), generator=generator)
-        return self._order[1]
+            positions_N, rows_N = torch.arange(len(self.indices)), self.indices
+            if self.shuffle:
+                generator = torch.Generator().manual_seed(derive_seed(self.seed, _ORDER, epoch))
+                positions_N = torch.randperm(len(self.indices), generator=generator)
+                (there,) = uploaded([positions_N], self.indices.device)
+                rows_N = self.indices.index_select(0, there)
+            self._order = epoch, positions_N, rows_N
+        return self._order[1:]

@@ -23,6 +23,8 @@ from cifar_cli.core.data.loader import Batch, BatchLoader
 from cifar_cli.core.transform import BatchSlice, Framer
 from cifar_cli.errors import CifarError
 
+CPU = torch.device("cpu")
+
 
 @dataclass(eq=False, repr=False)
 class WorkerLoader(BatchLoader):
@@ -32,14 +34,16 @@ class WorkerLoader(BatchLoader):
     """
 
     workers: int = field(kw_only=True)
+    device: torch.device = field(kw_only=True, default=CPU)
+    """Where the batches go; the workers make them on the CPU."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._made = _InWorkers(copy(self).make, self.workers, persistent=True)
 
     def _pass(self, epoch: int, indices: range) -> Iterator[Batch]:
-        for batches in self._made.of(epoch, indices):
-            yield from batches
+        for ((images_BCHW, labels_B),) in self._made.of(epoch, indices):
+            yield images_BCHW.to(self.device, non_blocking=True), labels_B.to(self.device, non_blocking=True)
 
 
 @dataclass(eq=False, repr=False)

@@ -37,8 +37,8 @@ def choose_batch(
 ) -> BatchChoice:
     """Choose the images per training step. The learning rate and the number of steps are left to the caller.
 
-    On a CUDA GPU: the largest batch, measured and verified, with 5 % of the memory left free. On the CPU, where the
-    largest one is no faster: the smallest of a few timed sizes within 5 % of the best throughput, in about 10 seconds.
+    The smallest batch within 5 % of the best throughput. On a CUDA GPU: among the sizes that ran while the largest one
+    was measured and verified, with 5 % of the memory left free. On the CPU: among a few sizes, in about 10 seconds.
     most: no larger batch, for example the number of training images. machine: None for this one. run_steps: times
     steps on the CPU.
     On a GPU it starts processes, which import the caller's main module: that must be guarded with
@@ -58,7 +58,7 @@ def choose_batch(
 
 
 def _on_gpu(tracer: Tracer, machine: Machine, gpu: Gpu, *, most: int) -> BatchChoice:
-    _, found = max_batch_on_gpu(tracer, gpu, margin=MARGIN, most=most, with_speeds=False, start=machine.start)
+    _, found = max_batch_on_gpu(tracer, gpu, margin=MARGIN, most=most, start=machine.start)
     if not found.max_batch:
         raise ResourceError(
             f"no batch size of {tracer.config.model.label} fits into {gpu.memory_bytes / GIB:.1f} GiB on {gpu.name}",
@@ -66,6 +66,14 @@ def _on_gpu(tracer: Tracer, machine: Machine, gpu: Gpu, *, most: int) -> BatchCh
         )
     largest = f"the largest that ran on {gpu.name} with {MARGIN:.0%} left free"
     why = "all training images" if found.max_batch == most else largest
+    chosen = found.knee_batch
+    if chosen is not None and chosen < found.max_batch:
+        speeds = {speed.batch: speed.images_per_second for speed in found.speeds}
+        reason = (
+            f"batch {chosen}: {speeds[chosen]:,.0f} images/s on {gpu.name}; the best of all sizes reaches "
+            f"{max(speeds.values()):,.0f}, and batch {found.max_batch} is {why}"
+        )
+        return BatchChoice(batch=chosen, reason=reason, images_per_second=speeds[chosen], largest=found)
     return BatchChoice(batch=found.max_batch, reason=f"batch {found.max_batch}: {why}", largest=found)
 
 

@@ -75,7 +75,6 @@ def max_batch_on_gpu(
     margin: float = 0.0,
     multiple_of: int = 1,
     most: int = MOST,
-    with_speeds: bool = True,
     start: StartProcess = Worker,
 ) -> tuple[MaxBatch, MaxBatch]:
     """The largest batch on this machine's GPU, predicted and measured. gpu: with the memory that may be used.
@@ -95,7 +94,6 @@ def max_batch_on_gpu(
             guess=min(most, predicted.max_batch),
             multiple_of=multiple_of,
             most=most,
-            with_speeds=with_speeds,
         )
     return predicted, measured
 
@@ -157,12 +155,11 @@ def measure_max_batch(
     guess: int,
     multiple_of: int = 1,
     most: int = MOST,
-    with_speeds: bool = True,
 ) -> MaxBatch:
     """Search with `runner`, starting from a guess. The batch of the result was run, and verified in a fresh process.
 
-    with_speeds: also time the powers of two below it. Raises ModelError when steps fail at every size for a reason
-    other than memory.
+    The powers of two below it are timed too. Raises ModelError when steps fail at every size for a reason other than
+    memory.
     """
     searching = Searching(runner, most=most, multiple_of=multiple_of)
     found = searching.find(guess)
@@ -181,7 +178,7 @@ def measure_max_batch(
         method="measure",
         proved=found.proof is not None,
         stopped_by=found.refusal and _reason(found.refusal),
-        speeds=searching.speeds_up_to(found.batch) if with_speeds and found.batch else (),
+        speeds=searching.speeds_up_to(found.batch) if found.batch else (),
     )
 
 

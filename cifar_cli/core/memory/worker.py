@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast
 
 from cifar_cli.core.memory.results import BatchTrial
+from cifar_cli.core.out_of_memory import is_out_of_memory
 from cifar_cli.core.progress import OnProgress, Progress, silent
 
 OutcomeKind = Literal["done", "out of memory", "died", "timed out", "failed"]
 TRIAL_SECONDS = 600.0
 PROOF_SECONDS = 1800.0
 _SECONDS_TO_LEAVE = 2.0
-# Messages about memory of errors other than torch.OutOfMemoryError: of the CPU's allocator, cuDNN, cuBLAS and C++.
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "bad_alloc")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +153,4 @@ def outcome_of(error: Exception) -> Outcome:
     """The outcome of a call that raised, with a sentence about it."""
     lines = str(error).strip().splitlines()
     sentence = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
-    short = isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
-    short = short or type(error).__name__ == "OutOfMemoryError"
-    return Outcome(kind="out of memory" if short else "failed", value=sentence)
+    return Outcome(kind="out of memory" if is_out_of_memory(error) else "failed", value=sentence)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import timm
 from torch import Tensor, nn
 from vit_pytorch.simple_vit import SimpleViT
@@ -45,6 +47,12 @@ class Hybrid(nn.Module):
             mlp_dim=512,
             channels=channels,
         )
+
+    def _apply(self, function: Any, recurse: bool = True) -> Self:
+        """Move the positions too: SimpleViT keeps them on the CPU, and would upload them in every forward pass."""
+        super()._apply(function, recurse)  # type: ignore[no-untyped-call]
+        self.vit.pos_embedding = function(self.vit.pos_embedding)
+        return self
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Map float images [B, 3, H, W] to logits [B, K]."""

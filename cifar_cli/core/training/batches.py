@@ -66,6 +66,7 @@ def make_loaders(config: TrainConfig, store: Store, *, device: torch.device, ran
             workers=config.workers,
             ranks=ranks,
             classes=len(store.classes),
+            device=device,
         ),
         val=eval_loader(
             on_device,
@@ -100,16 +101,20 @@ def train_loader(
     workers: int,
     ranks: Ranks = ALONE,
     classes: int,
+    device: torch.device | None = None,
 ) -> BatchLoader:
     """Shuffled and augmented batches of the rows `indices`, of this many classes.
 
-    policy: a declared one, or a file of `A.save` for the albumentations pipeline. Raises AugmentError for a bad file.
+    policy: a declared one, or a file of `A.save` for the albumentations pipeline. device: where that pipeline's batches
+    go; None for where the images are, as with the batched one. Raises AugmentError for a bad file.
     """
     part = part.at_side(img_size)
-    transform = _transform(policy, img_size, pipeline, normalisation, cropped=part.pictures is not None)
+    transform = _transform(
+        policy, img_size, pipeline, normalisation, cropped=part.pictures is not None, device=part.images_NHWC.device
+    )
     make: Callable[..., BatchLoader] = BatchLoader
     if pipeline == "albumentations":
-        make = partial(WorkerLoader, workers=workers)
+        make = partial(WorkerLoader, workers=workers, device=device or part.images_NHWC.device)
     elif isinstance(transform, BatchedPipeline) and part.pictures is not None:
         make = partial(PictureLoader, workers=workers, framer=transform, persistent=True)
     return make(
@@ -207,11 +212,17 @@ def resident(part: Part, device: torch.device) -> Part:
 
 
 def _transform(
-    policy: Policy | Path, img_size: int, pipeline: PipelineName, normalisation: Normalisation, *, cropped: bool
+    policy: Policy | Path,
+    img_size: int,
+    pipeline: PipelineName,
+    normalisation: Normalisation,
+    *,
+    cropped: bool,
+    device: torch.device,
 ) -> Transform:
     if pipeline == "batched":
         assert isinstance(policy, Policy), "TrainConfig refuses policy files for the batched pipeline"
-        return BatchedPipeline(policy, img_size, normalisation.mean, normalisation.std, cropped=cropped)
+        return BatchedPipeline(policy, img_size, normalisation.mean, normalisation.std, cropped=cropped, device=device)
     from cifar_cli.core.augment.per_image import PerImagePipeline, load_policy
 
     mean, std = normalisation.mean, normalisation.std

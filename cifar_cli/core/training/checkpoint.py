@@ -77,7 +77,7 @@ def save_checkpoint(
     if step.average is not None:
         content["current_model_state"] = _prefixed(step.model.state_dict())
         content["averaging_state"] = {"n_averaged": step.average.n_averaged}
-    content |= {"optimizer": step.optimizer.state_dict(), "scaler": step.scaler.state_dict(), **more}
+    content |= {"optimizer": _with_plain_rates(step.optimizer.state_dict()), "scaler": step.scaler.state_dict(), **more}
     content = whole(content)
     if not write:
         return
@@ -85,6 +85,12 @@ def save_checkpoint(
         torch.save(content, part)
     if weights is not None:
         save_state(_unprefixed(content["state_dict"]), weights, metadata=_metadata(description))
+
+
+def _with_plain_rates(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of an optimizer, with learning rates as numbers where they are tensors on a device."""
+    groups = [group | {"lr": float(group["lr"])} for group in state["param_groups"]]
+    return state | {"param_groups": groups}
 
 
 def _metadata(description: dict[str, Any]) -> dict[str, str]:
@@ -112,6 +118,11 @@ def restore_step(step: TrainingStep, content: dict[str, Any]) -> None:
         step.average.n_averaged.copy_(content["averaging_state"]["n_averaged"])
     _require_fitting(step.optimizer, content["optimizer"])
     load_optimizer(step.optimizer, content["optimizer"])
+    for group in step.optimizer.param_groups:
+        if "capturable" in group:  # as this process has it, not the one that saved
+            group["capturable"] = False
+    if step.config.captured:
+        step.make_capturable()
     step.scaler.load_state_dict(content["scaler"])
 
 

@@ -122,7 +122,17 @@ def validated(schema: type[_Schema], content: dict[str, Any], *, origin: Path) -
 
 def require_types(config: TrainConfig) -> None:
     """Raise ValueError (pydantic's) where a field of a config has another type than declared."""
-    TypeAdapter(TrainConfig).validate_python(asdict(config))
+    given = asdict(config)
+    _require_whole(given, asdict(TypeAdapter(TrainConfig).validate_python(given)))
+
+
+def _require_whole(given: dict[str, Any], read: dict[str, Any]) -> None:
+    """Raise ValueError for a whole number given as a fraction: pydantic takes 32.0 for 32, and torch doesn't."""
+    for name, value in read.items():
+        if isinstance(value, dict):
+            _require_whole(given[name], value)
+        elif type(value) is int and type(given[name]) is not int:
+            raise ValueError(f"{name} is {given[name]!r}")
 
 
 def _tensors(saved: Saved) -> list[tuple[str, Tensor]]:

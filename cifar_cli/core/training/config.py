@@ -11,9 +11,11 @@ from cifar_cli.core.augment.policy import policy_of, require_pipeline
 from cifar_cli.core.choices import (
     DeviceChoice,
     Freeze,
+    GraphChoice,
     MemoryFormat,
     MemoryFormatChoice,
     OptimizerName,
+    PicturesChoice,
     PipelineName,
     Precision,
     PrecisionChoice,
@@ -60,6 +62,8 @@ class StepConfig:
     """Of the classes in the loss; None for equal ones."""
     precision: Precision = "32"
     memory_format: MemoryFormat = "contiguous"
+    captured: bool = False
+    """Keep the learning rates on the device, for a step that is captured as a CUDA graph."""
 
     @classmethod
     def of_recipe(
@@ -121,8 +125,12 @@ class TrainConfig:
     memory_format: MemoryFormatChoice = "auto"
     deterministic: bool = False
     """Use deterministic kernels only, and let no measurement choose precision and memory format."""
+    cuda_graph: GraphChoice = "auto"
+    """Capture the training step as a CUDA graph; "auto" where it is possible and faster."""
     compile: bool = False
     """Run the model through torch.compile."""
+    pictures: PicturesChoice = "best"
+    """The epochs of which pictures are drawn for TensorBoard."""
     profile: bool = False
     """Write a profiler trace of a few steps."""
     fast_dev_run: bool = False
@@ -137,6 +145,8 @@ class TrainConfig:
         require_choice("--pipeline", self.pipeline, PipelineName)
         require_choice("--precision", self.precision, PrecisionChoice)
         require_choice("--memory-format", self.memory_format, MemoryFormatChoice)
+        require_choice("--cuda-graph", self.cuda_graph, GraphChoice)
+        require_choice("--pictures", self.pictures, PicturesChoice)
         require_choice("--strategy", self.strategy, StrategyChoice)
         if self.strategy == "fsdp" and self.recipe.optimizer.startswith("muon"):
             raise ConfigError(

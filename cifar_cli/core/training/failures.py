@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import torch
-
+from cifar_cli.core.out_of_memory import is_of_the_host, is_out_of_memory
 from cifar_cli.core.training.ranks import LostProcessError
 from cifar_cli.core.training.results import EpochResult
 from cifar_cli.core.training.run_dir import RunDir
@@ -19,11 +20,8 @@ recover from a bad first epoch stay far below."""
 
 def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
     """The error as a ResourceError where the user can act on it, otherwise the error itself."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return ResourceError(
-            "the GPU ran out of memory",
-            remedy="pass a smaller --batch; `cifar profile-memory --find-max-batch` finds the largest one that fits",
-        )
+    if is_out_of_memory(error):
+        return _short_of_memory(error)
     if compiled and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return ResourceError(
             f"torch.compile can't compile this model here ({first_line(error)})",
@@ -58,6 +56,24 @@ def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
             f"{place} can't be read or written ({error.strerror})", remedy=f"move it away, then {go_on}"
         )
     return error
+
+
+@contextmanager
+def memory_named() -> Iterator[None]:
+    """Raise ResourceError where memory runs out in a block: of the trials before training too, and within cuDNN."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise _short_of_memory(error) from error
+        raise
+
+
+def _short_of_memory(error: Exception) -> ResourceError:
+    return ResourceError(
+        f"{'this machine' if is_of_the_host(error) else 'the GPU'} ran out of memory",
+        remedy="pass a smaller --batch; `cifar profile-memory --find-max-batch` finds the largest one that fits",
+    )
 
 
 def require_converging(result: EpochResult, run: RunDir, *, classes: int, weights_are_finite: bool) -> None:

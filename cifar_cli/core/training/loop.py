@@ -6,7 +6,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
 from cifar_cli.core.training.balancing import class_weights_of
 from cifar_cli.core.training.batches import PLAIN_TRAIN_IMAGES, plain_train_loader
+from cifar_cli.core.training.capture import CapturedStep
 from cifar_cli.core.training.checkpoint import describe, load_checkpoint
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.deadline import Deadline
@@ -45,6 +46,7 @@ from cifar_cli.core.training.scores import Scores, score, validate
 from cifar_cli.core.training.sharded import own_part, whole
 from cifar_cli.core.training.step import TrainingStep, seed_draws
 from cifar_cli.core.training.step_trace import traced_steps
+from cifar_cli.errors import Interrupted
 
 TEST_PASSES = 2  # each test image is scored as it is and mirrored
 FLOAT32_COST = 2  # time of a pass in float32, in which the test runs, as a multiple of one in 16 bits
@@ -85,7 +87,7 @@ def fit(
             return loop.test()
     except KeyboardInterrupt as error:
         raise left_at_once(run, error) from None
-    except (OSError, RuntimeError, LostProcessError) as error:
+    except (OSError, MemoryError, RuntimeError, LostProcessError) as error:
         described = explained(ranks.explained(error), run, compiled=prepared.config.compile)
         if described is error:
             raise
@@ -121,7 +123,10 @@ class Loop:
         self.steps_per_epoch = len(loaders.train)
 
         self.accounting = Accounting(device, seams.clock)
-        step_config = replace(config.step_config(), class_weights=class_weights_of(config, store, loaders))
+        captured = config.cuda_graph == "on" and device.type == "cuda" and ranks.world_size == 1
+        step_config = replace(
+            config.step_config(), class_weights=class_weights_of(config, store, loaders), captured=captured
+        )
         ranks.same_weights(prepared.model)
         model = training_form(prepared.model, step_config.memory_format).to(device).train()
         self.step = seams.make_step(
@@ -131,6 +136,7 @@ class Loop:
             on_stage=self.accounting.enter,
             parallel=partial(ranks.parallel, shards=self._shards),
         )
+        self.captured = CapturedStep(self.step) if captured else None
         self.evaluated = self.step.evaluated
         self.rate = LearningRate(self.step.optimizer, recipe, steps=self.epochs * self.steps_per_epoch)
         self.train_scores, self.val_scores = (Scores(len(store.classes)).to(device) for _ in range(2))
@@ -161,6 +167,7 @@ class Loop:
         self.began = prepared.began
         self.writer: Events | None = None
         self.loggers: Loggers | None = None
+        self.pictures: Pictures | None = None
         if ranks.is_first:
             # Only now, so that a run that is refused stays unchanged. What was written after the checkpoint is dropped.
             purge_step = None if checkpoint is None else self.record.unwritten_step(at.global_step)
@@ -178,9 +185,15 @@ class Loop:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self.loggers is not None:
-            self.loggers.close(finished=error[0] is None)
+            self.loggers.close(finished=kind is None)
+        if self.pictures is not None:
+            # Where the run failed, a failing picture is no news.
+            with nullcontext() if kind is None else suppress(Exception):
+                if kind is Interrupted:
+                    self.pictures.finish()
+                self.pictures.close()
         if self.writer is not None:
             self.writer.close()
 
@@ -211,20 +224,22 @@ class Loop:
         self._agree()
         if not self.planner.is_decided and self.global_step == 0:
             self.planner.keep_start()
+        # A graph can't be told that weights and optimizer were taken back, so it begins after the plan.
+        take = self.captured if self.captured is not None and self.planner.is_decided else self.step
         last = self.clock()
-        for images_BCHW, labels_B in self.loaders.train:
+        for images_BCHW, labels_B in self.accounting.fetched(self.loaders.train):
             self.rate.set_for(self.global_step)
             seed_draws(self.config.seed, self.global_step, self.ranks.rank, device=self.device)
             images = self.loaders.train.images_of(self.epoch_step)
             own_images = self.ranks.images_of(images)
             self.step.weight = own_images * self.ranks.world_size / images
             self.accounting.start_step()
-            loss, logits_BK = self.step(images_BCHW, labels_B)
+            loss, logits_BK = take(images_BCHW, labels_B)
+            self.accounting.enter("metrics")
+            if own_images:
+                plain = self.step.cross_entropy(loss, logits_BK, labels_B)
+                self.train_scores.update(plain, logits_BK, labels_B, optimized=loss)
             self.accounting.end_step()
-            with self.accounting.spending("metrics"):
-                if own_images:
-                    plain = self.step.cross_entropy(loss, logits_BK, labels_B)
-                    self.train_scores.update(plain, logits_BK, labels_B, optimized=loss)
             self.epoch_step += 1
             self.global_step += 1
             self.record.add_step(self.global_step, self.rate.current)
@@ -327,8 +342,8 @@ class Loop:
             if result.best:
                 self._save(self.run.best, next_epoch=self.epoch + 1)
             self._save(self.run.last, next_epoch=self.epoch + 1)
-            if self.ranks.is_first:
-                self.pictures.draw(self.evaluated, result, scores, self.device)
+            if self.pictures is not None:
+                self.pictures.add(self.evaluated, result, scores, self.device)
             self.ranks.meet()  # the others wait while rank 0 writes
         self.deadline.logging_seconds = self.clock() - start
         self.deadline.seconds_per_image = self.pace.settled_seconds_per_image
@@ -341,6 +356,8 @@ class Loop:
     def test(self) -> TrainResult:
         """Score the best weights once on the test split."""
         train_seconds = self.deadline.elapsed_seconds
+        if self.pictures is not None:
+            self.pictures.finish()  # they are drawn during the test
         with self.accounting.spending("test"):
             model = self._best_model()
             scores = score(
@@ -380,7 +397,7 @@ class Loop:
             precision=self.step.config.precision,
             memory_format=self.step.config.memory_format,
             processes=self.ranks.world_size,
-            time=self.accounting.spent(data=self.loaders.train.seconds),
+            time=self.accounting.spent(),
             asked_to_stop=self.agreed.signal != 0,
             fast_dev_run=config.fast_dev_run,
             config=config,

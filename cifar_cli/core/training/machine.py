@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -132,12 +133,34 @@ def fast_kernels(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    precision, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
-    tf32 = torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    benchmark = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        with _tf32(True):
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def exact_kernels() -> AbstractContextManager[None]:
+    """Products and convolutions of float32 in float32 on every device: by itself, cuDNN computes them in TF32."""
+    return _tf32(False)
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(precision)
-        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = tf32, benchmark
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def release_cached_memory(device: torch.device) -> None:
+    """Give memory that this process has freed back to the device, so that other processes can measure with it."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -43,7 +43,10 @@ class Muon(torch.optim.Optimizer):
                     continue
                 self._decay(parameter, group)
                 update = self._orthogonal(parameter) if group["muon"] else self._of_rest(parameter)
-                parameter.add_(update, alpha=-group["lr"])
+                if isinstance(group["lr"], Tensor):  # of a step that is captured as a CUDA graph
+                    parameter.sub_(update * group["lr"])
+                else:
+                    parameter.add_(update, alpha=-group["lr"])
         return loss
 
     def _decay(self, parameter: Tensor, group: dict[str, Any]) -> None:

@@ -1,8 +1,10 @@
-"""Pictures for TensorBoard after every epoch: confusion matrices, and sample images with predictions."""
+"""Pictures of epochs for TensorBoard: confusion matrices, and sample images with predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,53 +22,118 @@ SAMPLES = 16
 PAIRS = 8  # training images shown as they are and as the model was trained on them
 
 
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Samples:
+    """Images as the model predicts them."""
+
+    shown: Part
+    predicted_N: Tensor
+    columns: int = 8
+    note: str = ""
+    """Follows the title."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, slots=True)
+class Sketch:
+    """What the pictures of an epoch show, on the CPU. To take it is quick; to draw it takes up to a second."""
+
+    result: EpochResult
+    matrices: dict[str, Tensor]
+    """By split: counts [K, K]."""
+    samples: dict[str, Samples]
+
+
 class Pictures:
-    """Draws validation images, the same ones after every epoch, and the first training images of the epoch."""
+    """Draws validation images, the same ones of every epoch, and the first training images of the epoch.
+
+    A thread of its own draws while the training goes on. With the choice "best" it draws at the end of the run, the
+    best and the last epoch.
+    """
 
     def __init__(self, writer: SummaryWriter, store: Store, loaders: Loaders, config: TrainConfig) -> None:
         self._writer, self._store, self._loaders, self._config = writer, store, loaders, config
         self._val_rows = spread(loaders.val_indices)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._drawing: Future[None] | None = None
+        self._best: Sketch | None = None
+        self._last: Sketch | None = None
 
-    def draw(self, model: nn.Module, result: EpochResult, scores: Mapping[str, Scores], device: torch.device) -> None:
-        """Draw confusion matrices from the scores by split name, and the samples as the model predicts them."""
-        only = ", one batch only (--fast-dev-run)" if self._config.fast_dev_run else ""
-        for split, counted in scores.items():
-            title = f"{split}, epoch {result.epoch}{only}"
-            # A matrix of 100 named classes takes a second to draw.
-            figure = confusion_figure(counted.matrix_KK, self._store.classes, title=title, most_classes=MOST_CONFUSED)
-            self._writer.add_figure(f"confusion/{split}", figure, result.step, close=False)
-        self._draw_samples("val", self._part(self._val_rows), model, result, device)
+    def add(self, model: nn.Module, result: EpochResult, scores: Mapping[str, Scores], device: torch.device) -> None:
+        """Show an epoch: confusion matrices from the scores by split name, and samples as the model predicts them.
+
+        Raises what the drawing of the epoch before raised. Waits for it, so that no more than one is left behind.
+        """
+        if self._config.pictures == "none":
+            return
+        sketch = self._sketch(model, result, scores, device)
+        if self._config.pictures == "every":
+            self._draw(sketch)
+            return
+        self._last = sketch
+        if result.best:
+            self._best = sketch
+
+    def finish(self) -> None:
+        """Begin to draw what is left."""
+        kept = [self._best, self._last] if self._best is not self._last else [self._last]
+        self._best = self._last = None
+        for sketch in kept:
+            if sketch is not None:
+                self._draw(sketch)
+
+    def close(self) -> None:
+        """Wait until everything is drawn. Raises what the drawing raised."""
+        self._thread.shutdown()
+        if self._drawing is not None:
+            self._drawing.result()
+
+    def _draw(self, sketch: Sketch) -> None:
+        if self._drawing is not None:
+            self._drawing.result()
+        self._drawing = self._thread.submit(self._draw_now, sketch)
+
+    def _sketch(
+        self, model: nn.Module, result: EpochResult, scores: Mapping[str, Scores], device: torch.device
+    ) -> Sketch:
+        val = self._part(self._val_rows)
         rows, augmented_NHWC = augmented_samples(self._loaders, self._config.normalised_by, epoch=result.epoch - 1)
         original = self._part(rows)
         # A row of originals, and below each what the model was trained on.
         images_NHWC = torch.cat([_resized(original.pixels_NHWC, augmented_NHWC), augmented_NHWC])
-        both = Part(images_NHWC=images_NHWC, labels_N=original.labels_N.repeat(2))
-        self._draw_samples(
-            "train", both, model, result, device, columns=len(rows), note=": original above, as trained on below"
+        train = Part(images_NHWC=images_NHWC, labels_N=original.labels_N.repeat(2))
+        return Sketch(
+            result=result,
+            matrices={split: counted.matrix_KK for split, counted in scores.items()},
+            samples={
+                "val": Samples(shown=val, predicted_N=self._predict(model, val, device)),
+                "train": Samples(
+                    shown=train,
+                    predicted_N=self._predict(model, train, device),
+                    columns=len(rows),
+                    note=": original above, as trained on below",
+                ),
+            },
         )
-        self._writer.flush()
 
-    def _draw_samples(
-        self,
-        split: str,
-        shown: Part,
-        model: nn.Module,
-        result: EpochResult,
-        device: torch.device,
-        *,
-        columns: int = 8,
-        note: str = "",
-    ) -> None:
-        predicted_N = self._predict(model, shown, device)
-        figure = samples_figure(
-            shown.pixels_NHWC,
-            shown.labels_N,
-            predicted_N,
-            self._store.classes,
-            title=f"{split}, epoch {result.epoch}{note}",
-            columns=columns,
-        )
-        self._writer.add_figure(f"samples/{split}", figure, result.step, close=False)
+    def _draw_now(self, sketch: Sketch) -> None:
+        result, classes = sketch.result, self._store.classes
+        only = ", one batch only (--fast-dev-run)" if self._config.fast_dev_run else ""
+        for split, matrix_KK in sketch.matrices.items():
+            title = f"{split}, epoch {result.epoch}{only}"
+            # A matrix of 100 named classes takes a second to draw.
+            figure = confusion_figure(matrix_KK, classes, title=title, most_classes=MOST_CONFUSED)
+            self._writer.add_figure(f"confusion/{split}", figure, result.step, close=False)
+        for split, samples in sketch.samples.items():
+            figure = samples_figure(
+                samples.shown.pixels_NHWC,
+                samples.shown.labels_N,
+                samples.predicted_N,
+                classes,
+                title=f"{split}, epoch {result.epoch}{samples.note}",
+                columns=samples.columns,
+            )
+            self._writer.add_figure(f"samples/{split}", figure, result.step, close=False)
+        self._writer.flush()
 
     def _part(self, rows: Tensor) -> Part:
         return self._store.train.at_side(self._config.model.img_size).taken(rows)

@@ -16,9 +16,11 @@ from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.build import build_model, build_untrained, initialise_from_images
 from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.training.batches import Loaders, images_for_initialisation, make_loaders
+from cifar_cli.core.training.capture import choose_capture
 from cifar_cli.core.training.checkpoint import REMEDY, config_in, newest_checkpoint, require_whole
 from cifar_cli.core.training.checkpoint_schema import SavedRun, validated
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+from cifar_cli.core.training.failures import memory_named
 from cifar_cli.core.training.finished import changed, finished, finished_sentence
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import fast_kernels, prepared_device
@@ -69,6 +71,7 @@ class Prepared:
         return replace(self, config=config, model=model, loaders=loaders, began=began)
 
 
+@memory_named()
 def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks = ALONE) -> Prepared:
     """Build the model, open the dataset, choose precision and memory format.
 
@@ -95,8 +98,10 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
     require_batch_for(model, config.recipe.batch, images=len(loaders.train_indices))
     with fast_kernels(device):
         numerics = choose_numerics(config, model, classes=len(store.classes), device=device)
+        config = replace(config, precision=numerics.precision, memory_format=numerics.memory_format)
+        captured = choose_capture(config, model, classes=len(store.classes), device=device, processes=ranks.world_size)
     listeners.on_numerics(numerics)
-    config = replace(config, precision=numerics.precision, memory_format=numerics.memory_format)
+    config = replace(config, cuda_graph="on" if captured else "off")
     return Prepared(
         config=config,
         model=model,
@@ -109,6 +114,7 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
     )
 
 
+@memory_named()
 def prepare_resumed(
     asked: ResumeConfig, listeners: Listeners = SILENT, *, ranks: Ranks = ALONE
 ) -> tuple[Prepared | TrainResult, RunDir]:
@@ -159,6 +165,7 @@ def prepare_resumed(
     return prepared, run
 
 
+@memory_named()
 def prepare_ordered(config: TrainConfig, ranks: Ranks) -> Prepared:
     """Get ready to train a config that rank 0 has prepared. The weights come from rank 0 later."""
     device = prepared_device(config.device, deterministic=config.deterministic)

@@ -89,13 +89,13 @@ class TrainProgress:
 class TimeSpent:
     """Seconds of a run by purpose; their sum is the time from the command to the end of the test.
 
-    On a GPU, forward and backward pass and optimizer are measured in every 50th step, which waits for the device.
+    On a GPU, the parts of a step are measured in every 50th step, on CUDA by events on the device.
     """
 
     startup_seconds: float
     """Everything before the first step, imports included."""
     data_seconds: float
-    """Waiting for batches."""
+    """Making batches, and waiting for them."""
     step_seconds: float
     """Forward and backward pass."""
     optimizer_seconds: float

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from cifar_cli.core.choices import ScheduleName
@@ -29,6 +31,14 @@ def rate_share(schedule: ScheduleName, progress: float, *, warmup: float) -> flo
     return FIRST_SHARE + (1 - FIRST_SHARE) * way if rising else 1 - way
 
 
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """Set the learning rate of a parameter group; a tensor, which a CUDA graph reads, is filled."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
 class LearningRate:
     """Sets the rate of every parameter group before each step.
 
@@ -40,7 +50,8 @@ class LearningRate:
         self._optimizer, self._recipe = optimizer, recipe
         # A restored optimizer has the rate of its last step; the highest rate is stored beside it.
         for group in optimizer.param_groups:
-            group.setdefault("highest_lr", group["lr"])
+            group.setdefault("highest_lr", float(group["lr"]))
+        self._current: float | None = None
 
     @property
     def is_constant(self) -> bool:
@@ -53,7 +64,7 @@ class LearningRate:
     @property
     def current(self) -> float:
         """Of the first parameter group, as set last."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        return float(self._optimizer.param_groups[0]["lr"]) if self._current is None else self._current
 
     def share_at(self, step: int) -> float:
         """Share of the highest rate at a step, counted from 0."""
@@ -62,8 +73,12 @@ class LearningRate:
     def set_for(self, step: int) -> None:
         """Set the rates for a step. Groups that wait for the head begin their schedule after its share of the run."""
         share, waiting = self.share_at(step), self._waiting_share_at(step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = group["highest_lr"] * (waiting if group.get("waits") else share)
+        rates = [
+            group["highest_lr"] * (waiting if group.get("waits") else share) for group in self._optimizer.param_groups
+        ]
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            set_rate(group, rate)
+        self._current = float(rates[0])
 
     def _waiting_share_at(self, step: int) -> float:
         first, warmup = self._recipe.head_first, self._recipe.warmup

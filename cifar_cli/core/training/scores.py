@@ -11,14 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cifar_cli.core.data.loader import BatchLoader
 from cifar_cli.core.progress import OnProgress, Progress, silent
+from cifar_cli.core.training.machine import exact_kernels
 from cifar_cli.core.training.ranks import ALONE, Ranks
-
-COUNTED_TOGETHER = 1024  # images: a call of the confusion matrix takes 0.1 ms, however few they are
 
 
 class Scores(nn.Module):
@@ -29,13 +26,9 @@ class Scores(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        # Labels come from a verified store, so their range needs no check at every step.
-        # Several processes are joined here, with their losses, and not by the metric.
         self._classes = classes
-        # torchmetrics counts two classes or more
-        self.confusion: Metric = MulticlassConfusionMatrix(max(classes, 2), validate_args=False, sync_on_compute=False)
-        self._uncounted: list[tuple[Tensor, Tensor]] = []  # predicted and true classes of recent batches
-        self._images_uncounted = 0
+        self._counts_KK: Tensor
+        self.register_buffer("_counts_KK", torch.zeros(classes, classes, dtype=torch.int64), persistent=False)
         # Mean cross-entropy, mean optimized loss and size of batches, not yet read from the device.
         self._losses: list[tuple[Tensor, Tensor, int]] = []
         self._batches: list[tuple[float, float, int]] = []  # the same, read
@@ -51,10 +44,9 @@ class Scores(nn.Module):
         if labels_B.ndim == 2:
             labels_B = labels_B.argmax(dim=1)
         self._losses.append((loss.detach(), (loss if optimized is None else optimized).detach(), len(labels_B)))
-        self._uncounted.append((logits_BK.detach().argmax(dim=1), labels_B))
-        self._images_uncounted += len(labels_B)
-        if self._images_uncounted >= COUNTED_TOGETHER:
-            self._count()
+        # Labels come from a verified store, so their range needs no check at every step. `bincount` would wait for it.
+        places_B = labels_B * self._classes + logits_BK.detach().argmax(dim=1)
+        self._counts_KK.view(-1).index_add_(0, places_B, torch.ones_like(places_B))
 
     def joined(self, ranks: Ranks) -> Scores:
         """The scores of all processes together; of one alone, itself. Called by all of them.
@@ -73,12 +65,10 @@ class Scores(nn.Module):
         return joined
 
     def reset(self) -> None:
-        self._uncounted.clear()
         self._losses.clear()
         self._batches.clear()
-        self._images_uncounted = 0
         self._earlier_KK = None
-        self.confusion.reset()
+        self._counts_KK = torch.zeros_like(self._counts_KK)  # validation may have made it in inference mode
 
     def state(self) -> dict[str, Any]:
         """What `restore` continues with, for a checkpoint within an epoch."""
@@ -93,14 +83,6 @@ class Scores(nn.Module):
             raise ValueError(f"scores of {len(matrix_KK)} classes")
         self._earlier_KK = matrix_KK
         self._batches = [(float(mean), float(optimized), int(size)) for mean, optimized, size in state["batches"]]
-
-    @torch.inference_mode()  # validation runs in inference mode, and its tensors can't be changed outside of it
-    def _count(self) -> None:
-        if self._uncounted:
-            predicted, labels = zip(*self._uncounted, strict=True)
-            self.confusion.update(torch.cat(predicted), torch.cat(labels))
-            self._uncounted.clear()
-            self._images_uncounted = 0
 
     @property
     def loss(self) -> float:
@@ -131,9 +113,8 @@ class Scores(nn.Module):
         """Counts, int64 [K, K] on the CPU: true class by row, predicted class by column."""
         if self._joined_KK is not None:
             return self._joined_KK
-        self._count()
-        matrix: Tensor = self.confusion.compute().cpu()[: self._classes, : self._classes]
-        return matrix if self._earlier_KK is None else matrix + self._earlier_KK
+        counts_KK = self._counts_KK.to("cpu", copy=True)
+        return counts_KK if self._earlier_KK is None else counts_KK + self._earlier_KK
 
     @property
     def accuracy(self) -> float:
@@ -196,14 +177,15 @@ def score(
     scores = Scores(classes).to(device)
     logits: list[Tensor] = []
     right = torch.zeros((), dtype=torch.long, device=device)
-    for done, (images_BCHW, labels_B) in enumerate(ranks.own_batches(loader), start=1):
-        logits_BK = evaluation_step(model, images_BCHW, labels_B, scores)
-        logits.append(logits_BK.float())
-        if flip_average:
-            both_BK = logits_BK.softmax(dim=1) + model(images_BCHW.flip(3)).softmax(dim=1)
-            right += (both_BK.argmax(dim=1) == labels_B).sum()
-        total = len(loader)
-        on_progress(Progress(task="scoring", done=min(done * ranks.world_size, total), total=total, unit="batches"))
+    with exact_kernels():
+        for done, (images_BCHW, labels_B) in enumerate(ranks.own_batches(loader), start=1):
+            logits_BK = evaluation_step(model, images_BCHW, labels_B, scores)
+            logits.append(logits_BK.float())
+            if flip_average:
+                both_BK = logits_BK.softmax(dim=1) + model(images_BCHW.flip(3)).softmax(dim=1)
+                right += (both_BK.argmax(dim=1) == labels_B).sum()
+            total = len(loader)
+            on_progress(Progress(task="scoring", done=min(done * ranks.world_size, total), total=total, unit="batches"))
     model.train(training)
     scores = scores.joined(ranks)
     flipped = float(ranks.sum_(right)) / max(int(scores.matrix_KK.sum()), 1) if flip_average else None

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
 
 from cifar_cli.core.choices import OptimizerName, Precision
 from cifar_cli.core.data.loader import MODEL_DRAWS, derive_seed
 from cifar_cli.core.models.head import freeze_backbone, frozen_in_evaluation, head_parameters
 from cifar_cli.core.models.training_form import LAYOUTS
 from cifar_cli.core.suggest import nearest
+from cifar_cli.core.training.average import Average
 from cifar_cli.core.training.config import StepConfig
 from cifar_cli.core.training.muon import Muon, MuonSGD
 from cifar_cli.errors import ConfigError
@@ -148,7 +148,7 @@ class TrainingStep:
         if config.freeze == "backbone":
             freeze_backbone(model)
         self.model = model
-        self.average = None if config.ema_decay is None else averaged(model, config.ema_decay, device_type)
+        self.average = None if config.ema_decay is None else Average(model, config.ema_decay)
         self.forward = parallel(model)
         if self.average is not None:
             parallel(self.average.module)  # whose weights are sharded if the model's are
@@ -159,6 +159,8 @@ class TrainingStep:
         self._class_weights_K = None if config.class_weights is None else torch.tensor(config.class_weights)
         self.device_type = device_type
         self.optimizer = make_optimizer(model, config) if optimizer is None else optimizer
+        if config.captured:
+            self.make_capturable()
         self.on_stage = on_stage
         self.layout = LAYOUTS[config.memory_format]
         self.scaler = torch.amp.GradScaler(device_type, enabled=config.precision == "16" and device_type == "cuda")
@@ -176,6 +178,25 @@ class TrainingStep:
 
     def __call__(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
         """Update the weights once. Returns the mean loss (a scalar) and the logits [B, K]."""
+        made = self.run(images_BCHW, labels_B)
+        self.count()
+        return made
+
+    def make_capturable(self) -> None:
+        """Let the optimizer count its steps and read its learning rates on the device, as a CUDA graph needs it."""
+        for group in self.optimizer.param_groups:
+            if "capturable" in group:
+                group["capturable"] = True
+            group.setdefault("highest_lr", float(group["lr"]))
+            group["lr"] = torch.tensor(float(group["lr"]), device=group["params"][0].device)
+
+    def count(self) -> None:
+        """What the host does in a step."""
+        if self.average is not None:
+            self.average.count()
+
+    def run(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """What the device does in a step."""
         self.on_stage("forward")
         self.optimizer.zero_grad()
         loss, logits_BK = self.loss(images_BCHW, labels_B)
@@ -185,7 +206,7 @@ class TrainingStep:
         self.update()
         if self.average is not None:
             self.on_stage("average")
-            self.average.update_parameters(self.model)
+            self.average.update(self.model)
         return loss.detach(), logits_BK.detach()
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -251,14 +272,3 @@ def seed_draws(seed: int, step: int, rank: int, *, device: torch.device) -> None
         torch.cuda.manual_seed(word)
     elif device.type == "mps":
         torch.mps.manual_seed(word)
-
-
-def averaged(model: nn.Module, decay: float, device_type: str) -> AveragedModel:
-    """A copy of the model whose weights and buffers are an exponential moving average.
-
-    decay: the share of the average that stays at each step.
-    """
-    if device_type == "cuda":
-        return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
-    # On a CPU one tensor after another is quicker, as in `clip_gradients`.
-    return AveragedModel(model, avg_fn=get_ema_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]

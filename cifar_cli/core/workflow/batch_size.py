@@ -9,6 +9,7 @@ from dataclasses import replace
 from cifar_cli.core.memory.choose import choose_batch
 from cifar_cli.core.memory.results import BatchChoice
 from cifar_cli.core.training.listeners import Listeners
+from cifar_cli.core.training.machine import release_cached_memory
 from cifar_cli.core.training.prepare import Prepared
 from cifar_cli.errors import ConfigError
 
@@ -26,6 +27,7 @@ def with_batch_found(
         raise ConfigError(
             f"--batch auto can't query the memory of {device.type}", remedy="pass a number, or --device cpu"
         )
+    release_cached_memory(device)  # of the trials of the precisions: other processes measure now
     images, recipe = len(prepared.loaders.train_indices), config.recipe
     found = choose(
         config.model, config.step_config(), device=device.type, most=images, on_progress=listeners.on_progress

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_cli.core.augment.batched import BatchedPipeline, apply, color_jitter
+from cifar_cli.core.augment.batched import BatchedPipeline, apply
 from cifar_cli.core.augment.colour import jittered, jittered_one_by_one, shift_hue_by_opencv, shift_hue_by_tensors
 from cifar_cli.core.augment.draws import draw
 from cifar_cli.core.augment.offline import A
@@ -61,7 +61,7 @@ def test_colour_jitter_with_equal_parameters_differs_by_at_most_2_of_255_levels(
     images = NOISE if kind == "noise" else smooth()
     step = ColorJitter(p=1.0)
     (drawn,) = draw([step], batch_of_all(seed=6), 32)
-    made = color_jitter(images, step, drawn).int()
+    made = apply(images, [step], [drawn]).int()
     expected = torch.stack(
         [
             torch.from_numpy(by_albumentations(image, "ColorJitter", drawn.values, place))
@@ -73,10 +73,15 @@ def test_colour_jitter_with_equal_parameters_differs_by_at_most_2_of_255_levels(
     assert (difference > 0).double().mean() < 1e-4  # equal on the CPU that this was developed on
 
 
+def jittered_together(images, drawn, *, with_opencv):
+    needs, run = jittered(drawn, images.shape[1:3], with_opencv=with_opencv)
+    return run(images, *needs)
+
+
 def test_colour_jitter_with_tensors_as_on_a_gpu_is_within_2_levels_of_opencv():
     step = ColorJitter(p=1.0)
     (drawn,) = draw([step], batch_of_all(seed=7), 32)
-    by_tensors, by_opencv = (jittered(NOISE, drawn, with_opencv=choice).int() for choice in (False, True))
+    by_tensors, by_opencv = (jittered_together(NOISE, drawn, with_opencv=choice).int() for choice in (False, True))
     assert len(by_tensors) == COUNT
     difference = (by_tensors - by_opencv).abs()
     assert difference.max() <= 2
@@ -141,4 +146,4 @@ def test_large_images_are_jittered_one_by_one_to_the_same_levels(hue):
     images = torch.randint(0, 256, (40, 48, 48, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
     step = ColorJitter(brightness=0.9, contrast=0.9, saturation=0.9, hue=hue, p=0.8)
     drawn = draw([step], [BatchSlice.complete(seed=4, count=len(images))], 48)[0]
-    assert torch.equal(jittered_one_by_one(images, drawn), jittered(images, drawn, with_opencv=True))
+    assert torch.equal(jittered_one_by_one(images, drawn), jittered_together(images, drawn, with_opencv=True))

@@ -4,17 +4,18 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from cifar_cli.core.augment.batched import BatchedPipeline, apply, pad_crop
+from cifar_cli.core.augment.batched import BatchedPipeline, apply
 from cifar_cli.core.augment.config import PreviewConfig
 from cifar_cli.core.augment.draws import OPERATIONS, Draw, draw
 from cifar_cli.core.augment.mixing import BatchMixer, cut_mixed, mixer_of
 from cifar_cli.core.augment.per_image import PerImagePipeline
 from cifar_cli.core.augment.policy import POLICIES, AlternatingFlip, Mix, PadCrop, RandAugment, RandomErasing
 from cifar_cli.core.augment.preview import preview
-from cifar_cli.core.augment.rand_augment import operations, rand_augment
+from cifar_cli.core.augment.rand_augment import operations
 from cifar_cli.core.data.loader import BatchLoader
 from cifar_cli.core.transform import BatchSlice
 from cifar_cli.errors import ConfigError
+from tests.transfers import Transfers
 
 LEVELS = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)  # output values equal pixel levels
 COUNT = 64
@@ -72,7 +73,7 @@ def test_an_image_keeps_its_turn_where_the_batches_are_shuffled():
     for epoch in range(2):
         one = loader(flip_only)
         made = torch.cat([images for images, _ in epoch_of(one, epoch)]).round()
-        order = one._epoch_positions(epoch)
+        order = one._ordered(epoch)[0]
         same = (made == plain[order]).flatten(1).all(dim=1)
         assert torch.equal(made[~same], plain[order][~same].flip(3))
         flipped_in.append(torch.zeros(COUNT, dtype=torch.bool).index_put_((order,), ~same))
@@ -82,7 +83,7 @@ def test_an_image_keeps_its_turn_where_the_batches_are_shuffled():
 def test_a_mirrored_border_is_that_of_torch():
     step = PadCrop(padded=40, border="reflect")
     values = {"top": torch.arange(COUNT) % 9, "left": torch.arange(COUNT) // 9 % 9}
-    made = pad_crop(IMAGES, step, Draw(fires_B=torch.ones(COUNT, dtype=torch.bool), values=values))
+    made = apply(IMAGES, [step], [Draw(fires_B=torch.ones(COUNT, dtype=torch.bool), values=values)])
     padded = torch.nn.functional.pad(IMAGES.permute(0, 3, 1, 2).float(), (4, 4, 4, 4), mode="reflect")
     for place in range(COUNT):
         top, left = int(values["top"][place]), int(values["left"][place])
@@ -105,7 +106,7 @@ def test_operations_are_those_of_torchvision(number, magnitude):
         everywhere = torch.ones(8, dtype=torch.bool)
         values = {"operation": torch.full((8, 1), number), "negative": torch.full((8, 1), negative)}
         step = RandAugment(operations=1, magnitude=magnitude)
-        made = rand_augment(images, step, Draw(fires_B=everywhere, values=values))
+        made = apply(images, [step], [Draw(fires_B=everywhere, values=values)])
         assert (made.int() - expected.permute(0, 2, 3, 1).int()).abs().max() <= 1
         assert operations(magnitude, 32)[number][2] == signed
 
@@ -113,13 +114,13 @@ def test_operations_are_those_of_torchvision(number, magnitude):
 def test_each_image_of_a_rand_augmented_batch_gets_its_own_operations():
     step = RandAugment()
     (drawn,) = draw([step], [BatchSlice.complete(seed=3, count=COUNT)], 32)
-    together = rand_augment(IMAGES, step, drawn)
+    together = apply(IMAGES, [step], [drawn])
     for place in range(COUNT):
         alone = Draw(
             fires_B=drawn.fires_B[place : place + 1],
             values={name: value[place : place + 1] for name, value in drawn.values.items()},
         )
-        assert torch.equal(rand_augment(IMAGES[place : place + 1], step, alone)[0], together[place])
+        assert torch.equal(apply(IMAGES[place : place + 1], [step], [alone])[0], together[place])
 
 
 def test_random_erasing_fills_the_drawn_rectangle_with_torchvision_s_distribution_of_areas():
@@ -194,3 +195,25 @@ def test_nothing_is_read_from_the_device_while_batches_are_made(policy):
     for images, labels in one:
         assert images.device.type == labels.device.type == "meta"
         assert images.shape == (16, 3, 32, 32)
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_the_draws_of_a_group_of_batches_are_uploaded_together_and_the_order_once_an_epoch(policy):
+    one = loader(policy, batch=4)  # 16 batches in groups of 1, 2, 4, 8 and 1
+    one.images_NHWC, one.labels_N, one.indices = (
+        each.to("meta") for each in (one.images_NHWC, one.labels_N, one.indices)
+    )
+    with Transfers() as transfers:
+        made = list(one)
+    groups = 5 if any(not isinstance(step, Mix) for step in policy.steps) else 0
+    assert len(made) == 16
+    assert transfers.blocking == []
+    assert len(transfers.uploads) == groups + 2, "the order, and what the images are normalised by"
+
+
+def test_on_a_gpu_more_images_are_transformed_at_once():
+    per_call = [
+        BatchedPipeline(POLICIES["crop-flip"], 32, *LEVELS, device=torch.device(kind)).images_per_call
+        for kind in ("cpu", "meta")
+    ]
+    assert per_call == [1024, 4096]

@@ -210,3 +210,10 @@ def test_a_pass_after_an_abandoned_one_starts_from_the_first_batch():
     batches = loader()
     next(iter(batches))
     assert same(batches, loader())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_of_worker_processes_are_put_on_the_device(workers):
+    made = list(loader(WorkerLoader, workers=workers, device=torch.device("meta")))
+    assert {part.device.type for batch in made for part in batch} == {"meta"}
+    assert [part[0].shape for part in made] == [part[0].shape for part in loader()]

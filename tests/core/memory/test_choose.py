@@ -97,13 +97,21 @@ def test_a_device_whose_memory_cant_be_measured_is_named(device: DeviceChoice) -
 
 
 class UpTo200:
-    """A process on a GPU that runs up to 200 images."""
+    """A process on a GPU that runs up to 200 images; more than `fastest` together are no faster."""
+
+    def __init__(self, fastest: int = 0) -> None:
+        self.fastest = fastest
 
     def ask(self, *arguments: Any, timeout_seconds: float) -> Outcome:
         batch, _ = arguments
         if batch > 200:
             return Outcome(kind="out of memory")
-        return Outcome(kind="done", value=BatchTrial(batch=batch, kind="ran", device_bytes=batch))
+        return Outcome(
+            kind="done",
+            value=BatchTrial(
+                batch=batch, kind="ran", device_bytes=batch, images_per_second=1e3 * min(batch, self.fastest)
+            ),
+        )
 
     def close(self) -> None:
         pass
@@ -120,3 +128,14 @@ def test_on_a_gpu_the_largest_proved_batch_is_chosen(device: DeviceChoice) -> No
     assert choice.largest.proved
     fewer = choose_batch(NULL, StepConfig(), device=device, machine=machine, most=150)
     assert fewer.reason == "batch 150: all training images"
+
+
+def test_on_a_gpu_no_batch_beyond_the_knee_is_chosen() -> None:
+    gpu = Gpu(name="Pretended", memory_bytes=1 << 30, source="this test")
+    machine = Machine(gpu=gpu, start=lambda function: UpTo200(fastest=60))
+    choice = choose_batch(NULL, StepConfig(), device="cuda", machine=machine)
+    assert choice.batch == 64
+    assert choice.reason == (
+        "batch 64: 60,000 images/s on Pretended; the best of all sizes reaches 60,000, and batch 200 is "
+        "the largest that ran on Pretended with 5% left free"
+    )

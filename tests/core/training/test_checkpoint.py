@@ -18,8 +18,10 @@ from safetensors.torch import load_file
 
 from cifar_cli.core.evaluation.config import EvaluateConfig
 from cifar_cli.core.evaluation.evaluate import evaluate
+from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.checkpoint import load_checkpoint, read_checkpoint
-from cifar_cli.core.training.config import ResumeConfig
+from cifar_cli.core.training.checkpoint_schema import require_types
+from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.listeners import Listeners
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.training.train import resume
@@ -148,3 +150,16 @@ def test_restructured_checkpoints_are_refused_in_words_or_continued(run: RunDir)
         torch.save(torch_files.restructured(content, random), run.last)
         with suppress(CifarError):
             resume(ResumeConfig(run_dir=run.path, max_epochs=3))
+
+
+@pytest.mark.parametrize("place", [("img_size",), ("model", "img_size"), ("recipe", "batch"), ("seed",)], ids=".".join)
+def test_a_whole_number_that_is_a_fraction_is_refused(place: tuple[str, ...]) -> None:
+    config = TrainConfig(model=ModelConfig(name="null"), img_size=32)
+    require_types(config)
+    values = config.to_dict()
+    part = values
+    for name in place[:-1]:
+        part = part[name]
+    part[place[-1]] = float(part[place[-1]])
+    with pytest.raises(ValueError, match=place[-1]):
+        require_types(TrainConfig.from_dict(values))

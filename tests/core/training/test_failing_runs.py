@@ -17,7 +17,7 @@ from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.onednn import computes
 from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.failures import require_converging
+from cifar_cli.core.training.failures import explained, memory_named, require_converging
 from cifar_cli.core.training.loop import Seams
 from cifar_cli.core.training.results import EpochResult
 from cifar_cli.core.training.run_dir import RunDir
@@ -243,3 +243,38 @@ def test_a_bad_policy_file_is_refused_before_a_dataset_is_opened(tmp_path: Path)
     with pytest.raises(CifarError, match=r"absent\.yaml"):
         train(config)
     assert not (tmp_path / "data").exists()
+
+
+OUT_OF_MEMORY = [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "the GPU"),
+    (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "the GPU"),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "the GPU"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), "this machine"),
+    (MemoryError(), "this machine"),
+]
+
+
+@pytest.mark.parametrize(("error", "what"), OUT_OF_MEMORY, ids=lambda value: str(value)[:30])
+def test_memory_that_runs_out_is_named_wherever_it_does(tmp_path: Path, error: Exception, what: str) -> None:
+    named = explained(error, RunDir(tmp_path), compiled=False)
+    with pytest.raises(ResourceError) as caught, memory_named():
+        raise error
+    assert str(caught.value) == str(named)
+    assert caught.value.what == f"{what} ran out of memory"
+    assert "pass a smaller --batch" in str(named)
+
+
+def test_memory_that_runs_out_in_the_trial_of_a_precision_is_named(
+    config_of: ConfigOf, tmp_path: Path, own_cache: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def short_of_memory(*_: object, **__: object) -> None:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", short_of_memory)
+    with pytest.raises(ResourceError, match="ran out of memory"):
+        train(config_of(tmp_path / "run"))
+
+
+def test_another_error_before_training_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match=r"^shapes$"), memory_named():
+        raise RuntimeError("shapes")

@@ -15,6 +15,7 @@ from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.interrupts import Interrupts
 from cifar_cli.core.training.launch import requeued_on_time_limit
+from cifar_cli.core.training.listeners import Listeners
 from cifar_cli.core.training.loop import Seams
 from cifar_cli.core.training.pictures import Pictures
 from cifar_cli.core.training.train import resume, train
@@ -127,6 +128,10 @@ def test_slurm_s_signal_before_the_time_limit_saves_and_requeues(
         assert scontrol.read_text() == "requeue 4711\n"
         assert caught.value.remedy == "nothing: job 4711 is in the queue again"
     assert not list((tmp_path / "here").iterdir())
+    begun: list[int] = []
+    other = replace(config_of(tmp_path / "other", epochs=1), seed=7)
+    train(other, Listeners(on_epoch=lambda result: begun.append(result.epoch)))
+    assert begun == [1], "a new run in that folder goes on with nothing"
 
 
 def test_a_cancelled_job_is_not_requeued(config_of: ConfigOf, tmp_path: Path, scontrol: Path) -> None:

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cifar_cli.core.training.scores import Scores
+from cifar_cli.core.data.config import Normalisation
+from cifar_cli.core.data.store import Part
+from cifar_cli.core.training.batches import eval_loader
+from cifar_cli.core.training.scores import Scores, score
 
 
 @pytest.mark.parametrize("read_every", [1, 2, 10])
@@ -40,3 +44,17 @@ def test_scores_kept_in_inference_mode_can_be_read_outside_of_it() -> None:
         scores, logits, labels = Scores(3), torch.eye(3), torch.arange(3)
         scores.update(F.cross_entropy(logits, labels), logits, labels)
     assert scores.accuracy == 1
+
+
+def test_the_test_scores_are_computed_without_tf32() -> None:
+    allowed: list[tuple[str, bool]] = []
+
+    class Asking(nn.Linear):
+        def forward(self, images: Tensor) -> Tensor:
+            allowed.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+            return super().forward(images.flatten(1))
+
+    part = Part(images_NHWC=torch.zeros(5, 4, 4, 3, dtype=torch.uint8), labels_N=torch.zeros(5, dtype=torch.long))
+    loader = eval_loader(part, torch.arange(5), img_size=4, normalisation=Normalisation(), batch=5)
+    score(Asking(48, 3), loader, classes=3, device=torch.device("cpu"), flip_average=True)
+    assert allowed == [("highest", False)] * 2

@@ -125,7 +125,7 @@ def test_a_synthetic_dataset_is_announced(config_of: ConfigOf, tmp_path: Path) -
     assert "545,098 parameters" in said[0]
 
 
-def test_tensorboard_shows_scalars_confusion_matrices_and_samples_of_every_epoch(trained_run: Path) -> None:
+def test_tensorboard_shows_scalars_of_every_epoch_and_pictures_of_the_best_and_the_last(trained_run: Path) -> None:
     events = EventAccumulator(str(trained_run), size_guidance={"images": 0})
     events.Reload()
     tags = events.Tags()
@@ -134,7 +134,8 @@ def test_tensorboard_shows_scalars_confusion_matrices_and_samples_of_every_epoch
         "learning_rate", "epoch", "elapsed_seconds", "images_per_second",
     } <= set(tags["scalars"])  # fmt: skip
     assert {"confusion/train", "confusion/val", "samples/train", "samples/val"} == set(tags["images"])
-    assert [image.step for image in events.Images("samples/val")] == [6, 12]
+    best = json.loads((trained_run / "confusion.json").read_text())["epoch"]
+    assert [image.step for image in events.Images("samples/val")] == sorted({6 * best, 12})
     text = events.Tensors("dataset/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "synthetic" in text
 

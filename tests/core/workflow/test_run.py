@@ -18,13 +18,15 @@ from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.loop import Seams
 from cifar_cli.core.training.prepare import Prepared, prepare
+from cifar_cli.core.training.ranks import Ranks
 from cifar_cli.core.training.recipe import RECIPES
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.training.train import train
 from cifar_cli.core.workflow.batch_size import with_batch_found
 from cifar_cli.core.workflow.config import TrainRequest
+from cifar_cli.core.workflow.results import TrainReport
 from cifar_cli.core.workflow.run import resume_and_report, train_and_report, utilization_of
-from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupted, ModelError
+from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupted, ModelError, ResourceError
 
 
 @pytest.fixture
@@ -165,10 +167,54 @@ def test_a_number_of_epochs_that_was_asked_for_stays(prepared: Prepared) -> None
     assert (found.config.recipe.batch, found.config.recipe.max_epochs) == (200, 1)
 
 
+def test_several_processes_take_the_found_batch_each(prepared: Prepared) -> None:
+    class Two(Ranks):
+        world_size = 2
+
+    said: list[str] = []
+    wide = replace(prepared, ranks=Two())
+    few: Callable[..., BatchChoice] = lambda *_, **__: BatchChoice(batch=60, reason="batch 60: because")  # noqa: E731
+    found = with_batch_found(wide, keep_steps=False, listeners=Listeners(on_note=said.append), choose=few)
+    assert found.config.recipe.batch == 120
+    assert [len(labels) for _, labels in found.loaders.train] == [60, 60, 60]
+    assert said == ["--batch auto: batch 60: because; 2 processes take 120 together"]
+
+
+@pytest.mark.slow
+def test_seeds_are_trained_on_two_devices_as_on_one(config: TrainConfig, tmp_path: Path) -> None:
+    def trained(devices: int) -> TrainReport:
+        changed = replace(config, device="cpu", devices=devices, run_dir=tmp_path / str(devices))
+        return train_and_report(TrainRequest(config=changed, seeds=(3, 4)))
+
+    one, two = trained(1), trained(2)
+    assert [result.processes for result in two.results] == [2, 2]
+    assert [result.seed for result in two.results] == [3, 4]
+    for ours, theirs in zip(two.results, one.results, strict=True):
+        assert ours.test_loss == pytest.approx(theirs.test_loss, abs=1e-4)
+        assert (ours.run_dir / "summary.json").is_file()
+
+
 def test_nothing_is_prepared_twice_for_another_batch(prepared: Prepared) -> None:
     found = with_batch_found(prepared, keep_steps=True, listeners=SILENT, choose=chooser({}))
     assert found.model is prepared.model
     assert found.store is prepared.store
+
+
+def test_the_memory_of_the_trials_is_released_before_other_processes_measure(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+
+    def choose(*_: object, **__: object) -> BatchChoice:
+        order.append("measured")
+        raise ResourceError("nothing fits")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: order.append("released"))
+    with pytest.raises(ResourceError, match="nothing fits"):
+        with_batch_found(
+            replace(prepared, device=torch.device("cuda")), keep_steps=False, listeners=SILENT, choose=choose
+        )
+    assert order == ["released", "measured"]
 
 
 def test_a_device_whose_memory_can_t_be_queried_is_refused(prepared: Prepared) -> None:
