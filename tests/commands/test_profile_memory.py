@@ -68,7 +68,9 @@ def test_models_are_found_under_their_names_on_the_hub(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("measure", [[], ["--measure", "--device", "cpu"]])
-@pytest.mark.parametrize(("batch", "remedy"), [("1", "pass --batch 2 or more"), ("4", "pass another --img-size")])
+@pytest.mark.parametrize(
+    ("batch", "remedy"), [("1", "pass --batch 2 or more"), ("4", "pass --img-size 256, for which")]
+)
 def test_a_model_that_cant_read_the_images_is_refused_with_a_remedy_that_works(
     batch: str, remedy: str, measure: list[str]
 ) -> None:

@@ -58,6 +58,12 @@ def profile(
             checks.extend(checked)
             if request.what_would_help:
                 helps.extend(what_would_help(tracer, check, request.risk) for check in checked)
+    # Cards with different precisions are traced one after the other; they are shown in the order asked for.
+    order = [(config.model.label, card.name) for config, card in product(request.configs, cards)]
+    checks.sort(key=lambda check: order.index((check.model, check.gpu)))
+    helps.sort(key=lambda found: order.index((found.check.model, found.check.gpu)))
+    if not on_host and gpu_to_run_on(request, machine) is None:
+        largest.sort(key=lambda found: order.index((found.model, found.gpu)))
     remarks = dict.fromkeys(text for config in request.configs for text in remarks_on(config))
     return MemoryReport(
         peaks=tuple(peaks),
@@ -114,7 +120,7 @@ def cards_of(request: MemoryRequest, machine: Machine) -> list[Gpu]:
         precision = machine.gpu.precision if machine.gpu is not None else "bf16"
         return [Gpu(name=name, memory_bytes=size, source="asked for", precision=precision)]
     if request.gpus:
-        return [gpu_of(name) for name in request.gpus]
+        return list(dict.fromkeys(gpu_of(name) for name in request.gpus))
     return [machine.gpu] if machine.gpu is not None else [GPUS[name] for name in TABLE_GPUS]
 
 

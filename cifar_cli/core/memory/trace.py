@@ -315,7 +315,8 @@ def trace_steps(
                     for _ in range(STEPS):
                         run_step(step, config, images_BCHW, labels_B)
     except _UNTRACEABLE as error:
-        raise _untraceable(model, batch, config, error, step_type) from error
+        where = recorder.module_path[-1] if recorder.module_path else ""
+        raise _untraceable(model, batch, config, error, step_type, where) from error
     recorder.measure_scratch()
     return recorder.trace
 
@@ -326,17 +327,22 @@ _UNTRACEABLE = (
 
 
 def _untraceable(
-    model: nn.Module, batch: int, config: MemoryConfig, error: Exception, step_type: type[TracedStep]
+    model: nn.Module, batch: int, config: MemoryConfig, error: Exception, step_type: type[TracedStep], where: str
 ) -> ModelError:
-    """The error for a model that can't be traced, with a remedy that works."""
-    remedy = "pass another --img-size (`cifar summarize` names the smallest that the model reads), or --measure"
+    """The error for a model that can't be traced, with a remedy that works. where: the module that failed, or ""."""
+    *_, made_for = getattr(model, "pretrained_cfg", {}).get("input_size") or (0,)
+    if made_for and made_for not in config.model.sides:
+        remedy = f"pass --img-size {made_for}, for which the model was made"
+    else:
+        remedy = "pass another --img-size (`cifar summarize` names the smallest that the model reads), or --measure"
     if batch == 1:
         with contextlib.suppress(ModelError):
             trace_steps(model, 2, config, step_type=step_type)
             remedy = "pass --batch 2 or more"
-    why, pixels = next(iter(str(error).splitlines()), type(error).__name__), config.model.pixels
+    why = next(iter(str(error).splitlines()), f"{type(error).__name__} in {where}" if where else type(error).__name__)
     return ModelError(
-        f"a training step of {config.model.label} with {batch} images at {pixels} pixels can't be traced ({why})",
+        f"a training step of {config.model.label} with {batch} images at {config.model.pixels} pixels can't be traced "
+        f"({why})",
         remedy=remedy,
     )
 
