@@ -97,7 +97,7 @@ def remarks_on(config: MemoryConfig) -> Iterator[str]:
     if config.compile:
         yield (
             "torch.compile is not traced: it fuses operators and chooses which tensors the backward pass keeps, and "
-            "usually needs less than predicted; --measure runs the compiled model"
+            "the prediction is that of the model without it; --measure runs the compiled model"
         )
     if config.devices > 1:
         yield (

@@ -48,7 +48,7 @@ class Bucketed:
     """Calls a model, and holds the buckets into which DDP copies the gradients to average them.
 
     One bucket holds all gradients of the first step. Before the second, buckets of limited size are made in the order
-    in which the gradients came (`_ddp_init_helper` of torch's DistributedDataParallel, and its Reducer). A model with
+    in which the gradients came (torch's DistributedDataParallel and its Reducer). A model with
     parameters that get no gradient keeps its first ones; together they are as large.
     """
 
