@@ -18,7 +18,7 @@ from cifar_cli.command import option_group
 from cifar_cli.core.augment.policy import POLICIES
 from cifar_cli.core.choices import DeviceChoice, PatchSize, PipelineName
 from cifar_cli.core.data.config import DataConfig
-from cifar_cli.core.models.config import DEFAULT_BACKBONE, ModelConfig
+from cifar_cli.core.models.config import DEFAULT_BACKBONE, ModelConfig, RectangularConfig
 from cifar_cli.core.models.registry import MODELS
 from cifar_cli.errors import UsageError
 
@@ -155,7 +155,8 @@ class ArchitectureOptions:
 
     def model_config(self, name: str, **given: Any) -> ModelConfig:
         """The model with these parts. Raises ModelError for an unknown name and ConfigError for a bad value."""
-        return ModelConfig(
+        kind = RectangularConfig if "img_width" in given else ModelConfig
+        return kind(
             name=name,
             backbone=self.backbone,
             patch_size=self.patch_size,
@@ -167,22 +168,31 @@ class ArchitectureOptions:
 
 
 @option_group("Model")
-class CountedModels(ArchitectureOptions):
-    """Models that are counted or profiled: they need no weights and no dataset."""
+class NamedModels(ArchitectureOptions):
+    """Models that need no weights and no dataset."""
+
+    model: ModelNames
+    classes: Annotated[int, Option(metavar="K")] = 10
+    """Set the number of classes."""
+
+    def names(self) -> tuple[str, ...]:
+        """The models in the order given, each once."""
+        asked = [_as_registered(name.strip()) for value in self.model for name in value.split(",") if name.strip()]
+        return tuple(dict.fromkeys(known for name in asked for known in (MODELS if name == "all" else (name,))))
+
+
+@option_group("Model")
+class CountedModels(NamedModels):
+    """Models that are counted."""
 
     model: ModelNames
     img_size: Annotated[int, Option(metavar="PIXELS")] = 32
     """Use square images with this many pixels a side."""
-    classes: Annotated[int, Option(metavar="K")] = 10
-    """Set the number of classes."""
 
     def configs(self) -> tuple[ModelConfig, ...]:
-        """One config for each model, in the order given, each model once. Raises ModelError for an unknown name."""
-        asked = [_as_registered(name.strip()) for value in self.model for name in value.split(",") if name.strip()]
-        names = dict.fromkeys(known for name in asked for known in (MODELS if name == "all" else (name,)))
-        return tuple(
-            self.model_config(name, classes=self.classes, img_size=self.img_size, weights="none") for name in names
-        )
+        """One config for each model. Raises ModelError for an unknown name."""
+        sizes = {"classes": self.classes, "img_size": self.img_size}
+        return tuple(self.model_config(name, weights="none", **sizes) for name in self.names())
 
 
 def _as_registered(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cifar_cli.errors import UsageError
 
-_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _UNITS = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
 _Value = TypeVar("_Value", int, float)
 
@@ -72,9 +72,11 @@ def seed(text: str) -> int:
 
 
 def byte_count(text: str) -> int:
-    """Read "24GiB", "100MB" or plain bytes. Raises BadValue, also for less than one byte."""
+    """Read "24GiB", "100MB" or "512B". Raises BadValue, also without a unit and for less than one byte."""
     digits = text.strip().rstrip("bBkKmMgGiI ")
     unit = text.strip()[len(digits) :].strip().lower()
+    if not unit and digits.isdecimal():
+        raise BadValue("has no unit", example=f"{digits}GiB" if len(digits) < 4 else f"{digits}B")
     try:
         size = float(digits) * _BYTES[unit]
     except (ValueError, KeyError):
@@ -82,6 +84,14 @@ def byte_count(text: str) -> int:
     if not 1 <= size < math.inf:
         raise BadValue("is less than one byte" if size < 1 else "is not an amount of memory", example="24GiB")
     return int(size)
+
+
+def sides(text: str) -> tuple[int, int]:
+    """Read "224" or "224x320", height first, as height and width in pixels. Raises BadValue."""
+    numbers = text.lower().split("x")
+    if len(numbers) > 2 or not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise BadValue("is not a size in pixels", example="224x320")
+    return int(numbers[0]), int(numbers[-1])
 
 
 def margin(text: str) -> float:

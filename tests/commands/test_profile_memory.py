@@ -22,12 +22,27 @@ RUN = CliRunner()
         (["--device", "mps"], "the memory of an MPS device can't be measured"),
         (["--find-max-batch", "--multiple-of", "0"], "--multiple-of must be at least 1, not 0"),
         (["--gpu", "Voodoo 2"], "--gpu Voodoo 2 is not in the list"),
+        (["--eval", "--freeze", "backbone"], "--freeze belongs to a training step, and --eval is a forward pass"),
+        (["--eval", "--accumulate", "2"], "--accumulate belongs to a training step"),
+        (["--ema-decay", "2"], "--ema-decay 2 is not between 0 and 1"),
+        (["--accumulate", "0"], "--accumulate must be at least 1, not 0"),
+        (["--devices", "0"], "--devices must be at least 1, not 0"),
+        (["-b", "3", "--devices", "4"], "--batch 3 holds less than one image for each of 4 parts"),
+        (["--devices", "2", "--measure", "--device", "cpu"], "--measure runs steps in one process"),
+        (["--devices", "2", "--strategy", "fsdp", "--optimizer", "muon"], "--optimizer muon needs whole matrices"),
+        (["--grad-checkpointing"], "null has no activation checkpointing"),
+        (["--what-would-help"], "--what-would-help needs the memory of a card"),
+        (["--what-would-help", "--find-max-batch"], "--what-would-help estimates given batch sizes"),
+        (["--img-size", "2x40"], "null pools twice and can't read 2x40-pixel images"),
+        (["--memory", "24"], "--memory 24 has no unit"),
+        (["--img-size", "axb"], "--img-size axb is not a size in pixels"),
     ],
 )
 def test_bad_input_is_refused_by_name(flags: list[str], message: str) -> None:
     result = RUN.invoke(app, ["profile-memory", "--model", "null", *flags])
-    assert result.exit_code == 1
+    assert result.exit_code in (1, 2)
     assert message in result.stderr
+    assert result.stderr.count("error:") == result.stderr.count("  try:") == 1
 
 
 def test_json_is_one_document_with_the_documented_keys() -> None:
@@ -53,7 +68,9 @@ def test_models_are_found_under_their_names_on_the_hub(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("measure", [[], ["--measure", "--device", "cpu"]])
-@pytest.mark.parametrize(("batch", "remedy"), [("1", "pass --batch 2 or more"), ("4", "pass another --img-size")])
+@pytest.mark.parametrize(
+    ("batch", "remedy"), [("1", "pass --batch 2 or more"), ("4", "pass --img-size 256, for which")]
+)
 def test_a_model_that_cant_read_the_images_is_refused_with_a_remedy_that_works(
     batch: str, remedy: str, measure: list[str]
 ) -> None:
@@ -69,7 +86,53 @@ def test_a_named_card_answers_whether_the_batch_fits(batch: str, status: int) ->
     result = RUN.invoke(app, ["profile-memory", "-m", "null", "-b", batch, "--gpu", "T4"])
     assert result.exit_code == status
     assert "Does it fit" in result.stdout
-    assert ("doesn't fit on T4; try --precision bf16" in result.stderr) == bool(status)
+    message = "batch 4,000,000 of null doesn't fit on T4; add --what-would-help"
+    assert (message in result.stderr) == bool(status)
+
+
+def test_what_would_help_ranks_options_that_keep_their_promise_when_they_are_added() -> None:
+    words = ["profile-memory", "-m", "null", "-b", "100000", "--gpu", "T4", "--json"]
+    result = RUN.invoke(app, [*words, "--what-would-help"])
+    (found,) = json.loads(result.stdout)["what_would_help"]
+    saved = [remedy["saved_bytes"] for remedy in found["remedies"]]
+    assert saved == sorted(saved, reverse=True)
+    assert found["not_possible"] == ["--grad-checkpointing: null has no activation checkpointing"]
+    assert {remedy["options"].split()[0] for remedy in found["remedies"]} == {
+        "--accumulate", "--devices", "--freeze", "--optimizer",
+    }  # fmt: skip
+    for remedy in found["remedies"]:
+        (changed,) = json.loads(RUN.invoke(app, [*words, *remedy["options"].split()]).stdout)["fits"]
+        assert (changed["needed_bytes"], changed["fits"]) == (remedy["needed_bytes"], remedy["fits"])
+        assert found["needed_bytes"] - changed["needed_bytes"] == remedy["saved_bytes"]
+
+
+def test_a_batch_that_fits_needs_no_help() -> None:
+    result = RUN.invoke(app, ["profile-memory", "-m", "null", "-b", "8", "--gpu", "T4", "--what-would-help", "--json"])
+    (found,) = json.loads(result.stdout)["what_would_help"]
+    assert (found["remedies"], found["not_possible"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        (["--gpu", "RTX 3090"], "bf16"),
+        (["--gpu", "T4"], "16"),
+        (["--gpu", "GTX 1080 Ti"], "32"),
+        (["--memory", "24GiB"], "bf16"),
+        (["--gpu", "T4", "--eval"], "32"),
+        (["--gpu", "T4", "--precision", "32"], "32"),
+        ([], "bf16"),
+    ],
+)
+def test_the_precision_is_that_of_training_on_the_card(flags: list[str], precision: str) -> None:
+    result = RUN.invoke(app, ["profile-memory", "-m", "null", "-b", "8", "--estimate", "--json", *flags])
+    assert [peak["precision"] for peak in json.loads(result.stdout)["models"]] == [precision]
+
+
+def test_what_a_trace_cant_see_is_said() -> None:
+    result = RUN.invoke(app, ["profile-memory", "-m", "null", "-b", "8", "--compile", "--devices", "2"])
+    assert "torch.compile is not traced" in result.stderr
+    assert "without what NCCL takes" in result.stderr
 
 
 @pytest.mark.slow

@@ -5,7 +5,19 @@ from dataclasses import fields, replace
 import pytest
 from rich.table import Table
 
-from cifar_cli.core.memory.results import BatchSpeed, FitCheck, MaxBatch, MemoryTerms, ModuleMemory, PeakMemory
+from cifar_cli.core.memory.config import MemoryConfig
+from cifar_cli.core.memory.results import (
+    BatchSpeed,
+    FitCheck,
+    HelpReport,
+    MaxBatch,
+    MemoryTerms,
+    ModuleMemory,
+    PeakMemory,
+    Remedy,
+)
+from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.training.config import StepConfig
 from cifar_cli.render import memory_tables
 from tests.golden import Golden, rendered
 
@@ -17,9 +29,12 @@ def peak(model: str, batch: int, *, scale: int = 1, module: str = "features.0") 
     terms = MemoryTerms(
         weights_bytes=16 * MIB * scale,
         averaged_weights_bytes=16 * MIB * scale,
+        gathered_weights_bytes=0,
         gradients_bytes=3 * MIB * scale,
+        gradient_buckets_bytes=3 * MIB * scale,
         optimizer_bytes=32 * MIB * scale,
-        activations_bytes=217 * MIB * scale,
+        activations_bytes=204 * MIB * scale,
+        recomputed_activations_bytes=10 * MIB * scale,
         input_bytes=2 * MIB * scale,
         temporaries_bytes=2 * MIB * scale,
         workspace_bytes=80 * MIB,
@@ -115,6 +130,58 @@ def test_whether_a_batch_fits_on_several_cards(golden: Golden) -> None:
     golden.tables("memory/fits", memory_tables.fits(checks))
 
 
+def test_what_would_help_is_ranked(golden: Golden) -> None:
+    check = FitCheck(
+        model=LONG, batch=4096, gpu="T4", memory_bytes=15 << 30, needed_bytes=20 << 30, even_bytes=19 << 30, help="…"
+    )
+    remedies = (
+        Remedy(options="--devices 8 --strategy fsdp", needed_bytes=9 << 30, saved_bytes=11 << 30, fits=True),
+        Remedy(options="--optimizer sgd", needed_bytes=19 << 30, saved_bytes=1 << 30, fits=False),
+    )
+    why = ("--grad-checkpointing: null has no activation checkpointing",)
+    found = HelpReport(check=check, remedies=remedies, not_possible=why)
+    golden.tables("memory/what-would-help", memory_tables.what_would_help(found))
+
+
+def test_the_step_is_named_with_everything_that_was_asked_for_or_chosen() -> None:
+    hybrid = MemoryConfig(model=ModelConfig(name="hybrid", trim_backbone=True))
+    asked = StepConfig(optimizer="sgd", ema_decay=0.9, freeze="backbone")
+    busy = replace(hybrid, step=asked, devices=4, strategy="fsdp", accumulate=2, grad_checkpointing=True, compile=True)
+    lines = [str(line) for line in memory_tables.steps([busy], auto=True)]
+    assert lines == [
+        "step: training with sgd, contiguous, frozen backbone, averaged weights, batch in 2 parts, activation "
+        "checkpointing, compiled, 4 GPUs with fsdp",
+        "precision: auto, what cifar train probably chooses; --precision decides it",
+        "hybrid: trimmed, as in cifar train",
+    ]
+    scored = replace(hybrid, model=ModelConfig(name="hybrid"), evaluate=True)
+    assert [str(line) for line in memory_tables.steps([scored], auto=True)] == [
+        "step: a forward pass without gradients, contiguous",
+        "precision: float32, as in cifar evaluate",
+        "hybrid: with the full backbone",
+    ]
+    assert len(memory_tables.steps([replace(busy, model=ModelConfig(name="null"))], auto=False)) == 1
+
+
+def test_precisions_that_differ_between_cards_are_a_column(golden: Golden) -> None:
+    check = FitCheck(
+        model=LONG,
+        batch=4096,
+        gpu="T4",
+        memory_bytes=15 << 30,
+        needed_bytes=9 << 30,
+        even_bytes=8 << 30,
+        precision="16",
+    )
+    peaks = [replace(PEAKS[0], precision="16"), replace(PEAKS[0], precision="bf16")]
+    golden.tables(
+        "memory/precisions",
+        *memory_tables.report(
+            peaks, [replace(LARGEST, peak=peaks[0]), LARGEST], [check, replace(check, precision="32")]
+        ),
+    )
+
+
 def test_throughput_by_batch_marks_the_knee_and_the_largest(golden: Golden) -> None:
     golden.tables("memory/speeds", memory_tables.speeds(MEASURED))
 
@@ -129,7 +196,9 @@ def test_the_terms_shown_add_up_to_the_total_and_that_is_the_peaks_total(found: 
     names, cells = columns(memory_tables.terms([found]))
     figures = [float(cell.replace(",", "")) for cell in cells[:-1]]
     assert names[-2:] == ["total", "largest module"]
-    assert len(figures) == len(fields(MemoryTerms)) + 1
+    assert len(figures) == len(fields(MemoryTerms))  # without gathered weights, which are zero
+    assert "gathered weights" not in names
+    assert names[:-2] == [str(name) for name in columns(memory_tables.notes([found]))[0]]
     assert sum(figures[:-1]) == figures[-1] == found.device_bytes / MIB
     total = columns(memory_tables.peaks([found]))[3]
     assert float(total[0].replace(",", "")) == figures[-1]

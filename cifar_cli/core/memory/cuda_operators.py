@@ -153,15 +153,15 @@ def _rms_norm(
 
 
 class _LSTM(torch.autograd.Function):
-    """cuDNN's LSTM: it saves input, output, weights and its reserve."""
+    """cuDNN's LSTM: it saves input, output, weights and its reserve, which it only has where gradients are recorded."""
 
     @staticmethod
     def forward(
-        ctx: Any, input: Tensor, hidden: Tensor, layers: int, both: bool, batch_first: bool, *weights: Tensor
+        ctx: Any, input: Tensor, hidden: Tensor, layers: int, both: bool, records: bool, *weights: Tensor
     ) -> Tensor:
         directions = 1 + both
         output = input.new_empty(*input.shape[:2], hidden.shape[-1] * directions)
-        reserve = input.new_empty(LSTM_KEPT * layers * prod(output.shape))
+        reserve = input.new_empty(LSTM_KEPT * layers * prod(output.shape)) if records else None
         buffer = input.new_empty(sum(weight.numel() for weight in weights)) if input.dtype in _HALF else None
         ctx.save_for_backward(input, output, reserve, buffer, *weights)
         return output
@@ -188,7 +188,7 @@ def _lstm(
     if torch.is_autocast_enabled("cuda") and input.is_floating_point():
         input = input.to(torch.get_autocast_dtype("cuda"))
     with _below():
-        output = _LSTM.apply(input, hx[0], num_layers, bidirectional, batch_first, *params)
+        output = _LSTM.apply(input, hx[0], num_layers, bidirectional, torch.is_grad_enabled(), *params)
         return output, torch.empty_like(hx[0]), torch.empty_like(hx[1])
 
 

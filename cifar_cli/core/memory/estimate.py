@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from cifar_cli.core.memory.allocator import Block, CachingAllocator, OutOfDeviceMemory
@@ -29,7 +30,7 @@ MOST = 1 << 22  # no step takes more images than this
 
 
 class Tracer:
-    """Traces of one model by batch size; each size is traced once.
+    """Traces of one model by batch size; each number of images that is computed at once is traced once.
 
     step_type: the step that is traced.
     """
@@ -45,28 +46,32 @@ class Tracer:
 
     def at(self, batch: int) -> Trace:
         """The trace of a batch size. Raises ModelError when it can't be traced."""
-        if batch not in self._traces:
+        return self._of(self.config.images_at_once(batch))
+
+    def _of(self, images: int) -> Trace:
+        if images not in self._traces:
             self.on_progress(
-                Progress(task=f"tracing {self.config.model.label}", done=len(self._traces), detail=f"batch {batch}")
+                Progress(task=f"tracing {self.config.model.label}", done=len(self._traces), detail=f"batch {images}")
             )
-            self._traces[batch] = trace_steps(self.model, batch, self.config, step_type=self._step_type)
-        return self._traces[batch]
+            self._traces[images] = trace_steps(self.model, images, self.config, step_type=self._step_type)
+        return self._traces[images]
 
     def scaled(self, batch: int) -> Trace | None:
         """The trace of a batch size as two small ones predict it; None where their events differ."""
-        low, high = (self.at(size) for size in FIRST_SIZES)
-        return scaled_trace(low, high, batch)
+        low, high = (self._of(size) for size in FIRST_SIZES)
+        return scaled_trace(low, high, self.config.images_at_once(batch))
 
     def peak(self, batch: int, *, capacity_bytes: int | None = None, risk: Risk = "even") -> PeakMemory:
         """The peak of a batch size; see `peak_of`."""
-        return peak_of(self.at(batch), model=self.config.model.label, capacity_bytes=capacity_bytes, risk=risk)
+        peak = peak_of(self.at(batch), model=self.config.model.label, capacity_bytes=capacity_bytes, risk=risk)
+        return replace(peak, batch=batch, precision=self.config.step.precision)
 
     def line(self) -> tuple[float, float]:
         """Bytes at batch 0 and bytes per image, through two small traces."""
         low, high = FIRST_SIZES
-        at_low, at_high = (tensor_peak_bytes(self.at(size)) for size in FIRST_SIZES)
+        at_low, at_high = (tensor_peak_bytes(self._of(size)) for size in FIRST_SIZES)
         slope = (at_high - at_low) / (high - low)
-        return at_low - slope * low, slope
+        return at_low - slope * low, slope / (self.config.devices * self.config.accumulate)
 
 
 def estimate(config: MemoryConfig, batch: int) -> PeakMemory:
@@ -131,8 +136,9 @@ def check_fit(
         gpu=gpu,
         memory_bytes=usable,
         needed_bytes=needed.device_bytes,
+        precision=tracer.config.step.precision,
         even_bytes=CONTEXT_BYTES + int(needed.peak_reserved_bytes * (1 + NOT_DERIVED["even"])),
-        help=None if runs else memory_remedy(tracer.config),
+        help=None if runs else "add --what-would-help to rank the options that save memory",
     )
 
 
@@ -171,7 +177,7 @@ def memory_remedy(config: MemoryConfig) -> str:
         "--precision bf16": config.step.precision == "32",
         "--optimizer sgd": config.step.optimizer != "sgd",
         "--trim-backbone": config.model.name == "hybrid" and not config.model.trim_backbone,
-        "a smaller --img-size, or gradient accumulation over smaller batches": True,
+        "a smaller --img-size or --model": True,
     }
     return "try " + ", ".join(text for text, applies in helps.items() if applies)
 
@@ -222,7 +228,7 @@ def peak_of(trace: Trace, *, model: str, capacity_bytes: int | None = None, risk
     by_module = Counter[str]()
     for tensor in _live_at_peak(trace):
         by_category[trace.categories[tensor]] += trace.sizes_bytes[tensor]
-        if trace.categories[tensor] is Category.ACTIVATIONS:
+        if trace.modules[tensor]:
             by_module[trace.modules[tensor]] += trace.sizes_bytes[tensor]
     reserved = allocator.peak_reserved_bytes
     not_derived = int(reserved * NOT_DERIVED[risk])
@@ -241,8 +247,7 @@ def peak_of(trace: Trace, *, model: str, capacity_bytes: int | None = None, risk
             not_derived_bytes=not_derived,
         ),
         largest_modules=tuple(
-            ModuleMemory(name=name or "(input, loss)", held_bytes=held)
-            for name, held in by_module.most_common(MODULES_SHOWN)
+            ModuleMemory(name=name, held_bytes=held) for name, held in by_module.most_common(MODULES_SHOWN)
         ),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from cifar_cli.core.choices import Precision
 from cifar_cli.core.memory.config import GIB, MIB, Risk
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
@@ -30,6 +31,8 @@ class Gpu:
     """The total that CUDA reports, the context included."""
     source: str
     """Where that figure is from."""
+    precision: Precision = "bf16"
+    """The 16-bit precision that the card computes in faster than in float32; "32" if there is none."""
 
 
 # Totals as CUDA reports them, by source and name.
@@ -73,8 +76,17 @@ _BYTES = _REPORTED_BYTES | {
     source: {name: int(mib * MIB * (1 - DRIVER_SHARE)) for name, mib in cards.items()}
     for source, cards in _DRIVER_MIB.items()
 }
+# bfloat16 begins with compute capability 8.0, matrix units for float16 with 7.0 (of Turing, not in the GTX 16 series).
+_FLOAT16 = re.compile(r"T4$|V100|Titan|RTX 20")
+_FLOAT32 = re.compile(r"GTX|P100")
+
+
+def _precision_on(card: str) -> Precision:
+    return "32" if _FLOAT32.match(card) else "16" if _FLOAT16.match(card) else "bf16"
+
+
 GPUS = {
-    name: Gpu(name=name, memory_bytes=size, source=source)
+    name: Gpu(name=name, memory_bytes=size, source=source, precision=_precision_on(name))
     for source, cards in _BYTES.items()
     for name, size in cards.items()
 }

@@ -53,7 +53,7 @@ def with_workspace(operator: Any, args: tuple[Any, ...], results: Any) -> Any:
 
     Fake tensors have an empty workspace, and no formula is known, so the layer is run once for each distinct call.
     """
-    if operator is not _ATEN.mkldnn_rnn_layer.default:
+    if operator is not _ATEN.mkldnn_rnn_layer.default or not torch.is_grad_enabled():
         return results
     return (*results[:-1], torch.empty(_workspace_bytes(Call(operator, _described(args))), dtype=torch.uint8))
 

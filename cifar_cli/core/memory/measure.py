@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from cifar_cli.core.choices import Precision
 from cifar_cli.core.memory.config import GIB, MemoryConfig
 from cifar_cli.core.memory.estimate import (
     FIRST_SIZES,
@@ -52,7 +53,9 @@ def this_machine() -> Machine:
     if not torch.cuda.is_available():
         return Machine(gpu=None)
     device = torch.cuda.get_device_properties(0)
-    return Machine(gpu=Gpu(name=device.name, memory_bytes=device.total_memory, source="this machine"))
+    precision: Precision = "bf16" if device.major >= 8 else "16" if device.major == 7 else "32"
+    gpu = Gpu(name=device.name, memory_bytes=device.total_memory, source="this machine", precision=precision)
+    return Machine(gpu=gpu)
 
 
 def host_memory(asked_bytes: int | None, machine: Machine) -> int:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 
-from cifar_cli.core.memory.config import GIB, MIB, MemoryRequest
+import torch
+
+from cifar_cli.core.choices import Precision
+from cifar_cli.core.memory.config import GIB, MIB, MemoryConfig, MemoryRequest
 from cifar_cli.core.memory.estimate import Tracer, check_fit, find_max_batch, require_weights_fit
 from cifar_cli.core.memory.gpus import GPUS, TABLE_GPUS, Gpu, gpu_of
 from cifar_cli.core.memory.measure import Machine, host_memory, max_batch_on_gpu, max_batch_on_host, this_machine
 from cifar_cli.core.memory.real_steps import measure
-from cifar_cli.core.memory.results import FitCheck, MaxBatch, MemoryReport, PeakMemory
+from cifar_cli.core.memory.remedies import what_would_help
+from cifar_cli.core.memory.results import FitCheck, HelpReport, MaxBatch, MemoryReport, PeakMemory
 from cifar_cli.core.progress import OnProgress, silent
-from cifar_cli.errors import ResourceError
+from cifar_cli.core.training.numerics import offered_precisions
+from cifar_cli.errors import ConfigError, ResourceError
 
 
 def profile(
@@ -29,34 +35,81 @@ def profile(
             "--measure needs a GPU, and this machine has none",
             remedy="pass --estimate, or --measure --device cpu for the memory of this host",
         )
+    on_host = request.measure and request.device == "cpu"
+    cards = cards_of(request, machine)
+    if request.what_would_help and not request.names_memory and machine.gpu is None:
+        raise ConfigError("--what-would-help needs the memory of a card", remedy="pass --gpu or --memory")
     peaks: list[PeakMemory] = []
     largest: list[MaxBatch] = []
     checks: list[FitCheck] = []
-    for config in request.configs:
-        if request.measure and request.device == "cpu":
-            config = replace(config, backend="cpu")
+    helps: list[HelpReport] = []
+    for asked, (precision, alike) in product(request.configs, _by_precision(request, cards, on_host)):
+        step = replace(asked.step, precision=precision or asked.step.precision)
+        config = replace(asked, step=step, backend="cpu" if on_host else asked.backend)
         tracer = Tracer(config, on_progress=on_progress)
-        named = cards_of(request, machine) if request.gpus or request.memory_bytes else []
-        if named:
-            require_weights_fit(tracer, max(card.memory_bytes for card in named))
+        if request.names_memory:
+            require_weights_fit(tracer, max(card.memory_bytes for card in alike))
         if request.find_max_batch:
-            largest.extend(_largest(request, tracer, machine))
-        else:
-            peaks.extend(_peaks(request, tracer, machine))
-            checks.extend(
-                check_fit(
-                    tracer,
-                    batch,
-                    gpu=card.name,
-                    memory_bytes=card.memory_bytes,
-                    margin=request.margin,
-                    risk=request.risk,
-                )
-                for card in named
-                for batch in request.batches
-                if tracer.config.backend == "cuda"
-            )
-    return MemoryReport(peaks=tuple(peaks), largest=tuple(largest), fits=tuple(checks))
+            largest.extend(_largest(request, tracer, machine, alike))
+            continue
+        peaks.extend(_peaks(request, tracer, machine))
+        if (request.names_memory or request.what_would_help) and not on_host:
+            checked = list(_checks(request, tracer, alike))
+            checks.extend(checked)
+            if request.what_would_help:
+                helps.extend(what_would_help(tracer, check, request.risk) for check in checked)
+    # Cards with different precisions are traced one after the other; they are shown in the order asked for.
+    order = [(config.model.label, card.name) for config, card in product(request.configs, cards)]
+    checks.sort(key=lambda check: order.index((check.model, check.gpu)))
+    helps.sort(key=lambda found: order.index((found.check.model, found.check.gpu)))
+    if not on_host and gpu_to_run_on(request, machine) is None:
+        largest.sort(key=lambda found: order.index((found.model, found.gpu)))
+    remarks = dict.fromkeys(text for config in request.configs for text in remarks_on(config))
+    return MemoryReport(
+        peaks=tuple(peaks),
+        largest=tuple(largest),
+        fits=tuple(checks),
+        helps=tuple(helps),
+        remarks=tuple(remarks),
+    )
+
+
+def _by_precision(
+    request: MemoryRequest, cards: Sequence[Gpu], on_host: bool
+) -> list[tuple[Precision | None, list[Gpu]]]:
+    """The cards by the precision that training probably chooses there; None where the request decides."""
+    if not request.precision_auto:
+        return [(None, list(cards))]
+    if any(config.evaluate for config in request.configs):
+        return [("32", list(cards))]  # as `cifar evaluate` and `cifar predict`
+    if on_host:
+        return [(offered_precisions(torch.device("cpu"))[-1], list(cards))]
+    if not (request.names_memory or request.find_max_batch):
+        cards = cards[:1]  # without a card there is one answer
+    found: dict[Precision | None, list[Gpu]] = {}
+    for card in cards:
+        found.setdefault(card.precision, []).append(card)
+    return list(found.items())
+
+
+def remarks_on(config: MemoryConfig) -> Iterator[str]:
+    """What a reader must know about a prediction, one sentence each."""
+    if config.compile:
+        yield (
+            "torch.compile is not traced: it fuses operators and chooses which tensors the backward pass keeps, and "
+            "the prediction is that of the model without it; --measure runs the compiled model"
+        )
+    if config.devices > 1:
+        yield (
+            f"the memory is that of one of {config.devices} GPUs, without what NCCL takes outside of PyTorch's "
+            "allocator"
+        )
+
+
+def _checks(request: MemoryRequest, tracer: Tracer, cards: Sequence[Gpu]) -> Iterator[FitCheck]:
+    for card, batch in product(cards, request.batches):
+        memory = {"memory_bytes": card.memory_bytes, "margin": request.margin}
+        yield check_fit(tracer, batch, gpu=card.name, risk=request.risk, **memory)  # type: ignore[arg-type]
 
 
 def cards_of(request: MemoryRequest, machine: Machine) -> list[Gpu]:
@@ -64,9 +117,10 @@ def cards_of(request: MemoryRequest, machine: Machine) -> list[Gpu]:
     if request.memory_bytes is not None:
         size = request.memory_bytes
         name = f"{size / GIB:g} GiB" if size >= GIB else f"{size / MIB:g} MiB"
-        return [Gpu(name=name, memory_bytes=size, source="asked for")]
+        precision = machine.gpu.precision if machine.gpu is not None else "bf16"
+        return [Gpu(name=name, memory_bytes=size, source="asked for", precision=precision)]
     if request.gpus:
-        return [gpu_of(name) for name in request.gpus]
+        return list(dict.fromkeys(gpu_of(name) for name in request.gpus))
     return [machine.gpu] if machine.gpu is not None else [GPUS[name] for name in TABLE_GPUS]
 
 
@@ -75,14 +129,15 @@ def gpu_to_run_on(request: MemoryRequest, machine: Machine) -> Gpu | None:
 
     Steps run on a GPU with --measure, and without it if no other memory size is requested.
     """
-    other_memory = bool(request.gpus) or request.memory_bytes is not None
-    if machine.gpu is None or request.estimate or request.device == "cpu" or (other_memory and not request.measure):
+    names_memory = request.names_memory and not request.measure
+    several = any(config.devices > 1 for config in request.configs)
+    if machine.gpu is None or request.estimate or request.device == "cpu" or names_memory or several:
         return None
     total = machine.gpu.memory_bytes
     return replace(machine.gpu, memory_bytes=min(request.memory_bytes or total, total))
 
 
-def _largest(request: MemoryRequest, tracer: Tracer, machine: Machine) -> Sequence[MaxBatch]:
+def _largest(request: MemoryRequest, tracer: Tracer, machine: Machine, cards: Sequence[Gpu]) -> Sequence[MaxBatch]:
     margin, multiple_of = request.margin, request.multiple_of
     if tracer.config.backend == "cpu":
         memory = host_memory(request.memory_bytes, machine)
@@ -98,7 +153,7 @@ def _largest(request: MemoryRequest, tracer: Tracer, machine: Machine) -> Sequen
             multiple_of=multiple_of,
             risk=request.risk,
         )
-        for card in cards_of(request, machine)
+        for card in cards
     ]
 
 

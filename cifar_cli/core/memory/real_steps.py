@@ -15,6 +15,7 @@ from cifar_cli.core.choices import require_at_least
 from cifar_cli.core.memory.config import MemoryConfig
 from cifar_cli.core.memory.host import limit_this_process, watched_allocations
 from cifar_cli.core.memory.results import BatchTrial, PeakMemory
+from cifar_cli.core.memory.variants import run_step, score, with_checkpoints
 from cifar_cli.core.memory.worker import TRIAL_SECONDS, StartProcess, Worker, in_child, outcome_of
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
@@ -38,27 +39,29 @@ class RealSteps:
     def __init__(self, config: MemoryConfig, batch: int, *, device: str) -> None:
         self.config = config
         self.device = torch.device(device)
-        model = training_form(copy.deepcopy(built(config.model)), config.step.memory_format).to(self.device).train()
+        model = with_checkpoints(copy.deepcopy(built(config.model)), config)
+        model = training_form(model, config.step.memory_format).to(self.device)
         self.step = TrainingStep(model, config.step, device_type=self.device.type)
+        self.step.train()
+        if config.compile:
+            model.compile()
         self.draw(batch)
 
     def draw(self, batch: int) -> None:
-        """Replace the images by `batch` others, laid out as the loader's."""
-        size = self.config.model.img_size
-        self.images_BCHW = torch.rand(batch, size, size, 3, device=self.device).permute(0, 3, 1, 2)
-        self.labels_B = torch.zeros(batch, dtype=torch.long, device=self.device)
+        """Replace the images by others for steps of `batch`, laid out as the loader's."""
+        self.batch = batch
+        at_once, (height, width) = self.config.images_at_once(batch), self.config.model.sides
+        self.images_BCHW = torch.rand(at_once, height, width, 3, device=self.device).permute(0, 3, 1, 2)
+        self.labels_B = torch.zeros(at_once, dtype=torch.long, device=self.device)
 
     def train(self) -> None:
         """Run one step and wait for it."""
-        self.step(self.images_BCHW, self.labels_B)
+        run_step(self.step, self.config, self.images_BCHW, self.labels_B)
         wait_for(self.device)
 
     def validate(self) -> None:
         """Score the images without keeping activations."""
-        self.step.evaluated.eval()
-        with torch.no_grad(), self.step.autocast():
-            self.step.evaluated(self.images_BCHW.to(memory_format=self.step.layout))
-        self.step.evaluated.train()
+        score(self.step, self.images_BCHW)
 
     def timed(self, steps: int) -> float:
         """Run at least `steps` >= 2 steps. Returns images per second without the first one, which loads kernels."""
@@ -67,7 +70,7 @@ class RealSteps:
         while done < steps - 1 or (time.perf_counter() - start < _TIMED_SECONDS and done < _MOST_STEPS):
             self.train()
             done += 1
-        return len(self.labels_B) * done / (time.perf_counter() - start)
+        return self.batch * done / (time.perf_counter() - start)
 
 
 def try_steps(config: MemoryConfig, batch: int, *, device: str) -> float:
@@ -136,6 +139,7 @@ def peak_of_trial(config: MemoryConfig, trial: BatchTrial) -> PeakMemory:
         peak_reserved_bytes=trial.peak_reserved_bytes,
         device_bytes=trial.device_bytes,
         host=trial.host,
+        precision=config.step.precision,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
+from cifar_cli.core.choices import Precision
 from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 
@@ -19,14 +20,20 @@ class MemoryTerms:
     """The terms of the memory at the peak; they add up to the memory taken from the device."""
 
     weights_bytes: int
-    """Parameters and buffers."""
+    """Parameters and buffers; with FSDP this GPU's part of the parameters."""
     averaged_weights_bytes: int
     """The moving average of the weights, for recipes that keep one."""
+    gathered_weights_bytes: int
+    """The weights of the blocks that FSDP has gathered from all GPUs, and its buffers for them."""
     gradients_bytes: int
+    gradient_buckets_bytes: int
+    """Buffers in which gradients are averaged over several GPUs."""
     optimizer_bytes: int
     """The optimizer's state: momentum, second moments, step counts."""
     activations_bytes: int
     """Tensors that the forward pass keeps for the backward pass."""
+    recomputed_activations_bytes: int
+    """Tensors of one block, computed again in the backward pass by activation checkpointing."""
     input_bytes: int
     """One batch of images and labels."""
     temporaries_bytes: int
@@ -47,7 +54,7 @@ class MemoryTerms:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModuleMemory:
-    """Memory that the forward pass of one module holds at the peak."""
+    """Memory that one module's forward pass, or its repetition in the backward pass, holds at the peak."""
 
     name: str
     held_bytes: int
@@ -76,6 +83,7 @@ class PeakMemory(NotebookView):
     single batch size."""
     host: bool = False
     """The figures are host memory."""
+    precision: Precision = "32"
 
     def to_dict(self) -> dict[str, Any]:
         return cast(dict[str, Any], plain(asdict(self)))
@@ -173,6 +181,7 @@ class FitCheck(NotebookView):
     """With the allowance of the risk."""
     even_bytes: int
     """With half of the allowance."""
+    precision: Precision = "32"
     help: str | None = None
     """What would help; None if it fits."""
 
@@ -190,6 +199,34 @@ class FitCheck(NotebookView):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Remedy:
+    """One change of a step, and the memory of the step so changed, from a trace of its own."""
+
+    options: str
+    """What to add to the command."""
+    needed_bytes: int
+    saved_bytes: int
+    """Negative where the change needs more."""
+    fits: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HelpReport(NotebookView):
+    """What would make one batch size smaller on one card."""
+
+    check: FitCheck
+    remedies: tuple[Remedy, ...] = ()
+    """By the memory they save, the most first; empty if the batch fits."""
+    not_possible: tuple[str, ...] = ()
+    """Why other changes can't be made, one sentence each."""
+
+    def to_dict(self) -> dict[str, Any]:
+        found: dict[str, Any] = plain(asdict(self))
+        check = found.pop("check")
+        return {name: check[name] for name in ("model", "batch", "gpu", "needed_bytes")} | found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryReport(NotebookView):
     """Result of `cifar profile-memory`: peaks by model and batch size, or largest batches by model and device."""
 
@@ -197,12 +234,21 @@ class MemoryReport(NotebookView):
     largest: tuple[MaxBatch, ...] = ()
     fits: tuple[FitCheck, ...] = ()
     """For every peak and every card that was named."""
+    helps: tuple[HelpReport, ...] = ()
+    """For every check, if that was asked for."""
+    remarks: tuple[str, ...] = ()
+    """What a reader must know about the predictions."""
 
     def to_dict(self) -> dict[str, Any]:
         """The documented keys of `--json`."""
         peaks = [peak.to_dict() | {"max_batch": None, "memory_bytes": None} for peak in self.peaks]
         models = [*peaks, *(found.to_dict() for found in self.largest)]
-        return {"models": models, "fits": [check.to_dict() for check in self.fits]}
+        return {
+            "models": models,
+            "fits": [check.to_dict() for check in self.fits],
+            "what_would_help": [found.to_dict() for found in self.helps],
+            "remarks": list(self.remarks),
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

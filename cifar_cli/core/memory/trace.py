@@ -12,7 +12,7 @@ import copy
 import sys
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -20,8 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from cifar_cli.core.choices import require_at_least
 from cifar_cli.core.memory.autocast import cuda_autocast_on_meta
@@ -29,7 +31,10 @@ from cifar_cli.core.memory.config import Backend, MemoryConfig
 from cifar_cli.core.memory.cuda_operators import cuda_operators_on_meta, kernel_scratch_bytes
 from cifar_cli.core.memory.host import Call, call_of, scratch_bytes, with_workspace
 from cifar_cli.core.memory.meta_ops import MetaOperators, TorchOperators
+from cifar_cli.core.memory.several_gpus import several_gpus, shared_between_gpus
+from cifar_cli.core.memory.variants import run_step, with_checkpoints
 from cifar_cli.core.models.training_form import training_form
+from cifar_cli.core.training.sharded import own_part
 from cifar_cli.core.training.step import AUTOCAST_DTYPES, Stage, TrainingStep, make_optimizer
 from cifar_cli.errors import ModelError
 
@@ -41,9 +46,12 @@ class Category(StrEnum):
 
     WEIGHTS = "weights"
     AVERAGED_WEIGHTS = "averaged weights"
+    GATHERED_WEIGHTS = "gathered weights"
     GRADIENTS = "gradients"
+    GRADIENT_BUCKETS = "gradient buckets"
     OPTIMIZER = "optimizer"
     ACTIVATIONS = "activations"
+    RECOMPUTED_ACTIVATIONS = "recomputed activations"
     INPUT = "input"
     TEMPORARIES = "temporaries"
 
@@ -74,17 +82,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.on_host = on_host
         self.trace = Trace(batch=batch)
         self.phase = Category.WEIGHTS
+        self._in_backward = False
         self.module_path: list[str] = []
         self._ids: dict[int, int] = {}
         self._calls: dict[Call, list[int]] = {}
         self._operators = operators
         self._operations = 0
         self._sum: tuple[int, int, int] | None = None  # output, first operand and time of a sum in the backward pass
+        self._emptied: set[int] = set()  # tensors whose storage was resized to nothing
         self._in_place: dict[int, int] = {}  # id of a sum -> id of the operand whose memory it takes over
 
     def begin(self, stage: Stage) -> None:
         """Tensors made from here on are activations in the forward pass, temporaries in every other stage."""
         self.phase = Category.ACTIVATIONS if stage == "forward" else Category.TEMPORARIES
+        self._in_backward = stage == "backward"
 
     def track(self, tensor: Tensor) -> int:
         """The id of a tensor's storage; -1 for an empty one, and for a tensor on the CPU in a trace of a GPU."""
@@ -97,17 +108,33 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         size = storage.nbytes()
         if not size:
             return -1
-        new = self._ids[key] = self._new(size, self.phase)
-        weakref.finalize(storage, self._release, key, new)
+        # A module runs outside of the forward pass where activations are computed again.
+        again = self._in_backward and self.module_path
+        new = self._ids[key] = self._new(size, Category.RECOMPUTED_ACTIVATIONS if again else self.phase)
+        weakref.finalize(storage, self._release, key)
         return new
 
-    def mark(self, tensor: Tensor | None, category: Category) -> None:
-        """Set the category of a tensor, which is often known only after it was made."""
-        if tensor is not None and (known := self.track(tensor)) >= 0:
-            self.trace.categories[known] = category
+    def resized(self, storage: torch.UntypedStorage, size: int) -> None:
+        """A storage gives its memory back, or takes it again, as FSDP's do."""
+        key = storage._cdata
+        if (known := self._ids.get(key)) is None:
+            return
+        if not size:
+            self.trace.events.append(~known)
+            self._emptied.add(known)
+        elif known in self._emptied:
+            self._ids[key] = self._new(size, self.trace.categories[known])
 
-    def _release(self, key: int, released: int) -> None:
-        del self._ids[key]
+    def mark(self, tensors: Iterable[Tensor | None], category: Category) -> None:
+        """Set the category of tensors, which is often known only after they were made."""
+        for tensor in tensors:
+            if tensor is not None and (known := self.track(own_part(tensor))) >= 0:
+                self.trace.categories[known] = category
+
+    def _release(self, key: int) -> None:
+        released = self._ids.pop(key)
+        if released in self._emptied:
+            return
         events = self.trace.events
         # Autograd adds gradients in place when nothing else refers to the first one, but never under a dispatch mode.
         # A sum whose first operand is released at once is such a case: it takes over the operand's memory.
@@ -126,13 +153,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented  # its operators on this GPU's part come here again
         out = self._operators.run(func, args, kwargs or {})
+        if func.namespace == "fsdp":
+            self._mark_collective(func, kwargs or {}, out)
         if self.on_host:
             out = with_workspace(func, args, out)
         self._operations += 1
         if isinstance(out, Tensor):
             made = self.track(out)
-            if func is torch.ops.aten.add.Tensor and self.phase is Category.TEMPORARIES:
+            if func is torch.ops.aten.add.Tensor and self._in_backward:
                 operand = self._ids.get(args[0].untyped_storage()._cdata, -1)
                 self._sum = (made, operand, self._operations)
         elif isinstance(out, (tuple, list)):
@@ -144,6 +175,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif scratch := kernel_scratch_bytes(func, args):
             self._released_at_once(scratch)
         return out
+
+    def _mark_collective(self, func: Any, kwargs: dict[str, Any], out: Any) -> None:
+        gathers = func._schema.name in ("fsdp::all_gather_copy_in", "fsdp::split_with_sizes_copy")
+        tensors = filter(torch.is_tensor, tree_leaves([kwargs.get("out"), out]))
+        self.mark(tensors, Category.GATHERED_WEIGHTS if gathers else Category.GRADIENT_BUCKETS)
 
     def _released_at_once(self, size: int) -> int:
         """Memory that an operator releases before it returns."""
@@ -172,15 +208,17 @@ def copy_without_data(model: nn.Module, fake: FakeTensorMode | None = None) -> n
 
     fake: makes fake CPU tensors instead.
     """
-    device = "meta" if fake is None else "cpu"
+    with fake or contextlib.nullcontext():
+        return _with_empty_tensors(model, "meta" if fake is None else "cpu")
 
+
+def _with_empty_tensors(model: nn.Module, device: str) -> nn.Module:
     def like(tensor: Tensor) -> Tensor:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 
-    with fake or contextlib.nullcontext():
-        memo: dict[int, Any] = {id(buffer): like(buffer) for buffer in model.buffers()}
-        for parameter in model.parameters():
-            memo[id(parameter)] = nn.Parameter(like(parameter), requires_grad=parameter.requires_grad)
+    memo: dict[int, Any] = {id(buffer): like(buffer) for buffer in model.buffers()}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(like(parameter), requires_grad=parameter.requires_grad)
     return copy.deepcopy(model, memo)
 
 
@@ -197,14 +235,17 @@ class TracedStep(TrainingStep):
             model,
             config.step,
             device_type=config.backend,
-            optimizer=_without_gpu(self.optimizer_of(model, config)),
             on_stage=recorder.begin,
+            parallel=lambda model: shared_between_gpus(model, config, recorder.mark),
         )
+        self.optimizer = _without_gpu(self.optimizer_of(model, config))
         # The scaler of float16 reads gradients, and those on the meta device have no values.
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
         if self.average is not None:
-            for tensor in (*self.average.parameters(), *self.average.buffers()):
-                recorder.mark(tensor, Category.AVERAGED_WEIGHTS)
+            if config.backend == "cpu":
+                # A deep copy of a fake tensor and its views have storages of their own, so that they count twice.
+                self.average.module = _with_empty_tensors(model, "cpu")
+            recorder.mark([*self.average.parameters(), *self.average.buffers()], Category.AVERAGED_WEIGHTS)
 
     def optimizer_of(self, model: nn.Module, config: MemoryConfig) -> Optimizer:
         """The optimizer, with the implementation that torch chooses on the backend."""
@@ -220,23 +261,21 @@ class TracedStep(TrainingStep):
 
     def backward(self, loss: Tensor) -> None:
         super().backward(loss)
-        for parameter in self.model.parameters():
-            self.recorder.mark(parameter.grad, Category.GRADIENTS)
+        self.recorder.mark((parameter.grad for parameter in self.model.parameters()), Category.GRADIENTS)
 
     def clip(self, norm: float) -> None:
         """`clip_gradients`; its form for CUDA refuses meta tensors, so its operators are repeated here."""
         if self.backend == "cpu":
             super().clip(norm)
             return
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        gradients = [own_part(p.grad) for p in self.model.parameters() if p.grad is not None]
         total = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2.0)))
         torch._foreach_mul_(gradients, torch.clamp(norm / (total + 1e-6), max=1.0))
 
     def update(self) -> None:
         super().update()
         for state in self.optimizer.state.values():
-            for value in filter(torch.is_tensor, state.values()):
-                self.recorder.mark(value, Category.OPTIMIZER)
+            self.recorder.mark(filter(torch.is_tensor, state.values()), Category.OPTIMIZER)
 
 
 def trace_steps(
@@ -247,35 +286,37 @@ def trace_steps(
     step_type: type[TracedStep] = TracedStep,
     operators: TorchOperators | None = None,
 ) -> Trace:
-    """Record two training steps.
+    """Record two steps.
 
-    batch: images [B, 3, img_size, img_size], float32. The model is copied, not changed. step_type: the step to record.
-    operators: runs the operators; None makes a new cache of them.
+    batch: images [B, 3, H, W] that one GPU computes with at the same time, float32. The model is copied, not changed.
+    step_type: the step to record. operators: runs the operators; None makes a new cache of them.
     Raises ConfigError for a batch below 1 and ModelError for a model that can't run without data.
     """
     require_at_least("--batch", batch, 1, example=128)
-    size, on_host = config.model.img_size, config.backend == "cpu"
+    (height, width), on_host = config.model.sides, config.backend == "cpu"
     # oneDNN's own layout is no property of a tensor without data.
     layout = "contiguous" if config.step.memory_format == "onednn" else config.step.memory_format
-    traced = step_type.form(copy_without_data(model), layout).train()
+    traced = step_type.form(with_checkpoints(copy_without_data(model), config), layout).train()
     recorder = Recorder(batch, operators or (TorchOperators() if on_host else MetaOperators()), on_host=on_host)
     device = "cpu" if on_host else "meta"
     try:
-        with warnings.catch_warnings(), tensors_of(config.backend) as fake:
+        with warnings.catch_warnings(), tensors_of(config.backend) as fake, several_gpus(config, recorder.resized):
             warnings.simplefilter("ignore")
             traced = traced if fake is None else copy_without_data(traced, fake)
             with fake or contextlib.nullcontext(), recorder:
-                for tensor in (*traced.parameters(), *traced.buffers()):
-                    recorder.track(tensor)
+                recorder.mark((*traced.parameters(), *traced.buffers()), Category.WEIGHTS)
                 step = step_type(traced, config, recorder)
+                step.train()
                 recorder.phase = Category.INPUT
-                images_BCHW = torch.empty(batch, size, size, 3, device=device).permute(0, 3, 1, 2)  # as the loader's
+                images_BCHW = torch.empty(batch, height, width, 3, device=device).permute(0, 3, 1, 2)  # as the loader's
                 labels_B = torch.empty(batch, dtype=torch.long, device=device)
                 with _modules_named(traced, recorder):
+                    recorder.phase = Category.TEMPORARIES  # of a forward pass alone
                     for _ in range(STEPS):
-                        step(images_BCHW, labels_B)
+                        run_step(step, config, images_BCHW, labels_B)
     except _UNTRACEABLE as error:
-        raise _untraceable(model, batch, config, error, step_type) from error
+        where = recorder.module_path[-1] if recorder.module_path else ""
+        raise _untraceable(model, batch, config, error, step_type, where) from error
     recorder.measure_scratch()
     return recorder.trace
 
@@ -286,17 +327,22 @@ _UNTRACEABLE = (
 
 
 def _untraceable(
-    model: nn.Module, batch: int, config: MemoryConfig, error: Exception, step_type: type[TracedStep]
+    model: nn.Module, batch: int, config: MemoryConfig, error: Exception, step_type: type[TracedStep], where: str
 ) -> ModelError:
-    """The error for a model that can't be traced, with a remedy that works."""
-    remedy = "pass another --img-size (`cifar summarize` names the smallest that the model reads), or --measure"
+    """The error for a model that can't be traced, with a remedy that works. where: the module that failed, or ""."""
+    *_, made_for = getattr(model, "pretrained_cfg", {}).get("input_size") or (0,)
+    if made_for and made_for not in config.model.sides:
+        remedy = f"pass --img-size {made_for}, for which the model was made"
+    else:
+        remedy = "pass another --img-size (`cifar summarize` names the smallest that the model reads), or --measure"
     if batch == 1:
         with contextlib.suppress(ModelError):
             trace_steps(model, 2, config, step_type=step_type)
             remedy = "pass --batch 2 or more"
-    size, why = config.model.img_size, next(iter(str(error).splitlines()), type(error).__name__)
+    why = next(iter(str(error).splitlines()), f"{type(error).__name__} in {where}" if where else type(error).__name__)
     return ModelError(
-        f"a training step of {config.model.label} with {batch} images at {size} pixels can't be traced ({why})",
+        f"a training step of {config.model.label} with {batch} images at {config.model.pixels} pixels can't be traced "
+        f"({why})",
         remedy=remedy,
     )
 

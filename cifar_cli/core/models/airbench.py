@@ -105,9 +105,9 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 def build(config: ModelConfig) -> nn.Module:
     """Build `airbench`. Raises ModelError if the image is too small for three poolings."""
-    if config.img_size < SMALLEST_SIDE:
+    if min(config.sides) < SMALLEST_SIDE:
         raise ModelError(
-            f"airbench pools three times and can't read {config.img_size}-pixel images",
+            f"airbench pools three times and can't read {config.pixels}-pixel images",
             remedy=f"pass --img-size {SMALLEST_SIDE} or more",
         )
     return Airbench(classes=config.classes, width=config.width)

@@ -45,7 +45,8 @@ def build(config: ModelConfig) -> nn.Module:
     if config.drop_path:
         options["drop_path_rate"] = config.drop_path
     if takes_one_size(name):
-        options["img_size"] = config.img_size  # position embeddings or windows fit one size
+        height, width = config.sides  # position embeddings or windows fit one size
+        options["img_size"] = height if height == width else (height, width)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # renamed tags, which a user can't change
@@ -63,7 +64,7 @@ def build(config: ModelConfig) -> nn.Module:
 
 def _unbuildable(name: str, config: ModelConfig, error: Exception) -> ModelError:
     return ModelError(
-        f"timm can't build {name} for {config.img_size}-pixel images ({error})",
+        f"timm can't build {name} for {config.pixels}-pixel images ({error})",
         remedy="pass a larger --img-size, often a multiple of 32, or another model",
     )
 

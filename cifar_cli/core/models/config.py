@@ -68,6 +68,17 @@ class ModelConfig:
             raise ConfigError(f"{self.name} has no {flag}", remedy=f"leave it out, or pass --model {models}")
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the input in pixels."""
+        return self.img_size, self.img_size
+
+    @property
+    def pixels(self) -> str:
+        """The size of the input in words: "32", or "224x320" where height and width differ."""
+        height, width = self.sides
+        return str(height) if height == width else f"{height}x{width}"
+
+    @property
     def source_of_weights(self) -> str:
         """The value of `weights`, or the model's default."""
         return self.weights if self.weights is not None else spec_of(self.name).weights[0]
@@ -82,6 +93,18 @@ class ModelConfig:
         """The model's name in tables and run directories."""
         own = file_and_function(self.name)
         return own[0].stem if own else self.name.removeprefix(TIMM_PREFIX)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RectangularConfig(ModelConfig):
+    """A model for images that aren't square. It is profiled only: datasets and training have square images."""
+
+    img_width: int
+    """Width in pixels; `img_size` is the height."""
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        return self.img_size, self.img_width
 
 
 def _is_file(text: str) -> bool:

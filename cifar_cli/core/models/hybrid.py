@@ -38,7 +38,7 @@ class Hybrid(nn.Module):
             del backbone[layer]
         self.backbone = backbone
         self.vit = SimpleViT(
-            image_size=config.img_size // STRIDE,
+            image_size=(config.sides[0] // STRIDE, config.sides[1] // STRIDE),
             patch_size=config.patch_size,
             num_classes=config.classes,
             dim=256,
@@ -63,11 +63,11 @@ class Hybrid(nn.Module):
 def build(config: ModelConfig) -> nn.Module:
     """Build `hybrid`. Raises ModelError if the feature map doesn't divide into patches."""
     step = STRIDE * config.patch_size
-    if config.img_size % step:
-        smallest = -(-config.img_size // step) * step
+    if any(side % step for side in config.sides):
+        smallest = "x".join(str(-(-int(side) // step) * step) for side in config.pixels.split("x"))
         raise ModelError(
             f"hybrid's {config.patch_size}x{config.patch_size} patches don't divide the features of "
-            f"{config.img_size}-pixel images",
+            f"{config.pixels}-pixel images",
             remedy=f"pass --img-size {smallest}, or another multiple of {step}",
         )
     return Hybrid(config)

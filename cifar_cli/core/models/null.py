@@ -11,13 +11,14 @@ SMALLEST_SIDE = 4  # two poolings leave a quarter of it
 
 
 class Null(nn.Module):
-    """A small convolutional network for square RGB images.
+    """A small convolutional network for RGB images of one size.
 
-    classes: number of logits K. img_size: side in pixels; the number of flattened features grows with its square.
+    classes: number of logits K. sides: height and width in pixels; the number of flattened features grows with their
+    product.
     Source: after LeNet-5 (LeCun et al. 1998), with ReLU and max pooling.
     """
 
-    def __init__(self, *, classes: int, img_size: int = 32) -> None:
+    def __init__(self, *, classes: int, sides: tuple[int, int] = (32, 32)) -> None:
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv2d(3, 32, kernel_size=3, padding=1),
@@ -29,7 +30,7 @@ class Null(nn.Module):
         )
         self.head = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(64 * (img_size // 4) ** 2, 128),
+            nn.Linear(64 * (sides[0] // 4) * (sides[1] // 4), 128),
             nn.ReLU(inplace=True),
             nn.Linear(128, classes),
         )
@@ -42,9 +43,9 @@ class Null(nn.Module):
 
 def build(config: ModelConfig) -> nn.Module:
     """Build `null`. Raises ModelError if the image is too small for two poolings."""
-    if config.img_size < SMALLEST_SIDE:
+    if min(config.sides) < SMALLEST_SIDE:
         raise ModelError(
-            f"null pools twice and can't read {config.img_size}-pixel images",
+            f"null pools twice and can't read {config.pixels}-pixel images",
             remedy=f"pass --img-size {SMALLEST_SIDE} or more",
         )
-    return Null(classes=config.classes, img_size=config.img_size)
+    return Null(classes=config.classes, sides=config.sides)

@@ -42,15 +42,14 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def _require_logits(model: nn.Module, config: ModelConfig) -> None:
-    """Raise ModelError unless the model maps images [2, 3, S, S] to logits [2, K]."""
+    """Raise ModelError unless the model maps images [2, 3, H, W] to logits [2, K]."""
     wanted, training = (2, config.classes), model.training
     try:
         with torch.no_grad():
-            logits = model.eval()(torch.zeros(2, 3, config.img_size, config.img_size))
+            logits = model.eval()(torch.zeros(2, 3, *config.sides))
     except Exception as error:
         raise ModelError(
-            f"{config.name} fails on images [2, 3, {config.img_size}, {config.img_size}] "
-            f"({type(error).__name__}: {error})",
+            f"{config.name} fails on images {[2, 3, *config.sides]} ({type(error).__name__}: {error})",
             remedy="let it take float32 images [B, 3, H, W]",
         ) from error
     finally:

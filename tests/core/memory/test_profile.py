@@ -164,3 +164,15 @@ def test_the_safe_answer_is_smaller_and_the_middle_stands_beside_it() -> None:
 def test_requests_that_cant_be_answered_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         request(**options)
+
+
+@pytest.mark.parametrize("find_max_batch", [False, True])
+def test_cards_are_answered_once_each_in_the_order_asked_for(find_max_batch: bool) -> None:
+    names = ("rtx3090", "T4", "4090", "Tesla T4", "GTX 1080 Ti")
+    report = profile(
+        request(batches=(16,), gpus=names, precision_auto=True, find_max_batch=find_max_batch), machine=NO_GPU
+    )
+    answers = report.largest or report.fits
+    assert [answer.gpu for answer in answers] == ["RTX 3090", "T4", "RTX 4090", "GTX 1080 Ti"]
+    precisions = [found.peak.precision for found in report.largest] or [check.precision for check in report.fits]
+    assert precisions == ["bf16", "16", "bf16", "32"]
