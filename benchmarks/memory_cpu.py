@@ -67,7 +67,7 @@ def markdown(rows: list[dict[str, str]]) -> str:
         "| model | pixels | precision | predicted MiB | measured MiB | error |",
         "|---|--:|---|--:|--:|--:|",
     ]
-    for row in rows:
+    for row in sorted(rows, key=lambda row: MODELS.index(row["model"])):
         names = f"| {row['model']} | {row['side']} | {row['precision']} "
         if row["error"]:
             sizes = " | ".join(f"{int(row[key]) / MIB:,.1f}" for key in ("predicted", "measured"))

@@ -14,6 +14,7 @@ from cifar_cli.core.memory.real_steps import built
 from cifar_cli.core.memory.results import FitCheck, MaxBatch, MemoryTerms, ModuleMemory, PeakMemory
 from cifar_cli.core.memory.search import largest_that
 from cifar_cli.core.memory.trace import Category, Trace, TracedStep, trace_steps
+from cifar_cli.core.models.build import build_without_weights
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import ResourceError
 
@@ -39,7 +40,8 @@ class Tracer:
         self, config: MemoryConfig, *, step_type: type[TracedStep] = TracedStep, on_progress: OnProgress = silent
     ) -> None:
         self.config = config
-        self.model = built(config.model)
+        # A search on the CPU runs steps, so that the weights are needed there.
+        self.model = (built if config.backend == "cpu" else build_without_weights)(config.model)
         self._step_type = step_type
         self._traces: dict[int, Trace] = {}
         self.on_progress = on_progress

@@ -38,6 +38,10 @@ _TAKES_SCRATCH = (
     _ATEN.convolution.default,
     _ATEN.convolution_backward.default,
     _ATEN.mean.dim,
+    _ATEN.mm.default,
+    _ATEN.addmm.default,
+    _ATEN.bmm.default,
+    _ATEN.baddbmm.default,
     _ATEN.mkldnn_rnn_layer.default,
     _ATEN.mkldnn_rnn_layer_backward.default,
 )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable
 from dataclasses import replace
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.models.weights import load_initial_weights
+from cifar_cli.errors import ModelError
 
 
 def build_model(config: ModelConfig, *, seed: int | None = None) -> nn.Module:
@@ -30,6 +33,29 @@ def build_model(config: ModelConfig, *, seed: int | None = None) -> nn.Module:
 def build_untrained(config: ModelConfig) -> nn.Module:
     """Build the model with random weights, regardless of the weights in the config."""
     return build_model(replace(config, weights="none"))
+
+
+def build_without_weights(config: ModelConfig) -> nn.Module:
+    """Build the model with parameters on the meta device, so that a model of any size takes little memory and time.
+
+    Buffers and other tensors have their values: a model moves those that are not registered in its forward pass.
+    Raises ModelError if the model can't be built.
+    """
+    register = nn.Module.register_parameter
+    known = WeakTensorKeyDictionary()  # a parameter that two modules register stays one
+
+    def without_data(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            if parameter not in known:
+                known[parameter] = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+            parameter = known[parameter]
+        register(module, name, parameter)
+
+    try:
+        with patch.object(nn.Module, "register_parameter", without_data):
+            return build_untrained(config)
+    except ModelError:  # a builder that reads values of parameters
+        return build_untrained(config)
 
 
 def initialise_from_images(model: nn.Module, config: ModelConfig, images: Callable[[], Tensor]) -> None:

@@ -6,6 +6,8 @@ import torch
 from cifar_cli.core.choices import OptimizerName
 from cifar_cli.core.memory.config import MemoryConfig
 from cifar_cli.core.memory.estimate import Tracer, find_max_batch, fits, peak_of, require_weights_fit, scaled_trace
+from cifar_cli.core.memory.trace import trace_steps
+from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import StepConfig
 from cifar_cli.core.training.step import OPTIMIZERS
@@ -27,6 +29,15 @@ def test_the_state_of_fused_adam_is_two_moments_and_a_step_count_for_each_parame
     terms = peak_of(tracer.at(16), model="null").terms
     assert terms is not None
     assert terms.optimizer_bytes == 2 * terms.weights_bytes + 4 * len(list(tracer.model.parameters()))
+
+
+@pytest.mark.parametrize("name", ["null", "hybrid", "airbench", "timm:levit_128s", "timm:swin_tiny_patch4_window7_224"])
+def test_an_estimate_for_a_gpu_has_no_weights_and_equals_that_of_a_model_with_weights(name: str) -> None:
+    config = MemoryConfig(model=ModelConfig(name=name, img_size=64, weights="none"))
+    tracer = Tracer(config)
+    assert all(parameter.is_meta for parameter in tracer.model.parameters())
+    with_weights = trace_steps(build_untrained(config.model), 2, config)
+    assert (tracer.at(2).events, tracer.at(2).sizes_bytes) == (with_weights.events, with_weights.sizes_bytes)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

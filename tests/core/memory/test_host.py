@@ -41,6 +41,15 @@ def test_fused_attention_is_predicted_to_one_percent(precision: Precision) -> No
     assert tensor_peak_bytes(Tracer(config).at(2)) == pytest.approx(measured, rel=0.01)
 
 
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_a_wide_classifier_is_predicted_to_one_percent(precision: Precision) -> None:
+    """Without bf16 instructions oneDNN multiplies into a float32 copy of the result."""
+    model = ModelConfig(name="timm:test_resnet", classes=20_000, img_size=64, weights="none")
+    config = MemoryConfig(model=model, step=StepConfig(precision=precision), backend="cpu")
+    measured = measure(config, 4).peak_allocated_bytes
+    assert tensor_peak_bytes(Tracer(config).at(4)) == pytest.approx(measured, rel=0.01)
+
+
 @pytest.mark.slow
 def test_blocks_that_were_allocated_before_are_not_subtracted_from_the_peak() -> None:
     config = MemoryConfig(model=ModelConfig(name="null"), backend="cpu")
