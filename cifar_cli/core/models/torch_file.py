@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import mmap
 import pickletools
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -77,9 +78,10 @@ def _require_harmless(file: BinaryIO, size: int) -> None:
     if not size:
         raise BadFileError("is empty")
     if not zipfile.is_zipfile(file):
-        file.seek(0)
-        for _ in range(LEGACY_PICKLES):
-            _require_harmless_pickle(file)
+        # Mapped, because reading from a file claims as much memory as a damaged length asks for.
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            for _ in range(LEGACY_PICKLES):
+                _require_harmless_pickle(cast(IO[bytes], mapped))
         return
     archive = _require_whole(file, size)
     pickles = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
@@ -121,7 +123,7 @@ _PUSHED = {
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-def _require_harmless_pickle(file: BinaryIO) -> None:
+def _require_harmless_pickle(file: IO[bytes]) -> None:
     """Follow the steps of a pickle without executing them.
 
     Keys must be texts or small integers, dictionaries and namespaces must begin empty, and nothing but _FUNCTIONS may

@@ -182,7 +182,7 @@ CASES: list[tuple[str, Make, tuple[object, ...], int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("line", "make", "words", "status", "said"), CASES, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("line", "make", "words", "status", "said"), CASES)
 def test_what_an_import_finds_is_said(
     tmp_path: Path, cifar: Cifar, line: str, make: Make, words: tuple[object, ...], status: int, said: str
 ) -> None:

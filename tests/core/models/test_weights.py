@@ -86,6 +86,13 @@ def test_a_file_of_anything_else_is_refused(tmp_path: Path, content: Any) -> Non
         read_state(tmp_path / "other.pt")
 
 
+def test_a_length_of_gigabytes_in_a_file_of_torch_before_1_6_claims_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    path.write_bytes(b"\x80\x02X" + (0xF000_0000).to_bytes(4, "little") + b"abc")
+    with torch_files.limited(), pytest.raises(CheckpointError, match="is not a file that can be read safely"):
+        read_state(path)
+
+
 def test_a_new_head_on_pretrained_weights_begins_with_the_loss_of_guessing() -> None:
     config = ModelConfig(name="cnn", backbone=BUNDLED_BACKBONE, weights="bundled", classes=3)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
