@@ -58,6 +58,8 @@ def _explained(flags: Mapping[str, bool]) -> Iterator[None]:
         # Of a path that can't even be looked at, wherever that happens: too long a name, or a folder of another user.
         if error.filename is None or flags.get("debug"):
             raise
+        from cifar_cli.render import console
+
         unusable = CifarError(f"{error.filename} can't be read or written ({error.strerror})")
         console.error(unusable.what, "check the path, and who may use it")
         raise typer.Exit(unusable.exit_code) from None

@@ -7,7 +7,9 @@ eight times as large as the result: the JPEG decoder then leaves out the coeffic
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
 
 EVAL_SHARE = 0.875
 """Of the shorter side of a picture that isn't square, evaluation sees this share: 224 of 256 pixels, as is usual."""
-DAMAGED_REMEDY = "`cifar download --check` finds every damaged image; import the dataset again with --force"
+DAMAGED_REMEDY = (
+    "`cifar download --check --dataset {}` names every damaged image; "
+    "import the dataset again with `cifar download --force`"
+)
 _FLAGS = {
     1: cv2.IMREAD_COLOR_RGB,  # for the others OpenCV offers no RGB
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -127,6 +132,8 @@ class Pictures:
     lengths_N: NDArray[np.int64]
     side: int
     """S."""
+    split: str
+    """`train` or `test`."""
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
     """Where batches of the pictures are wanted; decoding is done on the CPU."""
     _file: Any = field(default=None, init=False, repr=False)
@@ -181,7 +188,7 @@ class Pictures:
                 self._file.seek(offset)
                 content = self._file.read(length)
         except OSError as error:
-            raise DataError(f"{self.path} can't be read ({error.strerror})", remedy=DAMAGED_REMEDY) from error
+            raise DataError(f"{self.path} can't be read ({error.strerror})", remedy=self._remedy) from error
         return content
 
     def picture(self, row: int) -> Picture:
@@ -225,7 +232,19 @@ class Pictures:
         return self[rows]
 
     def _damaged(self, row: int, error: ValueError) -> DataError:
-        return DataError(f"image {row} of {self.path} is damaged ({error})", remedy=DAMAGED_REMEDY)
+        from cifar_cli.core.data.store import names_of, read_header
+
+        which = f"{self.split} image {row}"
+        with suppress(DataError, OSError):  # the error is about the picture
+            names = names_of(read_header(self.path), self.split)
+            found = self.path.stat()
+            if names is not None and self._identity == (found.st_size, found.st_mtime_ns):  # not replaced since
+                which = names[row]
+        return DataError(f"{which} in {self.path} is damaged ({error})", remedy=self._remedy)
+
+    @property
+    def _remedy(self) -> str:
+        return DAMAGED_REMEDY.format(shlex.quote(str(self.path)))
 
 
 def _reduction(most: int) -> int:

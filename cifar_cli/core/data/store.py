@@ -175,7 +175,7 @@ def part_of(header: StoreHeader, split: str) -> Part:
     from cifar_cli.core.data.pictures import Pictures
 
     offsets_N, lengths_N = (read_integers(header, f"{split}_{kind}") for kind in ("offsets", "lengths"))
-    pictures = Pictures(path, header.offsets[FILES][0], offsets_N, lengths_N, header.summary.img_size)
+    pictures = Pictures(path, header.offsets[FILES][0], offsets_N, lengths_N, header.summary.img_size, split)
     return Part(images_NHWC=pictures, labels_N=labels_N)
 
 

@@ -162,8 +162,12 @@ def scored(
 
 def _require_same_classes(checkpoint: Checkpoint, store: Store) -> None:
     if checkpoint.classes != store.classes:
+        wanted = checkpoint.config.data.dataset
+        remedy = f"pass the one that it was trained on: {shell_line('--dataset', wanted)}"
+        if store.name == wanted:  # replaced under its name
+            remedy = f"put the dataset {wanted} back that it was trained on, or pass --data-dir for its folder"
         raise CheckpointError(
             f"{checkpoint.path} was trained on {len(checkpoint.classes)} classes ({checkpoint.classes[0]}, …), "
             f"but {store.name} has {len(store.classes)} ({store.classes[0]}, …)",
-            remedy=f"pass the one that it was trained on: {shell_line('--dataset', checkpoint.config.data.dataset)}",
+            remedy=remedy,
         )

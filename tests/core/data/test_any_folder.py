@@ -303,15 +303,31 @@ def _exif() -> bytes:
     return exif.tobytes()
 
 
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+
+
 def _xmp_jpeg(file: Path, image: Image.Image) -> None:
-    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
-    image.save(file, "JPEG", quality=95, xmp=xmp)
+    image.save(file, "JPEG", quality=95, xmp=XMP)
 
 
 def _raw_profile_png(file: Path, image: Image.Image) -> None:
     content = b"Exif\x00\x00" + _exif().removeprefix(b"Exif\x00\x00")
     info = PngImagePlugin.PngInfo()
     info.add_text("Raw profile type exif", f"\nexif\n{len(content):8d}\n{content.hex()}\n", zip=True)
+    image.save(file, "PNG", pnginfo=info)
+
+
+def _app1_profile_png(file: Path, image: Image.Image) -> None:
+    """As older ImageMagick and ExifTool call the profile."""
+    content = b"Exif\x00\x00" + _exif().removeprefix(b"Exif\x00\x00")
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type APP1", f"\ngeneric\n{len(content):8d}\n{content.hex()}\n", zip=True)
+    image.save(file, "PNG", pnginfo=info)
+
+
+def _xmp_profile_png(file: Path, image: Image.Image) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type xmp", f"\nxmp\n{len(XMP):8d}\n{XMP.hex()}\n", zip=True)
     image.save(file, "PNG", pnginfo=info)
 
 
@@ -324,7 +340,7 @@ def _late_exif_png(file: Path, image: Image.Image) -> None:
     file.write_bytes(png[:end] + chunk + png[end:])
 
 
-@pytest.mark.parametrize("write", [_xmp_jpeg, _raw_profile_png, _late_exif_png])
+@pytest.mark.parametrize("write", [_xmp_jpeg, _raw_profile_png, _app1_profile_png, _xmp_profile_png, _late_exif_png])
 def test_pictures_are_turned_upright_wherever_their_orientation_stands(
     tmp_path: Path, write: Callable[[Path, Image.Image], None]
 ) -> None:

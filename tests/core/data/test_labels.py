@@ -154,6 +154,45 @@ def test_the_row_numbers_of_pandas_are_no_labels(tmp_path: Path) -> None:
     assert labels_of(imported(folder)) == {"cat", "dög, young"}
 
 
+def one_hot(
+    folder: Path, *, row: Callable[[int], str] = lambda number: "01"[number % 2] + "," + "10"[number % 2]
+) -> Path:
+    """Images and a column for each class in every split, as Roboflow exports them."""
+    for split, first in (("train", 0), ("valid", 100), ("test", 200)):
+        for number, _ in ROWS:
+            put(folder, f"{split}/{number}.jpg", first + number, kind="JPEG")
+        write(
+            folder / split,
+            "\n".join(["filename, cat, Dög", *(f"{n}.jpg, {row(n)}" for n, _ in ROWS)]),
+            name="_classes.csv",
+        )
+    return folder
+
+
+def test_a_column_for_each_class_is_read(tmp_path: Path) -> None:
+    made = imported(one_hot(tmp_path))
+    assert made.classes == ("Dög", "cat")
+    assert len(made.train_images) == 20
+    assert sorted(made.test_labels) == [0] * 5 + [1] * 5
+    assert not made.left_out
+
+
+@pytest.mark.parametrize(("values", "problem"), [("1,1", "several labels"), ("0,0", "no usable label")])
+def test_a_row_without_one_label_among_columns_of_classes_is_named(tmp_path: Path, values: str, problem: str) -> None:
+    folder = one_hot(tmp_path, row=lambda number: values if number == 3 else "1,0" if number % 2 else "0,1")
+    with pytest.raises(DataError, match=f"test/_classes.csv has {problem} for 3.jpg"):
+        imported(folder)
+    made = imported(folder, skip_bad=True)
+    assert {each.name for each in made.left_out} == {"train/3.jpg", "valid/3.jpg", "test/3.jpg"}
+
+
+def test_columns_of_several_labels_a_row_are_trained_one_at_a_time(tmp_path: Path) -> None:
+    folder = one_hot(tmp_path, row=lambda number: "1,1" if number % 2 else "0,1")
+    with pytest.raises(DataError, match="none of the columns filename, cat, Dög"):
+        imported(folder)
+    assert imported(folder, columns=("filename", "cat")).classes == ("0", "1")
+
+
 def test_rows_without_any_content_are_no_rows(tmp_path: Path) -> None:
     assert labels_of(imported(write(numbered(tmp_path), table() + "\n,\n\n,"))) == {"cat", "dög, young"}
 

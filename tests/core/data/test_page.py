@@ -164,6 +164,13 @@ CASES: list[tuple[str, Make, tuple[object, ...], int, str]] = [
     ("a CSV file that labels nothing", unused_table, (), 0, "notes.csv is not used for labels"),
     ("images of several sizes", photographs, (), 0, "they are stored for training at 224 pixels (--img-size chooses"),
     ("images of several sizes", photographs, ("--img-size", 120), 0, "less than a quarter of 120 pixels a side: cat/0"),
+    (
+        "images of several sizes",
+        lambda folder: None,
+        ("--img-size", 120),
+        0,
+        "12 images are enlarged to 120 pixels, which adds no detail",
+    ),
     ("orientation", turned, (), 0, "6 images encoded again, to be upright, in RGB"),
     ("greyscale", grey, (), 0, "12 images encoded again, to be upright, in RGB"),
     ("one image in a class", single, (), 0, "left out as classes, because their folders hold no images: gnu"),

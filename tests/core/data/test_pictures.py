@@ -252,7 +252,12 @@ def test_a_damaged_picture_is_one_sentence_from_a_worker_too(workers, tmp_path):
     write_store(tmp_path / "a.safetensors", name="a", images=stream(contents, rows_of(22, 0, 1)))
     with pytest.raises(DataError) as caught:
         list(loader(open_store(tmp_path / "a.safetensors").train.images_NHWC, workers=workers))
-    assert caught.value.what == f"image 3 of {tmp_path / 'a.safetensors'} is damaged (not an image of a known kind)"
+    store = tmp_path / "a.safetensors"
+    assert (
+        caught.value.what
+        == f"{open_store(store).names('train')[3]} in {store} is damaged (not an image of a known kind)"
+    )
+    assert f"`cifar download --check --dataset {store}` names every damaged image" in caught.value.remedy
 
 
 def test_a_store_of_pixels_and_one_of_files_get_the_same_crops(tmp_path):

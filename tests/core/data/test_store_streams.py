@@ -227,7 +227,7 @@ def test_check_names_the_pictures_that_can_not_be_decoded(tmp_path):
         "train/cat/0.jpg can't be decoded",
         "train/cat/2.jpg can't be decoded",
     ]
-    with pytest.raises(DataError, match=r"image 2 of .* is damaged \(not an image of a known kind\)") as caught:
+    with pytest.raises(DataError, match=r"train/cat/2.jpg in .* is damaged \(not an image of a known kind\)") as caught:
         open_store(path).train.images_NHWC[[2]]
     assert "--check" in (caught.value.remedy or "")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,18 @@ def test_a_dataset_that_was_replaced_under_its_name_is_neither_evaluated_nor_res
     told = cifar("evaluate", "runs/one", "--dataset", "shapes", "--json")
     assert told.exit_code == 0, told.output
     assert '"images": 50' in told.stdout
+
+
+def test_a_dataset_replaced_by_one_of_other_classes_is_not_its_own_remedy(project: Path) -> None:
+    path = project / "data/shapes.safetensors"
+    path.unlink()
+    shapes = draw_shapes(train_images=30, test_images=10)
+    write_store(path, name="shapes", images=replace(shapes, classes=tuple(f"class{number}" for number in range(10))))
+    with pytest.raises(CheckpointError, match="was trained on 10 classes") as raised:
+        evaluate(EvaluateConfig(checkpoint=Path("runs/one"), dataset="shapes"))
+    assert (
+        raised.value.remedy == "put the dataset shapes back that it was trained on, or pass --data-dir for its folder"
+    )
 
 
 def test_the_dataset_is_found_from_another_folder_and_beside_a_run_that_moved(

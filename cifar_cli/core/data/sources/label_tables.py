@@ -21,6 +21,8 @@ SAMPLED_ROWS = 1000
 COLUMNS_REMEDY = "pass --columns IMAGE,LABEL, the titles or numbers of the columns of file names and of labels"
 _DELIMITERS = ",;\t"
 _SNIFFED_ROWS = 20
+_ONE = ("1", "1.0")
+_ZERO = ("0", "0.0")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, slots=True)
@@ -36,7 +38,9 @@ class LabelTable:
     image: int
     """Index of the column that names the images."""
     label: int | None
-    """Index of the column of the labels; None where several may be meant."""
+    """Index of the column of the labels; None where several may be meant, and where each class has a column."""
+    one_hot: tuple[int, ...]
+    """Indices of the columns of the classes, which hold 1 for the class of a row and 0 for others; else empty."""
     sure: bool
     """The column of the labels has a usual title, or the user named it."""
     split: int | None
@@ -49,6 +53,13 @@ class LabelTable:
         for row in self.rows:
             value = row[self.image] if self.image < len(row) else ""
             yield row, names.meant(value, self.split_of_file, self.folder)
+
+    def labels(self, row: list[str]) -> list[str]:
+        """The labels in a row: one, or none, or several where each class has a column."""
+        if self.one_hot:
+            return [clean_name(self.header[column]) for column in self.one_hot if row[column].strip() in _ONE]
+        value = row[self.label] if self.label is not None and self.label < len(row) else ""
+        return [clean_name(value.strip())]
 
 
 class ImageNames:
@@ -144,11 +155,12 @@ def label_table(
     label, sure = (chosen[1], True) if chosen else _label_column(titles if titled else [], len(titles), {image, split})
     return LabelTable(
         path=path,
-        header=rows[0] if titled else [str(number) for number in range(1, len(titles) + 1)],
+        header=[title.strip() for title in rows[0]] if titled else [str(n) for n in range(1, len(titles) + 1)],
         titled=titled,
         rows=rows[1:] if titled else rows,
         image=image,
         label=label,
+        one_hot=_class_columns(rows, titles, {image, split}) if titled and label is None else (),
         sure=sure,
         split=split,
         folder=folder,
@@ -213,6 +225,16 @@ def _label_column(titles: list[str], columns: int, others: set[int | None]) -> t
     if named:
         return named[0], True
     return (left[0] if len(left) == 1 else None), False
+
+
+def _class_columns(rows: Rows, titles: list[str], others: set[int | None]) -> tuple[int, ...]:
+    """The columns of the classes, if all other values are 0 and 1 and most rows have one 1, as Roboflow writes them."""
+    columns = tuple(column for column, title in enumerate(titles) if title and column not in others)
+    values = [[row[column].strip() for column in columns if column < len(row)] for row in rows[1:]]
+    if any(len(row) < len(columns) or not set(row) <= {*_ONE, *_ZERO} for row in values):
+        return ()
+    single = sum(sum(value in _ONE for value in row) == 1 for row in values)
+    return columns if 2 * single > len(values) else ()
 
 
 def _split_in(file_name: str) -> Split | None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from cifar_cli.core.data.results import LeftOut
-from cifar_cli.core.data.sources.archive import clean_name
 from cifar_cli.core.data.sources.label_tables import (
     COLUMNS_REMEDY,
     ImageNames,
@@ -121,7 +120,7 @@ def _leave_out_unlabelled(found: Found, used: list[LabelTable], by_table: Set[st
 def _assign(
     found: Found, table: LabelTable, names: ImageNames, by_table: Set[str], skip_bad: bool, *, keep_split: bool
 ) -> None:
-    if table.label is None:
+    if table.label is None and not table.one_hot:
         raise DataError(
             f"none of the columns {', '.join(table.header)} of {table.path} is surely the label", remedy=COLUMNS_REMEDY
         )
@@ -140,10 +139,10 @@ def _assign(
         if name not in by_table:
             kept += 1
             continue
-        label = clean_name(row[table.label].strip()) if table.label < len(row) else ""
         if found.short[name] in bad:
             continue
-        if problem := _problem(found, name, label):
+        label, *others = table.labels(row) or [""]
+        if problem := "several labels" if others else _problem(found, name, label):
             if not skip_bad:
                 raise DataError(
                     f"{table.path} has {problem} for {value}",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from cifar_cli.core.data.sources.kinds import readable_formats
 from cifar_cli.core.limits import MAX_PIXELS, MAX_SCANNED_PIXELS
@@ -17,6 +17,7 @@ from cifar_cli.core.limits import MAX_PIXELS, MAX_SCANNED_PIXELS
 WHITE = (255, 255, 255, 255)
 KEPT_FACTOR = 2  # a file is kept as it is up to so many times the store's side
 JPEG_QUALITY = 95
+XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
 _KEPT_MODES = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "L"), "WEBP": ("RGB",)}
 _LOSSLESS = ("PNG", "BMP", "GIF", "TIFF", "PPM")
 TURNS = {
@@ -220,16 +221,27 @@ def upright(image: Image.Image, content: bytes) -> Image.Image:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """1 to 8, as EXIF counts: from EXIF wherever it stands, from ImageMagick's raw profile, or from XMP.
+    """1 to 8, as EXIF counts: from EXIF wherever it stands, from ImageMagick's raw profiles, or from XMP.
 
-    Pillow's getexif looks in all of these places, and reads a PNG to its end for it.
+    Pillow's getexif looks in most of these places, and reads a PNG to its end for it.
     """
     if image.format == "JPEG" and image.info.keys().isdisjoint(("exif", "xmp")):
         return 1  # at once, for the decoders of training
     with suppress(Exception):  # damaged EXIF says nothing about the pixels
+        if isinstance(image, PngImagePlugin.PngImageFile) and "exif" not in image.info:
+            _keep_raw_profiles(image)
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
         return found if found in TURNS else 1
     return 1
+
+
+def _keep_raw_profiles(image: PngImagePlugin.PngImageFile) -> None:
+    """Give getexif the profiles that it does not know: of type xmp, and EXIF of type APP1."""
+    for kind, start, key in (("xmp", b"<", "xmp"), ("APP1", b"Exif\0\0", "exif"), ("APP1", XMP_START, "xmp")):
+        lines = image.text.get(f"Raw profile type {kind}", "").split("\n")[3:]
+        content = bytes.fromhex("".join(lines))
+        if content.startswith(start):
+            image.info.setdefault(key, content)
 
 
 def _to_rgb(image: Image.Image, *, deep: bool) -> Image.Image:

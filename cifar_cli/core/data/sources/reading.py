@@ -112,6 +112,10 @@ def chosen_side(sides: Mapping[str, int], img_size: int | None) -> tuple[int, li
             least, most = min(sides.values()), max(sides.values())
             why = f"images have sides of {least if least == most else f'{least} to {most}'} pixels"
             notes.append(f"{why}; they are stored for training at {size} pixels (--img-size chooses another size)")
+    enlarged = sum(side < size for side in sides.values())
+    if 2 * enlarged > len(sides):
+        what = "1 image is" if enlarged == 1 else f"{enlarged:,} images are"
+        notes.append(f"{what} enlarged to {size} pixels, which adds no detail")
     small = [name for name, side in sides.items() if THUMBNAIL * side < size]
     if small:
         what = "1 image has" if len(small) == 1 else f"{len(small):,} images have"
