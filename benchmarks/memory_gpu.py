@@ -104,7 +104,7 @@ def compare(tracer: Tracer, batch: int, machine: Machine) -> Row:
 def compare_largest(tracer: Tracer, machine: Machine) -> Largest:
     """The largest batch, predicted and as `cifar profile-memory --find-max-batch` finds and proves it."""
     assert machine.gpu is not None
-    predicted, found = max_batch_on_gpu(tracer, machine.gpu, with_speeds=False, start=machine.start)
+    predicted, found = max_batch_on_gpu(tracer, machine.gpu, start=machine.start)
     return Largest(
         config=tracer.config, predicted=predicted.max_batch, found=found.max_batch, stopped_by=found.stopped_by or "-"
     )

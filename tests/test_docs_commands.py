@@ -61,7 +61,7 @@ def words_of(line: str) -> list[str] | None:
     words = shlex.split(line)[1:]
     pairs = list(zip(["", *words], words, strict=False))
     words = [VALUES.get(f"{before} {word}", VALUES.get(word, word)) for before, word in pairs]
-    if SETTINGS_ONLY.search(line):
+    if words[0] == "train" and SETTINGS_ONLY.search(line):
         return [*words, "--print-config"] if "--resume" not in words else None
     if words[:2] == ["runs", "rm"]:
         return [*words, "--yes"]  # it asks a person
@@ -138,6 +138,8 @@ def test_the_commands_of_the_page_run(page: Path, world: Path, tmp_path: Path, m
         set_up(world, here, words)
         result = CliRunner().invoke(app, words)
         expected = set(EXIT_STATUS.values()) if words == ["doctor"] else {0}
+        if "--what-would-help" in words:
+            expected = {1}  # the page shows a batch that doesn't fit
         if result.exit_code not in expected:
             failed.append(f"{line}\n{result.output}")
         elif words[0] in COUNTED:

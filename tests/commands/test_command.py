@@ -91,7 +91,7 @@ WITH_A_SET = [each for each in OPTIONS if each.values[1].name in {*CLOSED_SETS, 
 @pytest.mark.parametrize(("name", "option"), WITH_A_SET)
 def test_every_name_of_a_set_is_accepted_and_an_unknown_one_is_a_usage_error(name: str, option: Any) -> None:
     allowed = REGISTRIES.get(option.name) or max((get_args(kind) for kind in CLOSED_SETS[option.name]), key=len)
-    if "auto" not in words_of(option) and name == "profile-memory" and option.name in ("precision", "memory_format"):
+    if "auto" not in words_of(option) and name == "profile-memory" and option.name == "memory_format":
         allowed = get_args(CLOSED_SETS[option.name][0])  # the step to profile is a definite one
     needed = required_words(commands()[name])
     for value in allowed:
@@ -180,11 +180,11 @@ def test_accelerator_that_contradicts_device_is_a_usage_error(cifar, tmp_path: P
     ],
 )
 def test_channels_last_is_another_spelling_of_memory_format(words: list[str], memory_format: str) -> None:
-    from cifar_cli.commands.profile_memory import StepOptions
+    from cifar_cli.commands.profile_memory import HardwareOptions
 
     params = parse("profile-memory", words).params
-    step = StepOptions(memory_format=params["memory_format"], channels_last=params["channels_last"])
-    assert step.chosen_format() == memory_format
+    hardware = HardwareOptions(memory_format=params["memory_format"], channels_last=params["channels_last"])
+    assert hardware.chosen_format() == memory_format
 
 
 @pytest.mark.parametrize(

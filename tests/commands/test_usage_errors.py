@@ -99,7 +99,6 @@ MISTAKES = {
         "profile-memory --memory 0",
         "profile-memory --margin 95%",
         "profile-memory --optimizer lion",
-        "profile-memory --precision auto",
         "profile-memory --batch 0",
         "profile-memory --gpu T4 --memory 8GiB",
         "profile-memory --estimate --measure",

@@ -217,6 +217,8 @@ def _with_empty_tensors(model: nn.Module, device: str) -> nn.Module:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
 
     memo: dict[int, Any] = {id(buffer): like(buffer) for buffer in model.buffers()}
+    for module in model.modules():  # tensors that are neither, such as the positions of hybrid
+        memo |= {id(value): like(value) for value in vars(module).values() if isinstance(value, Tensor)}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(like(parameter), requires_grad=parameter.requires_grad)
     return copy.deepcopy(model, memo)

@@ -51,7 +51,7 @@ def test_the_checkpoint_of_an_epoch_is_written_before_its_pictures(config_of: Co
     saved: list[int] = []
 
     class Watching(Pictures):
-        def draw(self, *arguments: object, **options: object) -> None:
+        def add(self, *arguments: object, **options: object) -> None:
             saved.append(read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"])
 
     train(config_of(tmp_path / "run"), seams=Seams(make_pictures=Watching))
