@@ -206,17 +206,21 @@ def proportional_bytes(pid: int) -> int:
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:")), 0)
 
 
+def write_big(store: Path, gigabytes: float) -> int:
+    """Stream photographs into a store. Returns how many; nothing of them stays in memory."""
+    distinct = [photograph(number) for number in range(DISTINCT)]
+    count = max(int(gigabytes * 1e9 / (sum(map(len, distinct)) / DISTINCT)), 3 * HELD_OUT)
+    splits = (("train", count - 2 * HELD_OUT), ("val", HELD_OUT), ("test", HELD_OUT))
+    rows = tuple(row(split, number) for split, images in splits for number in range(images))
+    write_encoded(store, rows, lambda: (distinct[n % DISTINCT] + n.to_bytes(8) for n in range(count)))
+    return count
+
+
 def train_big(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         store = Path(temporary) / "big.safetensors"
-        distinct = [photograph(number) for number in range(DISTINCT)]
-        mean_bytes = sum(map(len, distinct)) / DISTINCT
-        count = max(int(options.big * 1e9 / mean_bytes), 3 * HELD_OUT)
-        train_images = count - 2 * HELD_OUT
-        splits = (("train", train_images), ("val", HELD_OUT), ("test", HELD_OUT))
-        rows = tuple(row(split, number) for split, images in splits for number in range(images))
         memory, began = PeakMemory(), time.perf_counter()
-        write_encoded(store, rows, lambda: (distinct[n % DISTINCT] + n.to_bytes(8) for n in range(count)))
+        count = write_big(store, options.big)
         written = memory.stop()
         size = store.stat().st_size / 1e9
         print(f"{size:.1f} GB, {count:,} images written in {time.perf_counter() - began:,.0f} s", flush=True)
