@@ -24,7 +24,7 @@ from cifar_cli.core.memory.allocator import OutOfDeviceMemory
 from cifar_cli.core.memory.config import MIB, MemoryConfig
 from cifar_cli.core.memory.estimate import Tracer, find_max_batch, replay
 from cifar_cli.core.memory.gpus import CONTEXT_BYTES, NOT_DERIVED, gpu_of
-from cifar_cli.core.memory.trace import Trace
+from cifar_cli.core.memory.recorder import Trace
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import StepConfig
 

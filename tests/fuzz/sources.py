@@ -14,7 +14,7 @@ from PIL import Image
 from cifar_cli.core.data.config import DataConfig, ImportConfig
 from cifar_cli.core.data.dataset import check_dataset, import_dataset, open_dataset
 from tests.core.data.streams import jpeg, photo
-from tests.fuzz.mutators import mutated_bytes, tar_of
+from tests.fuzz.mutators import mutated_archive, mutated_bytes, tar_of
 
 
 def make_images(folder: Path) -> None:
@@ -100,3 +100,8 @@ def require_right(store: Any) -> None:
         assert part.images_NHWC.shape == (len(part), store.img_size, store.img_size, 3)
         assert 0 <= part.labels_N.min() <= part.labels_N.max() < len(store.classes)
     assert len(set(store.classes)) == len(store.classes)
+
+
+def change_archive(folder: Path, random: Random) -> None:
+    path = folder / "pets.tar"
+    path.write_bytes(mutated_archive(path.read_bytes(), random))

@@ -11,9 +11,10 @@ from cifar_cli.core.memory.allocator import Block, CachingAllocator, OutOfDevice
 from cifar_cli.core.memory.config import MIB, MemoryConfig, Risk
 from cifar_cli.core.memory.gpus import CONTEXT_BYTES, NOT_DERIVED
 from cifar_cli.core.memory.real_steps import built
+from cifar_cli.core.memory.recorder import Category, Trace
 from cifar_cli.core.memory.results import FitCheck, MaxBatch, MemoryTerms, ModuleMemory, PeakMemory
 from cifar_cli.core.memory.search import largest_that
-from cifar_cli.core.memory.trace import Category, Trace, TracedStep, trace_steps
+from cifar_cli.core.memory.trace import TracedStep, trace_steps
 from cifar_cli.core.models.build import build_without_weights
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import ResourceError

@@ -10,8 +10,8 @@ from cifar_cli.core.choices import Precision
 from cifar_cli.core.memory.config import MemoryConfig
 from cifar_cli.core.memory.estimate import Tracer, tensor_peak_bytes
 from cifar_cli.core.memory.real_steps import measure
+from cifar_cli.core.memory.recorder import Category
 from cifar_cli.core.memory.results import MemoryTerms
-from cifar_cli.core.memory.trace import Category
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig, RectangularConfig
 from cifar_cli.core.training.config import StepConfig
