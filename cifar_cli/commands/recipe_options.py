@@ -55,6 +55,11 @@ OVERRIDES = {
         metavar="RATE", help="Set the highest learning rate of the last layer; for --optimizer muon-sgd."
     ),
     "patience": Option(help="Stop after this many epochs without a higher validation accuracy; 0 disables it."),
+    "initial_scale": Option(
+        metavar="SHARE",
+        help="Begin with images of this share of their side, which take less time, and grow them to the full side "
+        "during the run; 1 disables it.",
+    ),
     "class_weights": Option(
         help="Weight the classes in the training loss: auto by the inverse of their number of images, none equally.",
     ),

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Self
 
-from torch import nn
+from torch import Tensor, nn
 
+from cifar_cli.core.data.loader import Batch
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
@@ -25,6 +26,7 @@ from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.deadline import Deadline
 from cifar_cli.core.training.events import Events
 from cifar_cli.core.training.failures import explained, require_converging
+from cifar_cli.core.training.growth import Growth, shrunk
 from cifar_cli.core.training.interrupts import Interrupts, interrupted, left_at_once
 from cifar_cli.core.training.introduction import dataset_line, introduce
 from cifar_cli.core.training.listeners import SILENT, Listeners
@@ -140,6 +142,7 @@ class Loop:
         self.evaluated = self.step.evaluated
         self.rate = LearningRate(self.step.optimizer, recipe, steps=self.epochs * self.steps_per_epoch)
         self.train_scores, self.val_scores = (Scores(len(store.classes)).to(device) for _ in range(2))
+        self.growth = Growth(full=config.model.img_size, initial_scale=recipe.initial_scale)
         self.pace = Pace()
         self.deadline = Deadline(
             recipe.max_seconds,
@@ -224,17 +227,15 @@ class Loop:
         self._agree()
         if not self.planner.is_decided and self.global_step == 0:
             self.planner.keep_start()
-        # A graph can't be told that weights and optimizer were taken back, so it begins after the plan.
-        take = self.captured if self.captured is not None and self.planner.is_decided else self.step
         last = self.clock()
-        for images_BCHW, labels_B in self.accounting.fetched(self.loaders.train):
+        for images_BCHW, labels_B in self.accounting.fetched(self._batches()):
             self.rate.set_for(self.global_step)
             seed_draws(self.config.seed, self.global_step, self.ranks.rank, device=self.device)
             images = self.loaders.train.images_of(self.epoch_step)
             own_images = self.ranks.images_of(images)
             self.step.weight = own_images * self.ranks.world_size / images
             self.accounting.start_step()
-            loss, logits_BK = take(images_BCHW, labels_B)
+            loss, logits_BK = self._take_for(images_BCHW)(images_BCHW, labels_B)
             self.accounting.enter("metrics")
             if own_images:
                 plain = self.step.cross_entropy(loss, logits_BK, labels_B)
@@ -244,7 +245,7 @@ class Loop:
             self.global_step += 1
             self.record.add_step(self.global_step, self.rate.current)
             now = self.clock()
-            self.pace.add(images, now - last)
+            self.pace.add(images, now - last, counted=images * self.growth.weight(images_BCHW.shape[-1]))
             last = now
             after_step()
             if self._agree():
@@ -265,6 +266,20 @@ class Loop:
                 what = f"interrupted in epoch {self.epoch + 1}; saved"
                 raise interrupted(what, self.run, by=self.agreed.signal)
         return True
+
+    def _batches(self) -> Iterator[Batch]:
+        """Those of the loader, with images of the side that the step has."""
+        for images_BCHW, labels_B in self.loaders.train:
+            steps, planned = self.planner.steps, self.planner.is_decided
+            yield shrunk(images_BCHW, self.growth.side_for(self.global_step, steps=steps, planned=planned)), labels_B
+
+    def _take_for(self, images_BCHW: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The step, or the graph of it, which holds images of the full side.
+
+        A graph can't be told that weights and optimizer were taken back, so it begins after the plan.
+        """
+        full = images_BCHW.shape[-1] == self.growth.full
+        return self.captured if self.captured is not None and full and self.planner.is_decided else self.step
 
     def _out_of_patience(self) -> bool:
         if not self.config.recipe.has_lost_patience(self.record.val_accuracies):

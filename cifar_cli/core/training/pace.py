@@ -10,7 +10,7 @@ WARM_UP_STEPS = 10
 WINDOW_STEPS = 16
 
 
-def steady_rate(steps: Sequence[tuple[int, float]]) -> float:
+def steady_rate(steps: Sequence[tuple[float, float]]) -> float:
     """Images per second: the median over windows of WINDOW_STEPS after the first WARM_UP_STEPS; 0 for no step.
 
     steps: (images, seconds) of each. Windows, because batches are made several at a time, so that single steps differ.
@@ -24,23 +24,27 @@ def steady_rate(steps: Sequence[tuple[int, float]]) -> float:
 
 
 class Pace:
-    """Images per second of a run and of its current epoch, waiting for batches included."""
+    """Images per second of a run and of its current epoch, waiting for batches included.
+
+    Where images grow during a run, `counted` makes them comparable: a small one counts less, so that the rate and the
+    seconds per image are those of the run's mean image.
+    """
 
     def __init__(self) -> None:
-        self._steps: list[tuple[int, float]] = []
+        self._steps: list[tuple[float, float]] = []
         self._rate_before = 0.0  # of the part of the run before it was resumed
-        self._steady_images, self._steady_seconds = 0, 0.0
+        self._steady_images, self._steady_seconds = 0.0, 0.0
         self._epoch_images, self._epoch_seconds = 0, 0.0
 
     def start_epoch(self) -> None:
         self._epoch_images, self._epoch_seconds = 0, 0.0
 
-    def add(self, images: int, seconds: float) -> None:
-        """Count a step."""
-        seconds = max(seconds, 1e-9)
-        self._steps.append((images, seconds))
+    def add(self, images: int, seconds: float, *, counted: float | None = None) -> None:
+        """Count a step. counted: how many mean images of the run its images are; None for as many."""
+        seconds, counted = max(seconds, 1e-9), images if counted is None else counted
+        self._steps.append((counted, seconds))
         if len(self._steps) > WARM_UP_STEPS:
-            self._steady_images += images
+            self._steady_images += counted
             self._steady_seconds += seconds
         self._epoch_images += images
         self._epoch_seconds += seconds

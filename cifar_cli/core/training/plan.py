@@ -63,6 +63,7 @@ class Planner:
             processes=prepared.ranks.world_size,
             device=prepared.device,
         )
+        self._grows = config.recipe.initial_scale < 1
         self._held: Any = None  # the remembered plan, used where it makes sense
         self._measured: float | None = None  # seconds per image that the plan was made from
         self._start: dict[str, Any] | None = None
@@ -97,7 +98,7 @@ class Planner:
 
     def adopt(self, steps: int) -> bool:
         """Fix the number of steps. Returns whether the run begins again, because its first steps had other rates."""
-        again = self._start is not None and steps != self.all_steps
+        again = self._start is not None and (steps != self.all_steps or self._grows)
         if again:
             self.begin_again()
         self._deadline.planned_steps = self._rate.steps = steps
@@ -109,8 +110,8 @@ class Planner:
         return again
 
     def keep_start(self) -> None:
-        """Keep the initial weights while the plan isn't decided, if it decides the rates of the first steps."""
-        if not self._rate.is_constant:
+        """Keep the initial weights while the plan isn't decided, if it decides the rates or sides of the first steps."""
+        if not self._rate.is_constant or self._grows:
             step = self._step
             self._start = copy.deepcopy(
                 {
@@ -177,7 +178,8 @@ class Planner:
             epochs=self._epochs,
             steps_per_epoch=self._steps_per_epoch,
             seconds_per_image=seconds_per_image,
-            used_seconds=0.0 if self._rate.is_constant else self._deadline.used_seconds,  # else they are taken back
+            # Steps at other rates or sides are taken back.
+            used_seconds=0.0 if self._rate.is_constant and not self._grows else self._deadline.used_seconds,
         )
 
     def _facts(self) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class Recipe:
     """With muon-sgd: the highest learning rate of the last layer; None for `learning_rate`."""
     patience: int | None = None
     """The run ends after this many epochs without a higher validation accuracy; None for no such limit."""
-
+    initial_scale: float = 1.0
+    """Side of the training images at the first step, as a share of the full one, to which it grows during the run."""
     class_weights: ClassWeights = "none"
     """Weights of the classes in the training loss."""
     freeze: Freeze = "none"
@@ -85,6 +86,11 @@ class Recipe:
             _require_share("--momentum", self.momentum)
         if self.patience is not None:
             require_at_least("--patience", self.patience, 1, example=5)
+        if not 0 < self.initial_scale <= 1:
+            raise ConfigError(
+                f"--initial-scale {self.initial_scale:g} is not above 0 and at most 1",
+                remedy="pass for example --initial-scale 0.75",
+            )
         require_choice("--class-weights", self.class_weights, ClassWeights)
         require_choice("--freeze", self.freeze, Freeze)
         _require_share("--head-first", self.head_first)

@@ -1,0 +1,84 @@
+"""Progressive resizing: a run begins with small images, which cost less, and ends with those of the full side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cifar_cli.errors import ConfigError
+
+PARTS = 8  # sides are multiples of an eighth of the full one: with 32 pixels 20, 24, 28
+FULL_FROM = 0.75  # of the run
+TRIED_STEPS = 8  # of the measurement before the plan, over which the sides of a run are spread
+PLACES = 960  # of the run, over which the mean is taken: a multiple of the number of sides, whatever it is
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Growth:
+    """The side of the training images as a function of the step.
+
+    full: the side that evaluation sees, in pixels. initial_scale: the first side as a share of it; 1 for images that
+    stay the same. Each side has an equal share of the run, up to FULL_FROM.
+    Source: fast.ai's progressive resizing (2018), with the sizes and the last part at the full side as in MosaicML's
+    Composer.
+    """
+
+    full: int
+    initial_scale: float = 1.0
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The sides in their order, the full one last."""
+        first = max(1, round(PARTS * self.initial_scale))
+        smaller = (max(1, self.full * part // PARTS) for part in range(first, PARTS))
+        return (*dict.fromkeys(side for side in smaller if side < self.full), self.full)
+
+    def side_at(self, progress: float) -> int:
+        """The side at `progress` (0 to 1) of the run."""
+        *smaller, full = self.sides
+        place = int(max(progress, 0.0) / FULL_FROM * len(smaller))
+        return smaller[place] if place < len(smaller) else full
+
+    def side_for(self, step: int, *, steps: int, planned: bool) -> int:
+        """The side at a step. Steps that are only measured have the sides of a whole run, the full one first."""
+        if planned:
+            return self.side_at(step / steps)
+        return self.side_at(1 - (step % TRIED_STEPS + 0.5) / TRIED_STEPS)
+
+    def weight(self, side: int) -> float:
+        """The cost of an image of this side, where the run's mean is 1. The cost of a convolution grows with the area."""
+        return side**2 / (self.mean_area * self.full**2)
+
+    @property
+    def mean_area(self) -> float:
+        """Mean area of the run's images, as a share of the full one."""
+        places = ((place + 0.5) / PLACES for place in range(PLACES))
+        return sum(self.side_at(place) ** 2 for place in places) / PLACES / self.full**2
+
+
+@torch.inference_mode()
+def require_growth(model: nn.Module, growth: Growth) -> None:
+    """Raise ConfigError for a model that can't read all of a run's sides. The model is left as it was."""
+    training = model.training
+    model.eval()
+    for side in growth.sides[:-1]:
+        try:
+            model(torch.zeros(1, 3, side, side))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ConfigError(
+                f"--initial-scale {growth.initial_scale:g} begins with images of {side} pixels, which the model can't "
+                f"read beside those of {growth.full}",
+                remedy="leave it out, or train a model that pools over its whole input, such as airbench",
+            ) from error
+    model.train(training)
+
+
+def shrunk(images_BCHW: Tensor, side: int) -> Tensor:
+    """Images [B, C, S, S] as [B, C, side, side], bilinear with antialiasing; the same object if they have that side."""
+    if images_BCHW.shape[-1] == side:
+        return images_BCHW
+    smaller = F.interpolate(images_BCHW, size=(side, side), mode="bilinear", antialias=True)
+    return smaller.contiguous(memory_format=torch.channels_last)
