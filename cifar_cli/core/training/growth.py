@@ -49,7 +49,7 @@ class Growth:
         return self.side_at(1 - (step % TRIED_STEPS + 0.5) / TRIED_STEPS)
 
     def weight(self, side: int) -> float:
-        """The cost of an image of this side, where the run's mean is 1. The cost of a convolution grows with the area."""
+        """The cost of an image of this side, by its area, where the mean of the run is 1."""
         return side**2 / (self.mean_area * self.full**2)
 
     @property

@@ -110,7 +110,7 @@ class Planner:
         return again
 
     def keep_start(self) -> None:
-        """Keep the initial weights while the plan isn't decided, if it decides the rates or sides of the first steps."""
+        """Keep the initial weights until the plan is decided, if it decides the rates or sides of the first steps."""
         if not self._rate.is_constant or self._grows:
             step = self._step
             self._start = copy.deepcopy(
