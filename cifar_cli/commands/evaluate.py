@@ -28,6 +28,9 @@ class CheckpointOptions:
     dataset: Annotated[str | None, DATASET(show_default="the one that the model was trained on")] = None
     data_dir: Annotated[Path | None, DATA_DIR(show_default="the one that it was trained from")] = None
     batch: BatchOpt = 512
+    views: Annotated[bool, Option("--views")] = False
+    """Score each image also by the mean over its mirror image and translations by one pixel (test-time augmentation).
+    """
     corruptions: Annotated[bool, Option("--corruptions")] = False
     """Score the images with noise, blur, brightness, contrast and JPEG artefacts at five severities as well."""
 

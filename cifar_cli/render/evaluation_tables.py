@@ -49,6 +49,9 @@ def _by_class(result: EvaluateResult) -> RenderableType:
 def _facts(result: EvaluateResult) -> list[str]:
     low, high = result.accuracy_interval.low, result.accuracy_interval.high
     lines = [f"95 % interval of the accuracy: {low:.2%} to {high:.2%} (chance: {result.chance:.2%})"]
+    if result.views is not None:
+        lines.append(f"accuracy with the mirror image averaged: {result.views.mirror_averaged:.2%}")
+        lines.append(f"accuracy with translations by one pixel as well: {result.views.views_averaged:.2%}")
     if result.top5_accuracy is not None:
         lines.append(f"top-5 accuracy: {result.top5_accuracy:.2%}")
     lines.append(f"mean loss: {result.loss:.4f}")

@@ -30,6 +30,14 @@ def test_json_has_the_documented_keys(cifar, trained_run: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_views_are_scored_where_asked_for(cifar, trained_run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    result = cifar("evaluate", trained_run, "--views", "--json", "--out", tmp_path)
+    trained = json.loads((trained_run / "summary.json").read_text(encoding="utf-8"))
+    views = json.loads(result.stdout)["views"]
+    assert views["mirror_averaged"] == trained["test_accuracy_flip_averaged"]
+    assert 0 < views["views_averaged"] <= 1
+
+
 def test_several_runs_are_compared_in_one_table_and_one_document(cifar, trained_run: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     words = ("evaluate", trained_run, trained_run / "checkpoints/last.ckpt", "--out", tmp_path, "--split", "val")
     assert "null and null-last do not differ significantly" in " ".join(cifar(*words).stdout.split())

@@ -15,6 +15,7 @@ from cifar_cli.core.evaluation.results import (
     ExportResult,
     FilePrediction,
     PredictResult,
+    ViewScores,
 )
 from cifar_cli.render.evaluation_predictions import as_pictures, as_table
 from cifar_cli.render.evaluation_tables import comparison, evaluation, exported
@@ -50,6 +51,11 @@ def test_a_synthetic_dataset_an_unfinished_run_and_a_class_that_is_never_predict
         files_problem="the results can't be written to runs/a/evaluation (No space left on device)",
     )
     golden.tables("evaluation/synthetic", evaluation(result))
+
+
+def test_views_stand_after_the_interval(golden: Golden, result: EvaluateResult) -> None:
+    views = ViewScores(mirror_averaged=0.7012, views_averaged=0.7105)
+    golden.tables("evaluation/views", evaluation(replace(result, views=views)))
 
 
 def test_corruptions_are_shown_by_kind_and_severity(golden: Golden, result: EvaluateResult) -> None:

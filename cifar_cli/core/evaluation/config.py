@@ -30,6 +30,8 @@ class EvaluateConfig:
     batch: int = 512
     """Images per forward pass."""
     device: DeviceChoice = "auto"
+    views: bool = False
+    """Score the mean over several views of each image as well."""
     corruptions: bool = False
     """Score corrupted images as well."""
     out: Path | None = None

@@ -25,7 +25,9 @@ from cifar_cli.core.evaluation.predictions import Predictions, predict_split, ro
 from cifar_cli.core.evaluation.ranking import mistakes, suspects
 from cifar_cli.core.evaluation.results import EvaluateResult, EvaluationReport
 from cifar_cli.core.evaluation.runs import checkpoint_of, distinct_names, lacking
+from cifar_cli.core.evaluation.views import score_views
 from cifar_cli.core.progress import OnProgress, silent
+from cifar_cli.core.training.batches import eval_loader, resident
 from cifar_cli.core.training.checkpoint import Checkpoint, load_checkpoint
 from cifar_cli.core.training.machine import device_of
 from cifar_cli.core.training.trained_on import open_trained
@@ -117,6 +119,16 @@ def evaluate_only(config: EvaluateConfig, *, on_progress: OnProgress = silent) -
         synthetic=store.synthetic,
         unfinished=lacking(found, checkpoint.config),
     )
+    if config.views:
+        part, rows = rows_of(store, config.split)
+        loader = eval_loader(
+            resident(part, device),
+            rows,
+            img_size=checkpoint.config.model.img_size,
+            normalisation=checkpoint.config.normalised_by,
+            batch=config.batch,
+        )
+        result = replace(result, views=score_views(checkpoint.model, loader, device=device, on_progress=on_progress))
     if config.corruptions:
         scores = accuracy_under_corruptions(
             checkpoint.model,

@@ -131,6 +131,16 @@ class CorruptionScore:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ViewScores:
+    """The accuracy with the probabilities of several views of an image averaged."""
+
+    mirror_averaged: float
+    """Over the image and its mirror image."""
+    views_averaged: float
+    """Over these and their translations by one pixel."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateResult(NotebookView):
     """Scores of one checkpoint on one split."""
 
@@ -161,6 +171,8 @@ class EvaluateResult(NotebookView):
     """The images whose given label the model doubts most."""
     unfinished: str | None = None
     """What the run lacks to be finished; None for a finished run and a lone checkpoint file."""
+    views: ViewScores | None = None
+    """The accuracy by the mean over several views; None where not asked for."""
     corruptions: tuple[CorruptionScore, ...] = ()
     """The accuracy under common corruptions; empty where not asked for."""
     folder: Path | None = None
