@@ -21,7 +21,7 @@ TABLE = re.compile(r"<!-- accuracy by minutes begins -->\n(.*?)<!-- accuracy by 
 WIDTH, HEIGHT = 720, 330
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 24, 52  # of the axes, in pixels
 TICKS = 5  # at most, on each axis
-LABEL_SHARE = 0.6  # points further to the right have their label on the left
+LABEL_SHARE = 0.7  # points further to the right have their label on the left
 STYLE = """
   text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328;
          paint-order: stroke; stroke: #ffffff; stroke-width: 5; }
