@@ -44,11 +44,17 @@ class LabelCheck:
     not_upheld_in_all: int
 
 
-def checked_images(path: Path) -> tuple[set[int], set[int]]:
-    """The test indices of all checked images, and of those whose label was not upheld."""
+def checked_images(path: Path, files: Sequence[str] | None = None) -> tuple[set[int], set[int]]:
+    """The rows of all checked images, and of those whose label was not upheld.
+
+    files: of the test images, where the dataset keeps them; without them the rows are those of the official archive.
+    Images that were imported from class folders have another order.
+    """
     images = json.loads(path.read_text(encoding="utf-8"))["images"]
-    candidates = {image["index"] for image in images}
-    return candidates, {image["index"] for image in images if image["votes"]["given"] < MAJORITY}
+    place = {file: row for row, file in enumerate(files or ())}
+    rows = [place[image["file"]] if place and "file" in image else image["index"] for image in images]
+    rejected = {row for row, image in zip(rows, images, strict=True) if image["votes"]["given"] < MAJORITY}
+    return set(rows), rejected
 
 
 def check(
@@ -76,12 +82,12 @@ def main(words: Sequence[str] | None = None) -> list[LabelCheck]:
     parser.add_argument("--ensemble", action="store_true", help="average the probabilities of all runs")
     parser.add_argument("--data-dir", type=Path, help="folder of the dataset, if it has moved")
     asked = parser.parse_args(words)
-    candidates, not_upheld = checked_images(asked.checked)
     made = {}
     for run in asked.runs:
         predictions = evaluate_only(EvaluateConfig(checkpoint=run, data_dir=asked.data_dir)).predictions
         made[str(run)] = predictions.probabilities_NK
         labels_N = predictions.labels_N
+        candidates, not_upheld = checked_images(asked.checked, predictions.files)
     if asked.ensemble:
         made = {f"ensemble of {len(made)}": torch.stack(list(made.values())).mean(dim=0)}
     checks = [check(name, each, labels_N, candidates, not_upheld) for name, each in made.items()]

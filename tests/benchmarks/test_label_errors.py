@@ -48,6 +48,16 @@ def test_suspects_are_counted_among_the_candidates_and_those_not_upheld(module: 
     assert (found.candidates_by_chance, found.not_upheld_by_chance) == (0.25, 0.1)
 
 
+def test_images_are_found_by_their_files_where_the_dataset_keeps_them(module: Any, tmp_path: Path) -> None:
+    images = [{"index": 0, "file": "test/cat/1.jpg", "votes": {"given": 0}},
+              {"index": 1, "file": "test/cat/0.jpg", "votes": {"given": 5}}]  # fmt: skip
+    path = tmp_path / "checked.json"
+    path.write_text(json.dumps({"images": images}))
+    files = ["test/bird/0.jpg", "test/cat/0.jpg", "test/cat/1.jpg"]
+    assert module.checked_images(path, files) == ({1, 2}, {2})
+    assert module.checked_images(path) == ({0, 1}, {0})
+
+
 @pytest.mark.slow
 def test_an_ensemble_averages_the_runs(module: Any, checked: Path, trained_run: Path, data_dir: Path) -> None:
     last = trained_run / "checkpoints/last.ckpt"
