@@ -17,20 +17,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cifar_cli.core.data.config import DataConfig
+from cifar_cli.core.data.config import CIFAR10_MEAN, CIFAR10_STD, DataConfig
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.splits import split_of
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 SHIFT = 2  # pixels, of the translation
 RATE = 0.05
 
 
 def normalised(images_NHWC: Tensor) -> Tensor:
     """uint8 [N, H, W, 3] to float32 [N, 3, H, W], channels last in memory."""
-    scaled = (images_NHWC.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    scaled = (images_NHWC.float() / 255 - torch.tensor(CIFAR10_MEAN)) / torch.tensor(CIFAR10_STD)
     return scaled.permute(0, 3, 1, 2)
 
 

@@ -132,7 +132,7 @@ class CorruptionScore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewScores:
-    """The accuracy with the probabilities of several views of an image averaged."""
+    """The accuracy, a fraction, with the probabilities of several views of an image averaged."""
 
     mirror_averaged: float
     """Over the image and its mirror image."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.errors import ConfigError
 
 PARTS = 8  # sides are multiples of an eighth of the full one: with 32 pixels 20, 24, 28
 FULL_FROM = 0.75  # of the run
 TRIED_STEPS = 8  # of the measurement before the plan, over which the sides of a run are spread
-PLACES = 960  # of the run, over which the mean is taken: a multiple of the number of sides, whatever it is
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Growth:
     """The side of the training images as a function of the step.
 
@@ -29,7 +31,7 @@ class Growth:
     full: int
     initial_scale: float = 1.0
 
-    @property
+    @cached_property
     def sides(self) -> tuple[int, ...]:
         """The sides in their order, the full one last."""
         first = max(1, round(PARTS * self.initial_scale))
@@ -52,11 +54,18 @@ class Growth:
         """The cost of an image of this side, by its area, where the mean of the run is 1."""
         return side**2 / (self.mean_area * self.full**2)
 
-    @property
+    @cached_property
     def mean_area(self) -> float:
         """Mean area of the run's images, as a share of the full one."""
-        places = ((place + 0.5) / PLACES for place in range(PLACES))
-        return sum(self.side_at(place) ** 2 for place in places) / PLACES / self.full**2
+        *smaller, full = self.sides
+        if not smaller:
+            return 1.0
+        return 1 - FULL_FROM + FULL_FROM * fmean(side**2 for side in smaller) / full**2
+
+
+def growth_of(config: TrainConfig) -> Growth:
+    """The growth of a run's images. The config's model must be fitted to the dataset."""
+    return Growth(full=config.model.img_size, initial_scale=config.recipe.initial_scale)
 
 
 @torch.inference_mode()

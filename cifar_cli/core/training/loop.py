@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from torch import Tensor, nn
+from torch import nn
 
 from cifar_cli.core.data.loader import Batch
 from cifar_cli.core.models.build import build_untrained
@@ -26,7 +26,7 @@ from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.deadline import Deadline
 from cifar_cli.core.training.events import Events
 from cifar_cli.core.training.failures import explained, require_converging
-from cifar_cli.core.training.growth import Growth, shrunk
+from cifar_cli.core.training.growth import growth_of, shrunk
 from cifar_cli.core.training.interrupts import Interrupts, interrupted, left_at_once
 from cifar_cli.core.training.introduction import dataset_line, introduce
 from cifar_cli.core.training.listeners import SILENT, Listeners
@@ -142,8 +142,7 @@ class Loop:
         self.evaluated = self.step.evaluated
         self.rate = LearningRate(self.step.optimizer, recipe, steps=self.epochs * self.steps_per_epoch)
         self.train_scores, self.val_scores = (Scores(len(store.classes)).to(device) for _ in range(2))
-        self.growth = Growth(full=config.model.img_size, initial_scale=recipe.initial_scale)
-        self.pace = Pace()
+        self.growth, self.pace = growth_of(config), Pace()
         self.deadline = Deadline(
             recipe.max_seconds,
             began=prepared.began,
@@ -227,6 +226,8 @@ class Loop:
         self._agree()
         if not self.planner.is_decided and self.global_step == 0:
             self.planner.keep_start()
+        # A graph can't be told that weights and optimizer were taken back, so it begins after the plan.
+        captured = self.captured if self.planner.is_decided else None
         last = self.clock()
         for images_BCHW, labels_B in self.accounting.fetched(self._batches()):
             self.rate.set_for(self.global_step)
@@ -235,7 +236,8 @@ class Loop:
             own_images = self.ranks.images_of(images)
             self.step.weight = own_images * self.ranks.world_size / images
             self.accounting.start_step()
-            loss, logits_BK = self._take_for(images_BCHW)(images_BCHW, labels_B)
+            is_full = images_BCHW.shape[-1] == self.growth.full  # the graph holds images of the full side
+            loss, logits_BK = (captured if captured is not None and is_full else self.step)(images_BCHW, labels_B)
             self.accounting.enter("metrics")
             if own_images:
                 plain = self.step.cross_entropy(loss, logits_BK, labels_B)
@@ -272,14 +274,6 @@ class Loop:
         for images_BCHW, labels_B in self.loaders.train:
             steps, planned = self.planner.steps, self.planner.is_decided
             yield shrunk(images_BCHW, self.growth.side_for(self.global_step, steps=steps, planned=planned)), labels_B
-
-    def _take_for(self, images_BCHW: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """The step, or the graph of it, which holds images of the full side.
-
-        A graph can't be told that weights and optimizer were taken back, so it begins after the plan.
-        """
-        full = images_BCHW.shape[-1] == self.growth.full
-        return self.captured if self.captured is not None and full and self.planner.is_decided else self.step
 
     def _out_of_patience(self) -> bool:
         if not self.config.recipe.has_lost_patience(self.record.val_accuracies):

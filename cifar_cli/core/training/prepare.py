@@ -22,7 +22,7 @@ from cifar_cli.core.training.checkpoint_schema import SavedRun, validated
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.failures import memory_named
 from cifar_cli.core.training.finished import changed, finished, finished_sentence
-from cifar_cli.core.training.growth import Growth, require_growth
+from cifar_cli.core.training.growth import growth_of, require_growth
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.machine import fast_kernels, prepared_device
 from cifar_cli.core.training.newer import named_if_newer
@@ -97,7 +97,7 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
     loaders = make_loaders(config, store, device=device, ranks=ranks)
     _initialise(model, config, store, loaders)
     require_batch_for(model, config.recipe.batch, images=len(loaders.train_indices))
-    require_growth(model, Growth(full=config.model.img_size, initial_scale=config.recipe.initial_scale))
+    require_growth(model, growth_of(config))
     with fast_kernels(device):
         numerics = choose_numerics(config, model, classes=len(store.classes), device=device)
         config = replace(config, precision=numerics.precision, memory_format=numerics.memory_format)

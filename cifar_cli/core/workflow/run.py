@@ -14,7 +14,7 @@ from statistics import fmean
 from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.results import ModelSummary
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
-from cifar_cli.core.training.growth import Growth
+from cifar_cli.core.training.growth import growth_of
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.loop import REAL, Seams, fit
 from cifar_cli.core.training.machine import fast_kernels, matmul_flops_per_second, prepared_device
@@ -132,9 +132,8 @@ def utilization_of(
     result = results[-1]
     if result.processes > 1:
         return None
-    recipe, full = result.config.recipe, result.config.model.img_size
-    batch, rate = recipe.batch, fmean(each.images_per_second for each in results)
-    rate *= Growth(full=full, initial_scale=recipe.initial_scale).mean_area  # small images have fewer operations
+    batch, rate = result.config.recipe.batch, fmean(each.images_per_second for each in results)
+    rate *= growth_of(result.config).mean_area  # small images have fewer operations
     with suppress(CifarError, RuntimeError, ImportError):
         counted = count(SummaryConfig(model=result.config.model, batch=batch))
         device = prepared_device(result.config.device)
