@@ -133,9 +133,9 @@ def train_loader(
 
 
 def images_for_initialisation(store: Store, loaders: Loaders, config: TrainConfig) -> Tensor:
-    """The first training images of the split, normalised and on the CPU, for `initialise_from_images`."""
+    """Training images of the split, normalised and on the CPU, for `initialise_from_images`."""
     side, normalised_by = config.model.img_size, config.normalised_by
-    rows = loaders.train_indices[: min(INITIALISED_FROM, INITIALISED_FROM_PIXELS // side**2)].cpu()
+    rows = _evenly(loaders.train_indices.cpu(), min(INITIALISED_FROM, INITIALISED_FROM_PIXELS // side**2))
     images = store.train.at_side(side).images_NHWC.index_select(0, rows)
     return EvalTransform(side, normalised_by.mean, normalised_by.std)(images)
 
@@ -164,8 +164,7 @@ def loader_of_test(
 
 def plain_train_loader(store: Store, loaders: Loaders, config: TrainConfig, device: torch.device) -> BatchLoader:
     """PLAIN_TRAIN_IMAGES of the training images at even distances, normalised only."""
-    rows = loaders.train_indices.cpu()
-    chosen = rows[torch.linspace(0, len(rows) - 1, min(PLAIN_TRAIN_IMAGES, len(rows))).round().long()]
+    chosen = _evenly(loaders.train_indices.cpu(), PLAIN_TRAIN_IMAGES)
     part = store.train
     if not store.encoded:  # only the chosen ones go to the device
         part, chosen = part.taken(chosen), torch.arange(len(chosen))
@@ -209,6 +208,11 @@ def eval_loader(
 def resident(part: Part, device: torch.device) -> Part:
     """The pixels on a device; encoded images stay where they are, and their batches are put on the device."""
     return Part(images_NHWC=part.images_NHWC.to(device), labels_N=part.labels_N.to(device))
+
+
+def _evenly(rows_N: Tensor, images: int) -> Tensor:
+    """At most `images` of the rows, at even distances: a store of class folders is sorted by class."""
+    return rows_N[torch.linspace(0, len(rows_N) - 1, min(images, len(rows_N)), dtype=torch.float64).round().long()]
 
 
 def _transform(

@@ -14,6 +14,7 @@ from cifar_cli.core.evaluation.config import EvaluateConfig, PredictConfig
 from cifar_cli.core.evaluation.evaluate import evaluate_only
 from cifar_cli.core.evaluation.predict import predict
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.training import batches
 from cifar_cli.core.training.batches import INITIALISED_FROM_PIXELS, images_for_initialisation, make_loaders
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.introduction import enlarged
@@ -118,3 +119,16 @@ def test_weights_are_computed_from_a_bounded_number_of_decoded_images(photos: Pa
     config = fitted_to(TrainConfig(model=ModelConfig(name="null"), img_size=1500), store)
     images = images_for_initialisation(store, make_loaders(config, store, device=CPU), config)
     assert images.shape == (INITIALISED_FROM_PIXELS // 1500**2, 3, 1500, 1500)
+
+
+def test_weights_are_computed_from_images_of_every_class_of_a_sorted_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = sorted(rows_of(40, 8, 12), key=lambda row: (row.split, row.label))
+    contents = [jpeg(photo(1, width=32, height=32) // (4 - 3 * row.label)) for row in rows]
+    write_store(tmp_path / "sorted.safetensors", name="sorted", images=stream(contents, tuple(rows), img_size=32))
+    store = open_store(tmp_path / "sorted.safetensors")
+    config = fitted_to(TrainConfig(model=ModelConfig(name="null")), store)
+    monkeypatch.setattr(batches, "INITIALISED_FROM", 8)
+    means = images_for_initialisation(store, make_loaders(config, store, device=CPU), config).mean(dim=(1, 2, 3))
+    assert (means < means.mean()).tolist() == [True] * 4 + [False] * 4  # the dark class, then the bright one
