@@ -17,6 +17,7 @@ from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.ranks import ALONE, Agreement
+from cifar_cli.core.training.recipe import recipe_of
 from cifar_cli.core.training.train import train
 from cifar_cli.errors import ConfigError
 from tests.core.training.crew import Crew
@@ -173,6 +174,20 @@ def test_hybrid_has_the_losses_of_one_process(config: ConfigOf, tmp_path: Path, 
     one = run(config(tmp_path / "one", epochs=1, batch=90, model=model), double=True)
     two = crew(run, config(tmp_path / "two", epochs=1, batch=90, model=model), double=True)
     assert_same_run(two, one, tolerance=1e-10)
+
+
+def test_airbench_with_growing_images_has_the_losses_of_one_process(
+    config: ConfigOf, tmp_path: Path, crew: Crew
+) -> None:
+    model = ModelConfig(name="airbench", width=0.125)
+
+    def changed(name: str) -> TrainConfig:
+        made = config(tmp_path / name, epochs=2, model=model)
+        recipe = replace(recipe_of("best", model="airbench"), max_epochs=2, batch=67)
+        return replace(made, recipe=recipe)
+
+    one, two = run(changed("one"), double=True), crew(run, changed("two"), double=True)
+    assert_same_run(two, one, tolerance=1e-8)
 
 
 def test_a_cnn_trained_by_two_is_evaluated_by_one_with_the_same_scores(
