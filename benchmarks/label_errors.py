@@ -5,7 +5,7 @@
 The file holds CIFAR-10 test images whose label five raters each have checked: {"images": [{"index": 20, "given":
 "horse", "votes": {"given": 3, …}}, …]} (Northcutt, Athalye & Mueller 2021, Pervasive label errors in test sets
 destabilize machine learning benchmarks). A label is upheld if at least three raters chose it. As many suspects as the
-file has images are taken from each run, by `cifar_cli.core.evaluation.ranking.label_quality`; with --ensemble the runs
+file has images are taken from each run, by `cifar_cli.core.evaluation.ranking.most_doubtful`; with --ensemble the runs
 are one model, whose probabilities are their mean.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cifar_cli.core.evaluation.config import EvaluateConfig
 from cifar_cli.core.evaluation.evaluate import evaluate_only
-from cifar_cli.core.evaluation.ranking import label_quality
+from cifar_cli.core.evaluation.ranking import most_doubtful
 
 MAJORITY = 3  # of five raters
 
@@ -62,7 +62,7 @@ def check(
 ) -> LabelCheck:
     """Compare the first suspects with the checked images. Row n of the tensors is test image n."""
     images, taken = len(labels_N), len(candidates)
-    suspects = set(label_quality(probabilities_NK, labels_N).argsort(stable=True)[:taken].tolist())
+    suspects = set(most_doubtful(probabilities_NK, labels_N)[:taken].tolist())
     return LabelCheck(
         model=model,
         accuracy=float((probabilities_NK.argmax(dim=1) == labels_N).double().mean()),

@@ -57,7 +57,7 @@ def _ranked() -> Figure:
     ranked = [
         RankedImage(
             index=number, file=f"{name}/{name}.png", true=name, predicted=NASTY[-number], confidence=1.0,
-            true_probability=0.1, label_quality=0.1,
+            true_probability=0.1,
         )
         for number, name in enumerate(NASTY)
     ]  # fmt: skip

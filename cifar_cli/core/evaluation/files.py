@@ -82,11 +82,11 @@ def _prediction_rows(predictions: Predictions) -> tuple[list[str], Iterable[list
 
 
 def _suspect_rows(predictions: Predictions) -> tuple[list[str], Iterable[list[Any]]]:
-    header = ["rank", "index", "file", "label", "predicted", "confidence", "p(label)", "label_quality"]
+    header = ["rank", "index", "file", "label", "predicted", "confidence", "p(label)"]
     ranked: Sequence[RankedImage] = suspects(predictions)
     return header, (
         [rank, each.index, each.file or "", each.true, each.predicted, f"{each.confidence:.8g}",
-         f"{each.true_probability:.8g}", f"{each.label_quality:.8g}"]
+         f"{each.true_probability:.8g}"]
         for rank, each in enumerate(ranked, start=1)
     )  # fmt: skip
 

@@ -10,17 +10,13 @@ from cifar_cli.core.evaluation.predictions import Predictions
 from cifar_cli.core.evaluation.results import RankedImage
 
 
-def label_quality(probabilities_NK: Tensor, labels_N: Tensor) -> Tensor:
-    """How much the model supports each given label, 0 (not at all) to 1.
+def most_doubtful(probabilities_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """Rows of probabilities [N, K], that with the lowest probability of its given label first.
 
-    The normalised margin of confident learning: the probability of the given label minus that of the most probable
-    other class, scaled to 0..1 (Northcutt, Jiang & Chuang 2021, Confident learning, JAIR 70; Kuan & Mueller 2022,
-    Model-agnostic label quality scoring to detect real-world label errors). It ranks by label errors only where the
-    model was not trained on the images. probabilities_NK: float64 [N, K].
+    This order, "self-confidence", finds label errors only where the model was not trained on the images (Kuan &
+    Mueller 2022, Model-agnostic label quality scoring to detect real-world label errors).
     """
-    given_N = probabilities_NK.gather(1, labels_N[:, None]).squeeze(1)
-    others_NK = probabilities_NK.scatter(1, labels_N[:, None], 0.0)
-    return (given_N - others_NK.amax(dim=1) + 1) / 2
+    return probabilities_NK.gather(1, labels_N[:, None]).squeeze(1).argsort(stable=True)
 
 
 def mistakes(predictions: Predictions, *, most: int | None = None) -> tuple[RankedImage, ...]:
@@ -30,14 +26,12 @@ def mistakes(predictions: Predictions, *, most: int | None = None) -> tuple[Rank
 
 
 def suspects(predictions: Predictions, *, most: int | None = None) -> tuple[RankedImage, ...]:
-    """The images by `label_quality`, the most doubtful label first, all of them or the first `most`."""
-    quality_N = label_quality(predictions.probabilities_NK, predictions.labels_N)
-    return _ranked(predictions, quality_N.argsort(stable=True).tolist()[:most])
+    """The images in the order of `most_doubtful`, all of them or the first `most`."""
+    return _ranked(predictions, most_doubtful(predictions.probabilities_NK, predictions.labels_N).tolist()[:most])
 
 
 def _ranked(predictions: Predictions, rows: Sequence[int]) -> tuple[RankedImage, ...]:
     chosen = list(rows)
-    quality = label_quality(predictions.probabilities_NK[chosen], predictions.labels_N[chosen]).tolist()
     given = predictions.probabilities_NK[chosen, predictions.labels_N[chosen]].tolist()
     return tuple(
         RankedImage(
@@ -47,7 +41,6 @@ def _ranked(predictions: Predictions, rows: Sequence[int]) -> tuple[RankedImage,
             predicted=predictions.classes[int(predictions.predicted_N[row])],
             confidence=float(predictions.confidence_N[row]),
             true_probability=given[place],
-            label_quality=quality[place],
         )
         for place, row in enumerate(chosen)
     )

@@ -85,8 +85,6 @@ class RankedImage:
     """The probability of the predicted class."""
     true_probability: float
     """The probability of the given label."""
-    label_quality: float
-    """Normalised margin of the given label, 0 (the model is sure of another class) to 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

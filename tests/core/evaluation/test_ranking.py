@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import torch
 
-from cifar_cli.core.evaluation.ranking import label_quality, mistakes, suspects
+from cifar_cli.core.evaluation.ranking import mistakes, most_doubtful, suspects
 from tests.core.evaluation.made_up import made_up, predictions_of
 
 
-def test_the_label_quality_is_the_normalised_margin() -> None:
-    probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.5, 0.5, 0.0]], dtype=torch.float64)
-    quality = label_quality(probabilities, torch.tensor([0, 2, 1]))
-    torch.testing.assert_close(quality, torch.tensor([0.75, 0.2, 0.5], dtype=torch.float64))
+def test_the_most_doubtful_label_has_the_lowest_probability_whatever_the_other_classes_have() -> None:
+    probabilities = torch.tensor([[0.3, 0.1, 0.6], [0.7, 0.2, 0.1], [0.25, 0.4, 0.35]], dtype=torch.float64)
+    assert most_doubtful(probabilities, torch.tensor([0, 0, 0])).tolist() == [2, 0, 1]
 
 
 def test_a_swapped_label_is_the_first_suspect_and_the_first_mistake() -> None:
@@ -23,7 +22,7 @@ def test_a_swapped_label_is_the_first_suspect_and_the_first_mistake() -> None:
     assert suspect == mistake
     assert (suspect.index, suspect.true) == (17, made.classes[int(labels[17])])
     assert suspect.confidence > 0.99
-    assert suspect.label_quality < 0.01
+    assert suspect.true_probability < 0.01
 
 
 def test_mistakes_are_all_wrong_predictions_from_the_most_confident_down() -> None:
@@ -39,7 +38,8 @@ def test_suspects_rank_every_image() -> None:
     made = made_up()
     ranked = suspects(made)
     assert sorted(each.index for each in ranked) == list(range(len(made)))
-    assert [each.label_quality for each in ranked] == sorted(each.label_quality for each in ranked)
+    doubts = [each.true_probability for each in ranked]
+    assert doubts == sorted(doubts)
 
 
 def test_probabilities_that_float32_rounds_to_one_are_still_told_apart() -> None:
