@@ -8,12 +8,15 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+WARMUP = 10  # steps: with n averaged before, at most n / (n + WARMUP) of the average stays
+
 
 class Average(nn.Module):
     """A copy of a model whose weights and buffers are an exponential moving average.
 
-    decay: the share of the average that stays at each step. torch's AveragedModel does the same, but copies its number
-    of steps to the device in every step, for which the host waits.
+    decay: the highest share of the average that stays at a step. It is lower at first; otherwise the random first
+    weights would be most of the average in a run of fewer than 1 / (1 - decay) steps. torch's AveragedModel copies its
+    number of steps to the device in every step, for which the host waits.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -22,28 +25,46 @@ class Average(nn.Module):
         self.decay = decay
         self.n_averaged: Tensor
         self.register_buffer("n_averaged", torch.tensor(0))  # on the CPU, where it is read without waiting
+        self._joins: Tensor | None = None  # on the device, where a CUDA graph reads what changes from step to step
+
+    @property
+    def stays(self) -> float:
+        """The share of the average that stays at the next step; 0 at the first one."""
+        averaged = int(self.n_averaged)
+        return min(self.decay, averaged / (averaged + WARMUP))
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Average the model's weights in; the first ones are copied. `count` follows."""
+        """Average the model's weights in. `count` follows."""
         ours, theirs = (chain(each.parameters(), each.buffers()) for each in (self.module, model))
-        pairs = list(zip(ours, theirs, strict=True))
-        if not int(self.n_averaged):
-            for average, value in pairs:
-                average.copy_(value)
-        else:
-            self._mix(pairs)
+        self._mix(list(zip(ours, theirs, strict=True)))
 
     def count(self) -> None:
         """Note that the weights were averaged once more."""
-        self.n_averaged += 1
+        self.restart(int(self.n_averaged) + 1)
+
+    def restart(self, averaged: int = 0) -> None:
+        """Go on as after so many steps."""
+        self.n_averaged.fill_(averaged)
+        if self._joins is not None:
+            self._joins.fill_(1 - self.stays)
+
+    def make_capturable(self) -> None:
+        """Let a CUDA graph read the shares of each step."""
+        device = next(chain(self.module.parameters(), self.module.buffers())).device
+        self._joins = torch.tensor(1 - self.stays, device=device)
 
     def _mix(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        stays, joins = self.stays, 1 - self.stays
+        if self._joins is not None:
+            stays, joins = 1 - self._joins, self._joins  # type: ignore[assignment]
         # On a CPU one tensor after another is quicker, as in `clip_gradients`. Counters are never fractions.
         together = [pair for pair in pairs if pair[0].device.type != "cpu" and pair[0].is_floating_point()]
-        if together:
+        if together and self._joins is None:
             averages, values = map(list, zip(*together, strict=True))
-            torch._foreach_lerp_(averages, values, 1 - self.decay)
+            torch._foreach_lerp_(averages, values, joins)
         for average, value in pairs:
             if average.device.type == "cpu" or not average.is_floating_point():
-                average.copy_(self.decay * average + (1 - self.decay) * value)
+                average.copy_(stays * average + joins * value)
+            elif self._joins is not None:
+                average.lerp_(value, self._joins)

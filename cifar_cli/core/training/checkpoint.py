@@ -115,7 +115,7 @@ def restore_step(step: TrainingStep, content: dict[str, Any]) -> None:
     else:
         load_model(step.model, _unprefixed(content["current_model_state"]))
         load_model(step.average.module, _unprefixed(content["state_dict"]))
-        step.average.n_averaged.copy_(content["averaging_state"]["n_averaged"])
+        step.average.restart(int(content["averaging_state"]["n_averaged"]))
     _require_fitting(step.optimizer, content["optimizer"])
     load_optimizer(step.optimizer, content["optimizer"])
     for group in step.optimizer.param_groups:

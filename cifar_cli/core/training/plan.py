@@ -130,7 +130,7 @@ class Planner:
         self._step.scaler.load_state_dict(self._start["scaler"])
         if self._step.average is not None:
             self._step.average.module.load_state_dict(self._start["model"])
-            self._step.average.n_averaged.zero_()
+            self._step.average.restart()
         return True
 
     def restore(self, checkpoint: dict[str, Any], at: Position) -> None:

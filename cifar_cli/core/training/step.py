@@ -183,7 +183,9 @@ class TrainingStep:
         return made
 
     def make_capturable(self) -> None:
-        """Let the optimizer count its steps and read its learning rates on the device, as a CUDA graph needs it."""
+        """Let a CUDA graph count the optimizer's steps and read rates and shares on the device."""
+        if self.average is not None:
+            self.average.make_capturable()
         for group in self.optimizer.param_groups:
             if "capturable" in group:
                 group["capturable"] = True

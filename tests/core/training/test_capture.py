@@ -82,6 +82,7 @@ def test_captured_steps_are_the_plain_ones(optimizer: OptimizerName) -> None:
     assert plain.average is not None
     assert step.average is not None
     assert int(step.average.n_averaged) == int(plain.average.n_averaged) == 2 * STEPS
+    torch.testing.assert_close(step.average.state_dict(), plain.average.state_dict(), atol=1e-6, rtol=0)
 
 
 def test_the_stages_of_a_replayed_step_are_one() -> None:

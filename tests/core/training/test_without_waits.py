@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
@@ -60,8 +60,13 @@ def test_class_weights_are_uploaded_once() -> None:
 def test_averaged_weights_are_torch_s_to_the_bit() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5))  # which counts its batches in whole numbers
-    ours = Average(model, 0.93)
-    theirs = AveragedModel(model, avg_fn=get_ema_avg_fn(0.93), use_buffers=True)  # type: ignore[no-untyped-call]
+    ours = Average(model, 0.2)
+
+    def mixed(average: torch.Tensor, value: torch.Tensor, averaged: int | torch.Tensor) -> torch.Tensor:
+        stays = min(0.2, int(averaged) / (int(averaged) + 10))
+        return stays * average + (1 - stays) * value
+
+    theirs = AveragedModel(model, avg_fn=mixed, use_buffers=True)  # type: ignore[no-untyped-call]
     for _ in range(5):
         model(torch.randn(4, 7))
         with torch.no_grad():
@@ -75,9 +80,22 @@ def test_averaged_weights_are_torch_s_to_the_bit() -> None:
         assert torch.equal(ours.state_dict()[name], value), name
 
 
-def test_averaged_weights_of_a_device_stay_there() -> None:
+def test_the_first_weights_leave_the_average_of_a_short_run() -> None:
+    model = nn.Linear(1, 1)
+    average = Average(model, 0.999)
+    for number in range(1, 31):
+        nn.init.constant_(model.weight, number)
+        average.update(model)
+        average.count()
+    assert float(average.module.weight) > 25  # of 30; with 0.999 from the start it would be 1.4
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_averaged_weights_of_a_device_stay_there(capturable: bool) -> None:
     model = nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5)).to(DEVICE)
     average = Average(model, 0.9)
+    if capturable:
+        average.make_capturable()
     with Transfers() as transfers:
         for _ in range(2):
             average.update(model)
