@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -116,7 +118,8 @@ def test_course_is_the_same_for_every_model_and_fast_is_not() -> None:
     assert recipe_of("course", model="airbench") == recipe_of("course", model="null") == recipe_of("course")
     assert recipe_of("fast", model="null") == recipe_of("fast")
     assert recipe_of("fast", model="cnn").optimizer == "adamw"
-    assert recipe_of("best", model="timm:resnet18") == recipe_of("best", model="cnn")
+    assert recipe_of("best", model="timm:resnet18") == replace(recipe_of("best", model="cnn"), learning_rate=None)
+    assert recipe_of("best", model="hybrid").optimizer == "muon"
 
 
 @pytest.mark.parametrize(
