@@ -18,13 +18,13 @@ imports:
 	$(PYTHON) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 test:
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -m ""
 
 quick: lint
-	$(PYTHON) -m pytest -m "not slow and not gpu"
+	$(PYTHON) -m pytest
 
 docs:
 	zensical build --strict --clean
 
 coverage:
-	$(PYTHON) -m pytest --cov --cov-report=term:skip-covered
+	$(PYTHON) -m pytest -m "" --cov --cov-report=term:skip-covered
