@@ -74,11 +74,19 @@ def _keep_details(model: nn.Module, name: str) -> None:
 
     The weights stay the same. Raises ModelError for a model that starts with something else, such as patches.
     """
-    path = getattr(model, "pretrained_cfg", {}).get("first_conv")
-    first = model.get_submodule(path) if isinstance(path, str) else None
-    if not isinstance(first, nn.Conv2d) or first.stride == (1, 1) or first.stride == first.kernel_size:
+    first = strided_first_convolution(model)
+    if first is None:
         raise ModelError(
             f"timm's {name} doesn't start with a strided convolution that --small-images could change",
             remedy="leave --small-images out",
         )
     first.stride = (1, 1)
+
+
+def strided_first_convolution(model: nn.Module) -> nn.Conv2d | None:
+    """The first convolution of a timm model, if it has a stride and its windows overlap."""
+    path = getattr(model, "pretrained_cfg", {}).get("first_conv")
+    first = model.get_submodule(path) if isinstance(path, str) else None
+    if not isinstance(first, nn.Conv2d) or first.stride == (1, 1) or first.stride == first.kernel_size:
+        return None
+    return first

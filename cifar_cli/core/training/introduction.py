@@ -8,10 +8,13 @@ from torch import nn
 
 from cifar_cli.core.data.balance import counts_in_words, imbalance
 from cifar_cli.core.data.store import Store
+from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.balancing import training_counts
 from cifar_cli.core.training.batches import Loaders
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.ranks import Ranks
+
+SMALL_SIDE = 48  # pixels; networks made for 224 pixels end with one or two pixels a side
 
 
 def introduce(
@@ -34,6 +37,8 @@ def introduce(
         note(told)
     if config.model.img_size > store.img_size:
         note(enlarged(config.model.img_size, store))
+    if told := lost_detail(config.model, model):
+        note(told)
     if ranks.world_size > 1:
         batch, slices = config.recipe.batch, ranks.images_of(config.recipe.batch)
         even = batch % ranks.world_size == 0
@@ -50,6 +55,20 @@ def _of_classes(config: TrainConfig, store: Store, counts: list[int]) -> str | N
     if sum(count > 0 for count in counts) == 1:
         return one_class(store.classes[counts.index(max(counts))])
     return imbalance(store.classes, counts) if config.recipe.class_weights == "none" else None
+
+
+def lost_detail(config: ModelConfig, model: nn.Module) -> str | None:
+    """What to know of a timm model whose first layer shrinks small images."""
+    if not config.is_from_timm or config.img_size > SMALL_SIDE:
+        return None
+    from cifar_cli.core.models.cnn import strided_first_convolution  # imports timm
+
+    if strided_first_convolution(model) is None:
+        return None
+    return (
+        f"the first layer of {config.label} halves images of {config.img_size} pixels; --small-images keeps "
+        "their details, which is usually more accurate and takes up to four times as long"
+    )
 
 
 def one_class(name: str) -> str:
