@@ -1,12 +1,13 @@
 """Compare the suspects of trained models with labels that people have checked.
 
-    python benchmarks/label_errors.py cifar10_label_check.json RUN_DIR [RUN_DIR ...] [--ensemble]
+    python benchmarks/label_errors.py cifar10_label_check.json RUN_DIR [RUN_DIR ...] [--views] [--ensemble]
 
 The file holds CIFAR-10 test images whose label five raters each have checked: {"images": [{"index": 20, "given":
 "horse", "votes": {"given": 3, …}}, …]} (Northcutt, Athalye & Mueller 2021, Pervasive label errors in test sets
 destabilize machine learning benchmarks). A label is upheld if at least three raters chose it. As many suspects as the
-file has images are taken from each run, by `cifar_cli.core.evaluation.ranking.most_doubtful`; with --ensemble the runs
-are one model, whose probabilities are their mean.
+file has images are taken from each run, by `cifar_cli.core.evaluation.ranking.most_doubtful`; with --views
+the probabilities are means over the mirror image and translations, as in `cifar evaluate --views`; with --ensemble the
+runs are one model, whose probabilities are their mean.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import torch
 from torch import Tensor
 
 from cifar_cli.core.evaluation.config import EvaluateConfig
-from cifar_cli.core.evaluation.evaluate import evaluate_only
+from cifar_cli.core.evaluation.evaluate import Evaluated, evaluate_only
 from cifar_cli.core.evaluation.ranking import most_doubtful
+from cifar_cli.core.evaluation.views import probabilities_over_views
+from cifar_cli.core.training.batches import loader_of_test
 
 MAJORITY = 3  # of five raters
 
@@ -75,18 +78,28 @@ def check(
     )
 
 
+def over_views(evaluated: Evaluated) -> Tensor:
+    """The probabilities of the test images, float64 [N, K], each the mean over its views."""
+    trained, device = evaluated.checkpoint.config, torch.device("cpu")
+    loader = loader_of_test(
+        evaluated.store, img_size=trained.model.img_size, normalisation=trained.normalised_by, device=device
+    )
+    return probabilities_over_views(evaluated.checkpoint.model, loader, device=device)[1].double()
+
+
 def main(words: Sequence[str] | None = None) -> list[LabelCheck]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checked", type=Path, help="the JSON file of checked images")
     parser.add_argument("runs", type=Path, nargs="+", help="run directories or checkpoints")
+    parser.add_argument("--views", action="store_true", help="average the probabilities over views of each image")
     parser.add_argument("--ensemble", action="store_true", help="average the probabilities of all runs")
     parser.add_argument("--data-dir", type=Path, help="folder of the dataset, if it has moved")
     asked = parser.parse_args(words)
     made = {}
     for run in asked.runs:
-        predictions = evaluate_only(EvaluateConfig(checkpoint=run, data_dir=asked.data_dir)).predictions
-        made[str(run)] = predictions.probabilities_NK
-        labels_N = predictions.labels_N
+        evaluated = evaluate_only(EvaluateConfig(checkpoint=run, data_dir=asked.data_dir))
+        predictions, labels_N = evaluated.predictions, evaluated.predictions.labels_N
+        made[str(run)] = over_views(evaluated) if asked.views else predictions.probabilities_NK
         candidates, not_upheld = checked_images(asked.checked, predictions.files)
     if asked.ensemble:
         made = {f"ensemble of {len(made)}": torch.stack(list(made.values())).mean(dim=0)}

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from cifar_cli.core.evaluation.config import EvaluateConfig
+from cifar_cli.core.evaluation.evaluate import evaluate_only
+
 
 @pytest.fixture(scope="module")
 def module() -> Iterator[Any]:
@@ -67,3 +70,12 @@ def test_an_ensemble_averages_the_runs(module: Any, checked: Path, trained_run: 
     assert [each.model for each in apart] == [str(trained_run), str(last)]
     assert together.model == "ensemble of 2"
     assert together.suspects == 5
+
+
+@pytest.mark.slow
+def test_views_are_those_of_an_evaluation(module: Any, checked: Path, trained_run: Path, data_dir: Path) -> None:
+    config = EvaluateConfig(checkpoint=trained_run, data_dir=data_dir, views=True)
+    (found,) = module.main([str(checked), str(trained_run), "--data-dir", str(data_dir), "--views"])
+    views = evaluate_only(config).result.views
+    assert views is not None
+    assert found.accuracy == views.views_averaged

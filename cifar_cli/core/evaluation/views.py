@@ -15,29 +15,37 @@ SHIFT = 1  # pixels
 TRANSLATIONS = ((-SHIFT, -SHIFT), (SHIFT, SHIFT))  # right and down, of the image
 
 
-@torch.inference_mode()
 def score_views(
     model: nn.Module, loader: BatchLoader, *, device: torch.device, on_progress: OnProgress = silent
 ) -> ViewScores:
-    """Score the loader's images in float32, each by the mean over its views. The model is left in evaluation mode.
+    """Score the loader's images, each by the mean over its views. The model is left in evaluation mode."""
+    means = probabilities_over_views(model, loader, device=device, on_progress=on_progress)
+    labels_N = loader.labels_N.index_select(0, loader.indices).cpu()
+    mirrored, translated = (int((each.argmax(dim=1) == labels_N).sum()) / max(len(labels_N), 1) for each in means)
+    return ViewScores(mirror_averaged=mirrored, views_averaged=translated)
+
+
+@torch.inference_mode()
+def probabilities_over_views(
+    model: nn.Module, loader: BatchLoader, *, device: torch.device, on_progress: OnProgress = silent
+) -> tuple[Tensor, Tensor]:
+    """Mean probabilities, float32 [N, K] on the CPU: over each image and its mirror image, and over all views.
 
     Source: Jordan 2024 (arXiv 2404.00498), section 3.5, which averages logits. Half of the weight is on the image and
     its mirror image, the other half on their translations by one pixel over a mirrored border.
     """
     model = model.to(device).to(memory_format=torch.channels_last).eval()
-    images = 0
-    mirrored, translated = (torch.zeros((), dtype=torch.long, device=device) for _ in range(2))
+    mirrored, all_views = [], []
     with exact_kernels():
-        for done, (images_BCHW, labels_B) in enumerate(loader, start=1):
+        for done, (images_BCHW, _) in enumerate(loader, start=1):
             straight_BK = _with_mirror(model, images_BCHW)
             moved_BK = torch.stack(
                 [_with_mirror(model, shifted(images_BCHW, *offsets)) for offsets in TRANSLATIONS]
             ).mean(dim=0)
-            mirrored += (straight_BK.argmax(dim=1) == labels_B).sum()
-            translated += ((straight_BK + moved_BK).argmax(dim=1) == labels_B).sum()
-            images += len(labels_B)
+            mirrored.append(straight_BK.cpu())
+            all_views.append(((straight_BK + moved_BK) / 2).cpu())
             on_progress(Progress(task="scoring views", done=done, total=len(loader), unit="batches"))
-    return ViewScores(mirror_averaged=int(mirrored) / max(images, 1), views_averaged=int(translated) / max(images, 1))
+    return torch.cat(mirrored), torch.cat(all_views)
 
 
 def _with_mirror(model: nn.Module, images_BCHW: Tensor) -> Tensor:
