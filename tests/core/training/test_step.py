@@ -76,12 +76,12 @@ def test_a_step_tells_its_stages_in_order() -> None:
 
 
 def test_averaged_weights_follow_the_trained_ones_by_the_decay() -> None:
-    step = step_of(StepConfig(optimizer="sgd", learning_rate=0.1, ema_decay=0.75))
+    step = step_of(StepConfig(optimizer="sgd", learning_rate=0.1, ema_decay=0.05))
     step(IMAGES, LABELS)  # the first step copies
     first = step.model.get_parameter("head.1.weight").detach().clone()
     step(IMAGES, LABELS)
     second = step.model.get_parameter("head.1.weight").detach()
-    torch.testing.assert_close(step.evaluated.get_parameter("head.1.weight"), 0.75 * first + 0.25 * second)
+    torch.testing.assert_close(step.evaluated.get_parameter("head.1.weight"), 0.05 * first + 0.95 * second)
     assert step_of(StepConfig()).evaluated is not step.evaluated
 
 
