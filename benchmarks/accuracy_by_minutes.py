@@ -18,10 +18,11 @@ PAGE = ROOT / "docs" / "performance.md"
 PICTURE = ROOT / "docs" / "accuracy-by-minutes.svg"
 TABLE = re.compile(r"<!-- accuracy by minutes begins -->\n(.*?)<!-- accuracy by minutes ends -->", re.DOTALL)
 
-WIDTH, HEIGHT = 720, 330
+WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 24, 52  # of the axes, in pixels
 TICKS = 5  # at most, on each axis
-LABEL_SHARE = 0.7  # points further to the right have their label on the left
+CHARACTER = 6.8  # mean width in pixels
+ANCHORS = {"right": "start", "left": "end", "above": "middle", "below": "middle"}
 STYLE = """
   text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328;
          paint-order: stroke; stroke: #ffffff; stroke-width: 5; }
@@ -80,6 +81,50 @@ def rows(page: str) -> list[Row]:
     ]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Box:
+    """A rectangle of the picture, in pixels."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    @property
+    def right(self) -> float:
+        return self.left + self.width
+
+    def shared(self, other: Box) -> float:
+        """Area that both cover."""
+        across = min(self.right, other.right) - max(self.left, other.left)
+        down = min(self.top + self.height, other.top + other.height) - max(self.top, other.top)
+        return max(across, 0) * max(down, 0)
+
+
+def labels(points: Sequence[tuple[float, float]], found: Sequence[Row]) -> list[tuple[str, Box]]:
+    """Where the label of each point stands: on the first side that covers least of the points and of other labels."""
+    frame = Box(left=0, top=0, width=WIDTH, height=HEIGHT - BOTTOM)
+    taken = [Box(left=x - 7, top=y - 7, width=14, height=14) for x, y in points]
+    placed: list[tuple[str, Box]] = []
+    for (x, y), row in zip(points, found, strict=True):
+        width, height = CHARACTER * max(map(len, row.label)), 34.0
+        corners = {
+            "right": (x + 12, y - height / 2),
+            "left": (x - 12 - width, y - height / 2),
+            "above": (x - width / 2, y - 8 - height),
+            "below": (x - width / 2, y + 8),
+        }
+        boxes = {side: Box(left=at[0], top=at[1], width=width, height=height) for side, at in corners.items()}
+        covered = {
+            side: sum(box.shared(other) for other in taken) + width * height - box.shared(frame)
+            for side, box in boxes.items()
+        }
+        side = min(covered, key=lambda side: covered[side])
+        taken.append(boxes[side])
+        placed.append((side, boxes[side]))
+    return placed
+
+
 def drawn(found: Sequence[Row]) -> str:
     """The picture as SVG, light or dark as the reader's system."""
     right = next(step for step in range(5, 1000, 5) if step >= max(row.minutes for row in found) + 1)
@@ -105,13 +150,13 @@ def drawn(found: Sequence[Row]) -> str:
     parts.append(
         f'<text class="small" x="{middle:.0f}" y="{HEIGHT - 12}" text-anchor="middle">minutes of training</text>'
     )
-    for row in found:
+    points = [(x(row.minutes), y(row.percent)) for row in found]
+    for row, at, (side, box) in zip(found, points, labels(points, found), strict=True):
         kind = "point" + " rebuilt" * (not row.own) + " assumed" * (not row.timed)
-        parts.append(f'<circle class="{kind}" cx="{x(row.minutes):.1f}" cy="{y(row.percent):.1f}" r="5"/>')
-        left = row.minutes > LABEL_SHARE * right
-        beside, anchor = f"{x(row.minutes) + (-12 if left else 12):.1f}", "end" if left else "start"
-        for kind, below, line in zip(("", "small"), (-3, 13), row.label, strict=True):
-            place = f'x="{beside}" y="{y(row.percent) + below:.1f}" text-anchor="{anchor}"'
+        parts.append(f'<circle class="{kind}" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="5"/>')
+        beside = {"start": box.left, "end": box.right, "middle": at[0]}[ANCHORS[side]]
+        for kind, below, line in zip(("", "small"), (13, 29), row.label, strict=True):
+            place = f'x="{beside:.1f}" y="{box.top + below:.1f}" text-anchor="{ANCHORS[side]}"'
             parts.append(f'<text class="{kind}" {place}>{escape(line)}</text>')
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img">'
     title = "<title>Test accuracy on CIFAR-10 by minutes of training on two CPU cores</title>"

@@ -6,7 +6,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -47,6 +47,16 @@ def test_a_longer_run_stands_further_right_and_a_better_one_higher(benchmark: Mo
     assert len(points) == len(found)
     assert all(x < next_x and y > next_y for (x, y), (next_x, next_y) in pairwise(points))
     assert picture.count('"point assumed"') == 1
+
+
+def test_labels_of_crowded_points_cover_no_other_label_and_no_point(benchmark: ModuleType) -> None:
+    points = [(545.0, 127.0), (566.0, 138.0), (396.0, 202.0), (497.0, 202.0), (398.0, 254.0), (690.0, 300.0)]
+    row = benchmark.Row(name="airbench, recipe best", minutes=19.0, percent=90.0, own=True, timed=True)
+    boxes = [box for _, box in benchmark.labels(points, [row] * len(points))]
+    dots = [benchmark.Box(left=x - 7, top=y - 7, width=14, height=14) for x, y in points]
+    assert all(one.shared(other) == 0 for one, other in combinations(boxes, 2))
+    assert all(box.shared(dot) == 0 for box in boxes for dot in dots)
+    assert all(box.left >= 0 and box.right <= benchmark.WIDTH for box in boxes)
 
 
 def test_a_page_without_the_table_is_named(benchmark: ModuleType) -> None:
