@@ -39,7 +39,7 @@ class Golden:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             return
-        assert path.is_file(), f"{path} is missing: run pytest --update-golden and read what it writes"
+        assert path.is_file(), f"{path} is missing: run pytest -m '' --update-golden and read what it writes"
         expected = path.read_text(encoding="utf-8")
         diff = difflib.unified_diff(expected.splitlines(), text.splitlines(), "golden", "now", lineterm="")
         assert text == expected, "\n".join([f"{path.name} differs", *diff])

@@ -163,8 +163,9 @@ def trained(store, tmp_path):
     return folder
 
 
-def test_what_a_run_was_trained_on_is_shown(trained):
-    done = CliRunner().invoke(app, ["augment-preview", "--run", str(trained), "--json"])
+def test_what_a_run_was_trained_on_is_shown(trained, tmp_path):
+    words = ["augment-preview", "--run", str(trained), "--json", "--out", str(tmp_path / "x.png")]
+    done = CliRunner().invoke(app, words)
     shown = json.loads(done.stdout)
     assert (shown["dataset"], shown["policy"], shown["pipeline"], shown["seed"]) == (
         "insects", "own.yaml", "albumentations", 7,

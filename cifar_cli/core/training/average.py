@@ -55,16 +55,21 @@ class Average(nn.Module):
         self._joins = torch.tensor(1 - self.stays, device=device)
 
     def _mix(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
-        stays, joins = self.stays, 1 - self.stays
-        if self._joins is not None:
-            stays, joins = 1 - self._joins, self._joins  # type: ignore[assignment]
-        # On a CPU one tensor after another is quicker, as in `clip_gradients`. Counters are never fractions.
-        together = [pair for pair in pairs if pair[0].device.type != "cpu" and pair[0].is_floating_point()]
-        if together and self._joins is None:
-            averages, values = map(list, zip(*together, strict=True))
-            torch._foreach_lerp_(averages, values, joins)
+        stays, mixed = self.stays, []
         for average, value in pairs:
-            if average.device.type == "cpu" or not average.is_floating_point():
-                average.copy_(stays * average + joins * value)
-            elif self._joins is not None:
-                average.lerp_(value, self._joins)
+            # Counters and tables of indices have no mean. The first step copies all: 0 times infinity is NaN.
+            if stays == 0 or not average.is_floating_point():
+                average.copy_(value)
+            elif self._joins is None and average.device.type == "cpu":  # one after another, as in `clip_gradients`
+                average.copy_(stays * average + (1 - stays) * value)
+            else:
+                mixed.append((average, value))
+        if not mixed:
+            return
+        averages, values = map(list, zip(*mixed, strict=True))
+        if self._joins is None:  # not lerp, which makes NaN of a mask's infinities
+            torch._foreach_mul_(averages, stays)
+            torch._foreach_add_(averages, values, alpha=1 - stays)
+        else:
+            torch._foreach_mul_(averages, 1 - self._joins)
+            torch._foreach_add_(averages, torch._foreach_mul(values, self._joins))

@@ -63,11 +63,13 @@ def lost_detail(config: ModelConfig, model: nn.Module) -> str | None:
         return None
     from cifar_cli.core.models.cnn import strided_first_convolution  # imports timm
 
-    if strided_first_convolution(model) is None:
+    first = strided_first_convolution(model)
+    if first is None:
         return None
+    stride = max(first.stride)
     return (
-        f"the first layer of {config.label} halves images of {config.img_size} pixels; --small-images keeps "
-        "their details, which is usually more accurate and takes up to four times as long"
+        f"the first layer of {config.label} divides the side of images of {config.img_size} pixels by {stride}; "
+        f"--small-images keeps their details, and takes up to {stride**2} times as long"
     )
 
 

@@ -132,9 +132,12 @@ class Recipe:
         return len(val_accuracies) - 1 - val_accuracies.index(max(val_accuracies)) >= self.patience
 
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
-        """The recipe with other values. Another optimizer drops what only the recipe's own one has."""
-        if changes.get("optimizer", self.optimizer) != self.optimizer:
-            changes = dict.fromkeys(ONLY_MUON_SGD) | dict(changes)
+        """The recipe with other values. Another optimizer drops rates that are meant for the recipe's own one."""
+        optimizer = changes.get("optimizer", self.optimizer)
+        if optimizer != self.optimizer:
+            alike = {optimizer, self.optimizer} <= set(ADAMS)
+            dropped = ONLY_MUON_SGD if alike else ("learning_rate", *ONLY_MUON_SGD)
+            changes = dict.fromkeys(dropped) | dict(changes)
         return replace(self, **changes)
 
 
@@ -142,6 +145,7 @@ HEAD_FIRST = ("adamw", "adam", "sgd")  # optimizers with groups of their own for
 MODEL_OF_RECIPE = {"finetune": "cnn"}
 """The model where none is named; other recipes train the default one."""
 ONLY_MUON_SGD = ("momentum", "bias_lr", "head_lr")
+ADAMS = ("adam", "adamw")  # with learning rates of the same scale
 
 
 def _require_share(flag: str, value: float) -> None:

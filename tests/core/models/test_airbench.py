@@ -114,6 +114,14 @@ def test_another_optimizer_drops_the_rates_of_muon_sgd(recipe: str) -> None:
     assert (changed.momentum, changed.bias_lr, changed.head_lr) == (None, None, None)
 
 
+def test_another_optimizer_takes_the_model_s_own_rate() -> None:
+    """Muon's 0.01 and SGD's 0.15 make Adam diverge."""
+    assert recipe_of("best", model="hybrid").changed({"optimizer": "adamw"}).learning_rate is None
+    assert recipe_of("best", model="null").changed({"optimizer": "adam"}).learning_rate is None
+    assert recipe_of("best", model="cnn").changed({"optimizer": "adam"}).learning_rate == 1e-3
+    assert recipe_of("best", model="hybrid").changed({"optimizer": "sgd", "learning_rate": 0.1}).learning_rate == 0.1
+
+
 def test_course_is_the_same_for_every_model_and_fast_is_not() -> None:
     assert recipe_of("course", model="airbench") == recipe_of("course", model="null") == recipe_of("course")
     assert recipe_of("fast", model="null") == recipe_of("fast")

@@ -1,4 +1,4 @@
-"""The list of timm's classifiers, which completion reads. `pytest --update-golden` on this file writes it."""
+"""The list of timm's classifiers, which completion reads. `pytest -m "" --update-golden` on this file writes it."""
 
 from __future__ import annotations
 

@@ -26,5 +26,5 @@ def test_small_images_are_suggested_where_they_change_something(options: dict[st
     said = lost_detail(config, build_model(config))
     assert (said is not None) is told
     if said:
-        assert said.startswith(f"the first layer of {config.label} halves images of {config.img_size} pixels")
+        assert said.startswith(f"the first layer of {config.label} divides the side of images of {config.img_size}")
         assert "--small-images" in said

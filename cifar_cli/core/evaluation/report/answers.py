@@ -83,7 +83,7 @@ def _time(facts: Facts) -> Answer:
         later = epochs[-1].elapsed_seconds - epochs[0].elapsed_seconds
         per_epoch = later / (len(epochs) - 1) if len(epochs) > 1 else epochs[0].elapsed_seconds
         seconds = run.said("train_seconds") or epochs[-1].elapsed_seconds
-        ended = ", when --max-time was reached" if run.said("stopped_by") == "time" else ""
+        ended = ", as many as --max-time allowed" if run.said("stopped_by") == "time" else ""
         sentence = (
             f"{duration(seconds)} for {len(epochs)} epoch{'s' if len(epochs) > 1 else ''}{ended}, about "
             f"{duration(per_epoch)} each, validation included."
