@@ -44,9 +44,14 @@ def store(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def run(store, tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """The picture is written into the current folder by default."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(store):
     return lambda *options: CliRunner().invoke(app, ["augment-preview", "--dataset", str(store), *options])
 
 
@@ -163,9 +168,8 @@ def trained(store, tmp_path):
     return folder
 
 
-def test_what_a_run_was_trained_on_is_shown(trained, tmp_path):
-    words = ["augment-preview", "--run", str(trained), "--json", "--out", str(tmp_path / "x.png")]
-    done = CliRunner().invoke(app, words)
+def test_what_a_run_was_trained_on_is_shown(trained):
+    done = CliRunner().invoke(app, ["augment-preview", "--run", str(trained), "--json"])
     shown = json.loads(done.stdout)
     assert (shown["dataset"], shown["policy"], shown["pipeline"], shown["seed"]) == (
         "insects", "own.yaml", "albumentations", 7,
@@ -174,8 +178,8 @@ def test_what_a_run_was_trained_on_is_shown(trained, tmp_path):
         assert picture.height >= pictures.TOP + 3 * 96  # 48 pixels, each drawn twice as wide and high
 
 
-def test_options_stand_above_the_run_s(trained):
-    options = ("--seed", "3", "--img-size", "32", "--dataset", "shapes")
+def test_options_stand_above_the_run_s(trained, data_dir):
+    options = ("--seed", "3", "--img-size", "32", "--dataset", "shapes", "--data-dir", str(data_dir))
     done = CliRunner().invoke(app, ["augment-preview", "--run", str(trained), *options, "--json"])
     assert (json.loads(done.stdout)["dataset"], json.loads(done.stdout)["seed"]) == ("shapes", 3)
 
