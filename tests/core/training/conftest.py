@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.recipe import RECIPES
+from tests.core.training.crew import Crew
 
 
 @pytest.fixture
@@ -30,5 +31,23 @@ def config_of(data_dir: Path) -> Callable[..., TrainConfig]:
             device="cpu",
             run_dir=run_dir,
         )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[Crew]:
+    crew = Crew()
+    yield crew
+    crew.end()
+
+
+@pytest.fixture
+def config(config_of: Callable[..., TrainConfig]) -> Callable[..., TrainConfig]:
+    """Makes configs whose precision and memory format are given, so that nothing is tried."""
+
+    def make(run_dir: Path, *, epochs: int = 2, batch: int = 64, **changes: object) -> TrainConfig:
+        made = replace(config_of(run_dir, epochs=epochs), precision="32", memory_format="channels-last")
+        return replace(made, recipe=replace(made.recipe, batch=batch), **changes)  # type: ignore[arg-type]
 
     return make

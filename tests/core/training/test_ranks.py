@@ -1,10 +1,10 @@
-"""The same run on several processes: the same losses, the same scores, the same stops."""
+"""The same run on several processes: the same losses and the same scores."""
 
 from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,61 +23,17 @@ from cifar_cli.errors import ConfigError
 from tests.core.training.crew import Crew
 from tests.core.training.rank_tasks import (
     Normalised,
-    Outcome,
-    kept_shares,
     normalised,
     order_read_late,
     run,
-    run_at_speeds,
-    run_on_a_full_disk,
-    run_spoiled,
     run_twice_in_a_group,
     run_with_signal,
     scored,
 )
+from tests.core.training.same_run import assert_same_run, step_losses
 
 pytestmark = pytest.mark.slow
 ConfigOf = Callable[..., TrainConfig]
-STEPS = 6  # of an epoch: 360 images in batches of 64 or 67
-
-
-@pytest.fixture(scope="module")
-def crew() -> Iterator[Crew]:
-    crew = Crew()
-    yield crew
-    crew.end()
-
-
-@pytest.fixture
-def config(config_of: ConfigOf) -> ConfigOf:
-    """Makes configs whose precision and memory format are given, so that nothing is tried."""
-
-    def make(run_dir: Path, *, epochs: int = 2, batch: int = 64, **changes: object) -> TrainConfig:
-        made = replace(config_of(run_dir, epochs=epochs), precision="32", memory_format="channels-last")
-        return replace(made, recipe=replace(made.recipe, batch=batch), **changes)  # type: ignore[arg-type]
-
-    return make
-
-
-def step_losses(outcomes: list[Outcome]) -> list[float]:
-    """The mean loss of every step over the images of all processes."""
-    steps = zip(*(outcome.losses for outcome in outcomes), strict=True)
-    return [sum(loss * count for loss, count in step) / sum(count for _, count in step) for step in steps]
-
-
-def assert_same_run(several: list[Outcome], one: Outcome, *, tolerance: float = 1e-12) -> None:
-    assert one.result is not None
-    assert step_losses(several) == pytest.approx(step_losses([one]), abs=tolerance, rel=0)
-    for outcome in several:
-        assert outcome.error is None
-        assert outcome.result is not None
-        # The weights that are tested are float32 and may be rounded differently in the last place.
-        assert outcome.result.test_loss == pytest.approx(one.result.test_loss, abs=1e-6)
-        assert outcome.result.val_accuracy == one.result.val_accuracy
-    for ours, theirs in zip(several[0].epochs, one.epochs, strict=True):
-        assert ours.val_loss == pytest.approx(theirs.val_loss, abs=tolerance)
-        assert ours.train_loss == pytest.approx(theirs.train_loss, abs=tolerance)
-        assert (ours.train_accuracy, ours.val_accuracy) == (theirs.train_accuracy, theirs.val_accuracy)
 
 
 @pytest.mark.parametrize(("batch", "size"), [(128, 2), (67, 2), (67, 3)])
@@ -242,85 +198,6 @@ def test_a_run_goes_on_with_one_process_then_two_then_one(config: ConfigOf, tmp_
     assert third.result.val_accuracy == whole.result.val_accuracy
 
 
-@pytest.mark.parametrize(
-    ("number", "rank"), [(signal.SIGINT, 0), (signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGHUP, 0)]
-)
-def test_a_signal_to_one_process_stops_all_after_the_same_step(
-    config: ConfigOf, tmp_path: Path, crew: Crew, number: int, rank: int
-) -> None:
-    two = crew(run_with_signal, config(tmp_path / "run"), number=number, rank=rank, step=3)
-    assert [len(part.losses) for part in two] == [3, 3]
-    assert [part.exit_code for part in two] == [128 + number] * 2
-    assert f"interrupted in epoch 1; saved in {tmp_path / 'run'}" in str(two[0].error)
-    assert read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"] == 3
-
-
-def test_the_time_cap_is_by_the_clock_of_rank_0(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
-    made = config(tmp_path / "run", epochs=10_000)
-    two = crew(run, replace(made, recipe=replace(made.recipe, max_seconds=8)))
-    assert len(two[0].losses) == len(two[1].losses)
-    for part in two:
-        assert part.result is not None
-        assert part.result.stopped_by == "time"
-
-
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_the_steps_are_planned_by_rank_0_and_begin_again_in_all(
-    config: ConfigOf, tmp_path: Path, crew: Crew, strategy: str
-) -> None:
-    def cycle(name: str, *, epochs: int, seconds: float) -> TrainConfig:
-        made = config(tmp_path / name, epochs=epochs, strategy=strategy, memory_format="contiguous")
-        recipe = replace(
-            made.recipe, max_seconds=seconds, optimizer="sgd", learning_rate=0.02, schedule="one-cycle", ema_decay=0.8
-        )
-        return replace(made, recipe=recipe)
-
-    capped = crew(run_at_speeds, cycle("capped", epochs=5, seconds=35), seconds=(1.0, 9.0))
-    asked = crew(run_at_speeds, cycle("asked", epochs=3, seconds=3200), seconds=(1.0, 0.1))
-    measured = 3
-    assert [epochs for epochs, _, _ in capped] == [3, 3]
-    assert [steps for _, steps, _ in capped] == [3 * STEPS + measured] * 2
-    assert [loss for _, _, loss in capped] == [loss for _, _, loss in asked]
-
-
-def test_a_finished_run_is_finished_in_all_processes(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
-    whole = run(config(tmp_path / "run", epochs=1))
-    two = crew(run, ResumeConfig(run_dir=tmp_path / "run"))
-    assert whole.result is not None
-    for part in two:
-        assert part.losses == []
-        assert part.result is not None
-        assert (part.result.already_finished, part.result.test_loss) == (True, whole.result.test_loss)
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [("nan", "the training loss became nan in epoch 2"), ("weight", "became NaN or infinite|became nan")],
-)
-@pytest.mark.parametrize("rank", [0, 1])
-def test_nan_in_one_process_ends_all_with_the_message_of_one(
-    config: ConfigOf, tmp_path: Path, crew: Crew, how: str, message: str, rank: int
-) -> None:
-    two = crew(run_spoiled, config(tmp_path / "run"), how=how, rank=rank, step=STEPS + 1)
-    for part in two:
-        assert part.exit_code == 1
-        assert any(words in str(part.error) for words in message.split("|")), part.error
-        assert "lower --lr" in str(part.error)
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_an_error_of_one_process_is_the_error_of_all(config: ConfigOf, tmp_path: Path, crew: Crew, rank: int) -> None:
-    two = crew(run_spoiled, config(tmp_path / "run"), how="error", rank=rank, step=4)
-    assert [part.error for part in two] == ["this image is upside down. Remedy: turn it"] * 2
-
-
-def test_a_full_disk_on_rank_0_ends_all(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
-    two = crew(run_on_a_full_disk, config(tmp_path / "run"))
-    for part in two:
-        assert "there is no space left to write to" in str(part.error)
-        assert "continue with `cifar train --resume" in str(part.error)
-
-
 def test_the_introduction_says_what_each_process_gets(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
     two = crew(run, replace(config(tmp_path / "run"), fast_dev_run=True))
     assert two[0].notes[1] == "2 processes share every batch: 64 = 2 × 32"
@@ -360,54 +237,3 @@ def test_library_use_starts_its_own_helpers(config: ConfigOf, tmp_path: Path) ->
     two = train(config(tmp_path / "two", epochs=1, devices=2))
     assert two.test_loss == pytest.approx(one.test_loss, abs=1e-4)
     assert not torch.distributed.is_initialized()
-
-
-class TestShardedWeights:
-    """`--strategy fsdp`."""
-
-    @pytest.mark.parametrize(
-        ("model", "tolerance", "size"),
-        [
-            (ModelConfig(name="null"), 1e-12, 2),
-            (ModelConfig(name="null"), 1e-12, 3),
-            (ModelConfig(name="hybrid", weights="none", trim_backbone=False), 1e-10, 2),
-            (ModelConfig(name="timm:test_efficientnet", weights="none"), 1e-10, 2),
-            (ModelConfig(name="timm:test_vit", weights="none"), 1e-10, 2),
-        ],
-        ids=["null-2", "null-3", "hybrid-2", "timm:test_efficientnet-2", "timm:test_vit-2"],
-    )
-    def test_a_run_is_that_of_one_process(
-        self, config: ConfigOf, tmp_path: Path, crew: Crew, model: ModelConfig, tolerance: float, size: int
-    ) -> None:
-        def averaged(name: str) -> TrainConfig:
-            made = config(tmp_path / name, batch=90, model=model, strategy="fsdp")
-            return replace(made, recipe=replace(made.recipe, ema_decay=0.8))
-
-        one = run(averaged("one"), double=True)
-        several = crew(run, averaged("several"), double=True, size=size)
-        assert_same_run(several, one, tolerance=tolerance)
-
-    def test_a_run_goes_on_with_other_numbers_of_processes(self, config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
-        def averaged(name: str) -> TrainConfig:
-            made = config(tmp_path / name, epochs=3, batch=67, strategy="fsdp")
-            return replace(made, recipe=replace(made.recipe, ema_decay=0.8))
-
-        whole, resumed = run(averaged("whole"), double=True), ResumeConfig(run_dir=tmp_path / "cut")
-        parts = [
-            crew(run_with_signal, averaged("cut"), number=signal.SIGINT, rank=1, step=4, double=True),
-            [run_with_signal(resumed, number=signal.SIGINT, rank=0, step=7, double=True)],
-            crew(run, resumed, size=3, double=True),
-        ]
-        losses = [loss for part in parts for loss in step_losses(part)]
-        assert losses == pytest.approx(step_losses([whole]), abs=1e-12, rel=0)
-
-    def test_each_process_keeps_a_part_of_every_weight_and_state(self, crew: Crew) -> None:
-        shares = crew(kept_shares)
-        assert sum(shares) == pytest.approx(1)
-        assert max(shares) < 0.6
-
-    def test_muon_is_refused(self, config: ConfigOf, tmp_path: Path) -> None:
-        made = config(tmp_path)
-        with pytest.raises(ConfigError, match="--optimizer muon needs complete ones") as refused:
-            replace(made, strategy="fsdp", recipe=replace(made.recipe, optimizer="muon"))
-        assert refused.value.remedy == "pass --strategy ddp, or another --optimizer"
