@@ -6,10 +6,12 @@ torchrun, or the program's process group), is for waits of any length: gloo's op
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import pickle
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, replace
@@ -34,7 +36,9 @@ STEP_SECONDS = 20.0  # a process that doesn't answer for so long within a step i
 MEETING_SECONDS = 3600.0  # of a wait for rank 0, which may download, compile, or write to a slow disk
 # Of a wait of rank 0 for the others at the end of an evaluation, which they share evenly.
 LATE_SECONDS = 60.0
-READ_SECONDS = 8.0  # that rank 0 serves the store after its end, for others that have not read its last word
+# That rank 0 serves the store after its end, for others that have not read its last word. They may look for it only
+# once gloo has given up.
+READ_SECONDS = STEP_SECONDS + 5.0
 POLL_SECONDS = 0.05
 REASON_SECONDS = 2.0  # after a connection broke, to find the reason that its process left in the store
 FAILURE = "failure"
@@ -160,6 +164,9 @@ class Group(Ranks):
         if dist.is_initialized():
             for group in [None] if self._owns_world else [self._host, self._gradients, self._statistics]:
                 dist.destroy_process_group(group)
+        # gloo closes its connections, which the others wait on, with the last reference to the group.
+        del self._host, self._gradients, self._statistics
+        gc.collect()
         lost = isinstance(error, LostProcessError)
         if not lost:
             self._wait_until_all_left()
@@ -168,7 +175,7 @@ class Group(Ranks):
 
     def _wait_until_all_left(self) -> None:
         """Keep the store, which may be this process's, until the others have read its last order, or its failure."""
-        end = time.monotonic() + READ_SECONDS
+        end = time.monotonic() + (READ_SECONDS if self._helpers is None else LEAVE_SECONDS)
         with suppress(RuntimeError):
             self._store.add("left", 1)
             while self.is_first and self._store.add("left", 0) < self.world_size and not self._dead():
@@ -227,6 +234,8 @@ def joined(*, devices: int | str = 1, num_nodes: int = 1, device: DeviceChoice =
             yield group
         except BaseException as error:
             explained = group.explained(error) if isinstance(error, Exception) else error
+            if isinstance(explained, CifarError | KeyboardInterrupt):  # the frames of a bug are kept for a debugger
+                traceback.clear_frames(error.__traceback__)
             group.leave(explained)
             if explained is error:
                 raise

@@ -97,6 +97,13 @@ def test_an_error_of_one_process_is_the_error_of_all(config: ConfigOf, tmp_path:
     assert [part.error for part in two] == ["this image is upside down. Remedy: turn it"] * 2
 
 
+def test_a_bug_in_rank_0_whose_frames_hold_its_connections_is_named_by_the_others(
+    config: ConfigOf, tmp_path: Path, crew: Crew
+) -> None:
+    two = crew(run_spoiled, config(tmp_path / "run"), how="bug", rank=0, step=4)
+    assert [part.error for part in two] == ["a bug", "another process of this run failed: ZeroDivisionError: a bug"]
+
+
 def test_a_full_disk_on_rank_0_ends_all(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
     two = crew(run_on_a_full_disk, config(tmp_path / "run"))
     for part in two:
