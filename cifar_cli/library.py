@@ -6,17 +6,19 @@ Each function imports the part of the core that it needs when it is called.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_cli.core.choices import DeviceChoice
-from cifar_cli.core.models.config import DEFAULT_BACKBONE, ModelConfig
+from cifar_cli.core.choices import DeviceChoice, StrategyChoice
+from cifar_cli.core.models.config import DEFAULT_BACKBONE, ModelConfig, RectangularConfig
 from cifar_cli.core.progress import OnProgress, silent
 
 if TYPE_CHECKING:
     from cifar_cli.core.counting.results import ModelSummary
     from cifar_cli.core.data.store import Store
     from cifar_cli.core.evaluation.results import EvaluateResult, PredictResult
+    from cifar_cli.core.memory.config import Risk
     from cifar_cli.core.memory.results import MemoryReport
     from cifar_cli.core.training.config import StepConfig
     from cifar_cli.core.training.results import EpochResult, TrainProgress, TrainResult
@@ -144,32 +146,55 @@ def summarize(
 def profile_memory(
     model: str,
     *,
-    batch: int = 128,
+    batch: int | Sequence[int] = 128,
     find_max_batch: bool = False,
-    gpu: str | None = None,
+    gpu: str | Sequence[str] = (),
     memory_bytes: int | None = None,
-    img_size: int = 32,
+    risk: Risk = "safe",
+    margin: float = 0.0,
+    multiple_of: int = 1,
+    what_would_help: bool = False,
+    img_size: int | tuple[int, int] = 32,
     classes: int = 10,
     backbone: str = DEFAULT_BACKBONE,
     step: StepConfig | None = None,
+    evaluate: bool = False,
+    accumulate: int = 1,
+    grad_checkpointing: bool = False,
+    devices: int = 1,
+    strategy: StrategyChoice = "auto",
     on_progress: OnProgress = silent,
 ) -> MemoryReport:
     """Predict the peak memory of a training step, or the largest batch that fits, without a GPU.
 
-    gpu: the name of a card, such as "RTX 3090". memory_bytes: the memory of the card instead. step: optimizer,
-    precision and memory format. Raises ModelError, ConfigError or ResourceError.
+    batch: images of a step; several are compared. gpu: names of cards, such as "RTX 3090". memory_bytes: the memory of
+    the card instead. risk, margin, multiple_of, what_would_help: as in MemoryRequest. img_size: pixels of a side, or
+    (rows, columns). step: optimizer, precision, memory format, what is frozen and averaged. evaluate, accumulate,
+    grad_checkpointing, devices, strategy: as in MemoryConfig. Raises ModelError, ConfigError or ResourceError.
     """
     from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest
     from cifar_cli.core.memory.profile import profile
     from cifar_cli.core.training.config import StepConfig
 
-    config = MemoryConfig(model=_counted(model, img_size, classes, backbone), step=step or StepConfig())
+    config = MemoryConfig(
+        model=_counted(model, img_size, classes, backbone),
+        step=step or StepConfig(),
+        evaluate=evaluate,
+        accumulate=accumulate,
+        grad_checkpointing=grad_checkpointing,
+        devices=devices,
+        strategy=strategy,
+    )
     request = MemoryRequest(
         configs=(config,),
-        batches=(batch,),
+        batches=(batch,) if isinstance(batch, int) else tuple(batch),
         find_max_batch=find_max_batch,
-        gpus=() if gpu is None else (gpu,),
+        gpus=(gpu,) if isinstance(gpu, str) else tuple(gpu),
         memory_bytes=memory_bytes,
+        risk=risk,
+        margin=margin,
+        multiple_of=multiple_of,
+        what_would_help=what_would_help,
         estimate=True,
     )
     return profile(request, on_progress=on_progress)
@@ -187,6 +212,8 @@ def open_dataset(name: str = "cifar10", *, data_dir: PathLike = "data", on_progr
     return run(DataConfig(dataset=name, data_dir=Path(data_dir)), on_progress=on_progress)
 
 
-def _counted(model: str, img_size: int, classes: int, backbone: str) -> ModelConfig:
-    """A model without weights."""
-    return ModelConfig(name=model, img_size=img_size, classes=classes, weights="none", backbone=backbone)
+def _counted(model: str, img_size: int | tuple[int, int], classes: int, backbone: str) -> ModelConfig:
+    """A model without weights. img_size: pixels of a side, or (rows, columns)."""
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    config = ModelConfig(name=model, img_size=height, classes=classes, weights="none", backbone=backbone)
+    return config if width == height else RectangularConfig(**asdict(config), img_width=width)

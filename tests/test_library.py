@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +15,10 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import cifar_cli
+from cifar_cli.app import app
 from cifar_cli.core.notebook import MOST_ROWS, NotebookView
 from cifar_cli.errors import ConfigError
 
@@ -57,6 +61,40 @@ def test_a_function_loads_only_the_rooms_that_it_needs(
     (tmp_path / "data").symlink_to(data_dir)
     loaded = loaded_by(f"from contextlib import suppress\nwith suppress(Exception): cifar_cli.{call}", tmp_path)
     assert not loaded & {f"cifar_cli.core.{room}" for room in others}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flags"),
+    [
+        ({"batch": (16, 32)}, "-b 16 -b 32"),
+        ({"img_size": (24, 40)}, "--img-size 24x40"),
+        ({"evaluate": True}, "--eval"),
+        ({"accumulate": 4}, "--accumulate 4"),
+        ({"devices": 4}, "--devices 4"),
+        ({"devices": 4, "strategy": "fsdp"}, "--devices 4 --strategy fsdp"),
+        ({"gpu": ("T4", "RTX 3090")}, "--gpu T4 --gpu 'RTX 3090'"),
+        ({"memory_bytes": 2**30, "find_max_batch": True, "risk": "even"}, "--memory 1GiB --find-max-batch --risk even"),
+        (
+            {"memory_bytes": 2**30, "find_max_batch": True, "margin": 0.1, "multiple_of": 64},
+            "--memory 1GiB --find-max-batch --margin 10% --multiple-of 64",
+        ),
+        ({"memory_bytes": 2**29, "batch": 4096, "what_would_help": True}, "--memory 512MiB -b 4096 --what-would-help"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_memory_profiles_are_those_of_the_command(arguments: dict[str, Any], flags: str) -> None:
+    found = cifar_cli.profile_memory("null", **arguments)
+    command = ["profile-memory", "-m", "null", "--estimate", "--precision", "32", *shlex.split(flags), "--json"]
+    printed = CliRunner().invoke(app, command)
+    assert json.loads(printed.stdout) == json.loads(json.dumps(found.to_dict()))
+
+
+def test_activation_checkpointing_is_profiled_by_the_library() -> None:
+    kept, computed_again = (
+        cifar_cli.profile_memory("timm:mobilenetv3_small_050", batch=8, grad_checkpointing=each).peaks[0]
+        for each in (False, True)
+    )
+    assert computed_again.peak_allocated_bytes < kept.peak_allocated_bytes
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

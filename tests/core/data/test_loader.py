@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from cifar_cli.core.augment.batched import BatchedPipeline
 from cifar_cli.core.augment.per_image import PerImagePipeline
 from cifar_cli.core.augment.policy import COURSE, CROP_FLIP
+from cifar_cli.core.data import worker_loader
 from cifar_cli.core.data.loader import BatchLoader
 from cifar_cli.core.data.worker_loader import WorkerLoader
 
@@ -217,3 +218,19 @@ def test_batches_of_worker_processes_are_put_on_the_device(workers):
     made = list(loader(WorkerLoader, workers=workers, device=torch.device("meta")))
     assert {part.device.type for batch in made for part in batch} == {"meta"}
     assert [part[0].shape for part in made] == [part[0].shape for part in loader()]
+
+
+@pytest.mark.parametrize(("workers", "times"), [(0, 0), (1, 3), (2, 2)])
+def test_each_worker_gives_freed_memory_back_from_time_to_time(monkeypatch, tmp_path, workers, times):
+    batches = loader(WorkerLoader, transform=PER_IMAGE, batch=1, workers=workers)
+    log = tmp_path / "log"
+    log.touch()
+
+    def note():
+        with log.open("a") as file:
+            file.write("given back\n")
+
+    monkeypatch.setattr(worker_loader, "_forking_cheaply", worker_loader.nullcontext)
+    monkeypatch.setattr(worker_loader, "_give_freed_memory_back", note)
+    assert len(list(batches)) == 50
+    assert len(log.read_text().splitlines()) == times
