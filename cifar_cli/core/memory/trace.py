@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -173,12 +175,21 @@ def _untraceable(
         with contextlib.suppress(ModelError):
             trace_steps(model, 2, config, step_type=step_type)
             remedy = "pass --batch 2 or more"
-    why = next(iter(str(error).splitlines()), f"{type(error).__name__} in {where}" if where else type(error).__name__)
     return ModelError(
         f"a training step of {config.model.label} with {batch} images at {config.model.pixels} pixels can't be traced "
-        f"({why})",
+        f"({_why(error, where)})",
         remedy=remedy,
     )
+
+
+def _why(error: Exception, where: str) -> str:
+    """The first line of an error's message; of one without a message, as bare assertions are, the model's own line."""
+    if said := str(error).splitlines():
+        return said[0]
+    of_torch = str(Path(torch.__file__).parent)
+    lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if of_torch not in frame.filename]
+    failed = f"`{lines[-1]}`" if lines[-1] else type(error).__name__
+    return f"{failed} fails in {where}" if where else f"{failed} fails"
 
 
 @contextlib.contextmanager

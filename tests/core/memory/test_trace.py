@@ -3,18 +3,21 @@
 from itertools import product
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from cifar_cli.core.choices import MemoryFormat, OptimizerName, Precision
 from cifar_cli.core.memory.config import Backend, MemoryConfig
 from cifar_cli.core.memory.estimate import Tracer, peak_of, tensor_peak_bytes
 from cifar_cli.core.memory.real_steps import measure
 from cifar_cli.core.memory.results import MemoryTerms, PeakMemory
+from cifar_cli.core.memory.trace import trace_steps
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.training_form import LAYOUTS
 from cifar_cli.core.training.config import StepConfig
 from cifar_cli.core.training.recipe import RECIPES, Recipe
 from cifar_cli.core.training.step import AUTOCAST_DTYPES, OPTIMIZERS
-from cifar_cli.errors import ConfigError
+from cifar_cli.errors import ConfigError, ModelError
 from cifar_cli.render import memory_tables
 
 NULL = ModelConfig(name="null", weights="none")
@@ -111,3 +114,37 @@ def test_max_pooling_before_relu_is_traced_as_it_is_trained() -> None:
 def test_a_step_that_is_not_offered_is_refused(step: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="is not offered"):
         config_of(**step)
+
+
+class Particular(nn.Module):
+    """Accepts sides that are a multiple of 7 only, and says so or not."""
+
+    def __init__(self, *, says: str | None) -> None:
+        super().__init__()
+        self.says = says
+        self.inner = nn.Module()
+        self.inner.forward = self.check  # type: ignore[method-assign]
+        self.head = nn.Linear(3, 10)
+
+    def check(self, images_BCHW: Tensor) -> Tensor:
+        if self.says is None:
+            torch._assert(images_BCHW.shape[3] % 7 == 0, "")
+        assert images_BCHW.shape[3] % 7 == 0, self.says
+        return images_BCHW
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        logits_BK: Tensor = self.head(self.inner(images_BCHW).mean(dim=(2, 3)))
+        return logits_BK
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        ("sides of 7\nand so on", "(sides of 7)"),
+        (None, '(`torch._assert(images_BCHW.shape[3] % 7 == 0, "")` fails in inner)'),
+    ],
+)
+def test_what_can_not_be_traced_is_said_in_the_models_own_words(says: str | None, reason: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        trace_steps(Particular(says=says), 4, config_of())
+    assert caught.value.what.endswith(f"a training step of null with 4 images at 32 pixels can't be traced {reason}")
