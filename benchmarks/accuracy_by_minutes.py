@@ -19,9 +19,10 @@ PICTURE = ROOT / "docs" / "accuracy-by-minutes.svg"
 TABLE = re.compile(r"<!-- accuracy by minutes begins -->\n(.*?)<!-- accuracy by minutes ends -->", re.DOTALL)
 
 WIDTH, HEIGHT = 720, 360
-LEFT, RIGHT, TOP, BOTTOM = 56, 20, 24, 52  # of the axes, in pixels
+LEFT, RIGHT, TOP, BOTTOM = 56, 20, 40, 52  # of the axes, in pixels
 TICKS = 5  # at most, on each axis
 CHARACTER = 6.8  # mean width in pixels
+NEAR = 24.0  # pixels between a label and another point, below which a reader may take it for that point's
 ANCHORS = {"right": "start", "left": "end", "above": "middle", "below": "middle"}
 STYLE = """
   text { font: 13px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328;
@@ -100,9 +101,18 @@ class Box:
         down = min(self.top + self.height, other.top + other.height) - max(self.top, other.top)
         return max(across, 0) * max(down, 0)
 
+    def distance(self, x: float, y: float) -> float:
+        """From its nearest edge to a point; 0 inside."""
+        across = max(self.left - x, x - self.right, 0)
+        down = max(self.top - y, y - self.top - self.height, 0)
+        return (across**2 + down**2) ** 0.5
+
 
 def labels(points: Sequence[tuple[float, float]], found: Sequence[Row]) -> list[tuple[str, Box]]:
-    """Where the label of each point stands: on the first side that covers least of the points and of other labels."""
+    """Where the label of each point stands.
+
+    That is the first side on which it covers least of the points and of other labels, and is least near another point.
+    """
     frame = Box(left=0, top=0, width=WIDTH, height=HEIGHT - BOTTOM)
     taken = [Box(left=x - 7, top=y - 7, width=14, height=14) for x, y in points]
     placed: list[tuple[str, Box]] = []
@@ -119,7 +129,11 @@ def labels(points: Sequence[tuple[float, float]], found: Sequence[Row]) -> list[
             side: sum(box.shared(other) for other in taken) + width * height - box.shared(frame)
             for side, box in boxes.items()
         }
-        side = min(covered, key=lambda side: covered[side])
+        near = {
+            side: sum(max(NEAR - box.distance(*other), 0) for other in points if other != (x, y))
+            for side, box in boxes.items()
+        }
+        side = min(boxes, key=lambda side: (covered[side], near[side]))
         taken.append(boxes[side])
         placed.append((side, boxes[side]))
     return placed
