@@ -44,6 +44,19 @@ def other_labels():
 def too_few_labels():
     return load() | {"test_labels": np.arange(3) % 2}
 
+def exchanged():
+    images = np.random.default_rng(0).integers(0, 256, (50, 3, 8, 8), dtype=np.uint8).transpose(0, 2, 3, 1)
+    return load() | {"train_images": images[:40], "test_images": images[40:]}
+
+def two_classes_of_one_name():
+    return load() | {"classes": ["cat", "cat"]}
+
+def a_number_of_classes():
+    return load() | {"classes": 2}
+
+def ragged():
+    return load() | {"train_images": [[1, 2], [3]]}
+
 def nothing():
     return None
 

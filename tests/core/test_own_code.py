@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -81,6 +82,9 @@ def test_a_dataset_of_a_function_is_imported_once_and_read_without_it(folder: Pa
         ("too_few_labels", "test_labels of .* does not fit"),
         ("nothing", "does not return a dataset"),
         ("fails", "no network"),
+        ("two_classes_of_one_name", "has two classes named cat"),
+        ("a_number_of_classes", "does not return a dataset"),
+        ("ragged", "does not return a dataset"),
         ("absent", "has no function absent"),
     ],
 )
@@ -89,6 +93,14 @@ def test_a_function_that_returns_no_dataset_is_refused_with_a_remedy(folder: Pat
     with pytest.raises(DataError, match=message) as caught:
         import_dataset(ImportConfig(data=config, sources=(f"{folder}/pets.py:{function}",)))
     assert caught.value.remedy
+
+
+def test_arrays_whose_axes_were_exchanged_are_imported(folder: Path) -> None:
+    config = DataConfig(dataset="pets", data_dir=folder / "data")
+    import_dataset(ImportConfig(data=config, sources=(f"{folder}/pets.py:exchanged",)))
+    images_NCHW = np.random.default_rng(0).integers(0, 256, (50, 3, 8, 8), dtype=np.uint8)
+    expected_NHWC = torch.from_numpy(images_NCHW).permute(0, 2, 3, 1)
+    assert torch.equal(open_dataset(config).train.pixels_NHWC, expected_NHWC[:40])
 
 
 @pytest.mark.slow

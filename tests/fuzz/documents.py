@@ -201,7 +201,7 @@ def read_record(folder: Path) -> None:
     facts = Facts(
         run=run, store=None, predicted=None, score=None, chance=0.1, matrices=dict(run.confusion), samples=None,
         counted=None, memory=None, earlier=(), heat={},
-        judgement=judge(run.epochs, classes=len(run.classes), better_than_chance=True,
+        judgement=judge(run.epochs, classes=len(run.classes), chance=0.1, better_than_chance=True,
                         train_accuracy=run.said("train_accuracy_plain")),
     )  # fmt: skip
     assert all(answer.sentence for answer in answers_of(facts))

@@ -66,9 +66,10 @@ class Picture:
                 width, height = image.size
                 turned = orientation_of(image)
                 plain = image.format == "JPEG" and image.mode in ("RGB", "L") and turned == 1
+                sides_turned = image.format == "TIFF"  # by Pillow, with the header
         except Exception as error:
             raise ValueError(reason_of(error)) from error
-        if turned in (5, 6, 7, 8):
+        if turned in (5, 6, 7, 8) and not sides_turned:
             width, height = height, width
         return cls(content=content, width=width, height=height, plain=plain)
 

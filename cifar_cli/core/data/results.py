@@ -95,8 +95,17 @@ class DatasetSummary(NotebookView):
     def command_again(self) -> str:
         """The command that downloads, draws or imports the dataset again."""
         known = self.name in BUILT_IN or self.provenance.source.startswith(ENTRY_POINT)
-        source = () if known else ("--from", self.provenance.source)
-        return shell_line("cifar download --dataset", self.name, *source, "--force")
+        origin = self.provenance
+        source = () if known else ("--from", origin.source)
+        shares = {"--test-share": origin.test_share, "--val-share": origin.val_share}
+        words = [word for flag, share in shares.items() if share is not None for word in (flag, f"{share:.6%}")]
+        if origin.split_seed is not None:
+            words += ["--seed", str(origin.split_seed)]
+        if origin.columns:
+            words += ["--columns", ",".join(origin.columns)]
+        if self.path.parent != Path("data"):
+            words += ["--data-dir", str(self.path.parent)]
+        return shell_line("cifar download --dataset", self.name, *source, *words, "--force")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values with the keys of `cifar download --json`."""

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from cifar_cli.core.augment.batched import EvalTransform
+from cifar_cli.core.data.loader import BatchLoader
 from cifar_cli.core.data.pictures import decoded, require_complete
-from cifar_cli.core.data.sources.kinds import is_image
+from cifar_cli.core.data.sources.entries import Entry, entries
+from cifar_cli.core.data.sources.kinds import HEIF_REMEDY, SUFFIXES, is_image, suffix_of
 from cifar_cli.core.data.sources.pixels import decode, opened, orientation_of
 from cifar_cli.core.data.store import Part
 from cifar_cli.core.evaluation.config import MOST_EXPLAINED, PredictConfig
@@ -34,6 +36,7 @@ from cifar_cli.errors import DataError, ResourceError
 
 STDIN = "-"
 REPORT_EVERY = 500  # images
+BATCHES_AT_ONCE = 8  # of images that are in memory, so that a folder may be larger than it
 REMEDY = "pass image files, folders of them, or - for stdin"
 
 
@@ -48,7 +51,8 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
     device = device_of(config.device)
     found = checkpoint_of(config.checkpoint)
     checkpoint = load_checkpoint(found.path)
-    names, images, remarks, problems = [], [], [], []
+    classified = _Classified(checkpoint, device=device, batch=config.batch, on_progress=on_progress)
+    names, remarks, problems = [], [], []
     for name, content in _contents(config.images, stdin):
         try:
             if isinstance(content, Exception):
@@ -58,23 +62,13 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
             problems.append(_problem(name, error))
             continue
         names.append(name)
-        images.append(image)
+        classified.add(image)
         remarks.append(said)
         if len(names) % REPORT_EVERY == 0:
             on_progress(Progress(task="decode", done=len(names), unit="images"))
-    if not images:
+    if not names:
         raise DataError("; ".join(problems), remedy=REMEDY)
-    part = Part(images_NHWC=torch.stack(images), labels_N=torch.zeros(len(images), dtype=torch.long))
-    loader = eval_loader(
-        resident(part, device),
-        torch.arange(len(images)),
-        img_size=checkpoint.config.model.img_size,
-        normalisation=checkpoint.config.normalised_by,
-        batch=config.batch,
-    )
-    logits_NK, _ = predict_batches(
-        checkpoint.model, loader, classes=len(checkpoint.classes), device=device, on_progress=on_progress
-    )
+    logits_NK = classified.logits_NK()
     shares = logits_NK.double().softmax(dim=1).tolist()
     result = PredictResult(
         checkpoint=found.path,
@@ -84,14 +78,58 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
             FilePrediction(file=name, probabilities=tuple(each), remarks=said)
             for name, each, said in zip(names, shares, remarks, strict=True)
         ),
-        images_NHWC=part.pixels_NHWC,
+        images_NHWC=torch.stack(classified.first),
         problems=tuple(problems),
         unfinished=lacking(found, checkpoint.config),
     )
     if not config.explain:
         return result
     targets_N = logits_NK[:MOST_EXPLAINED].argmax(dim=1)
+    loader = classified.loader_of(classified.first)
     return _explained(result, heat_maps(checkpoint.model, loader, targets_N, device=device, on_progress=on_progress))
+
+
+class _Classified:
+    """Classifies images a few batches at a time, and keeps the first ones only."""
+
+    def __init__(self, checkpoint: Checkpoint, *, device: torch.device, batch: int, on_progress: OnProgress) -> None:
+        self._checkpoint, self._device, self._batch, self._on_progress = checkpoint, device, batch, on_progress
+        self._images: list[Tensor] = []
+        self._logits: list[Tensor] = []
+        self.first: list[Tensor] = []
+        """The first MOST_EXPLAINED images, uint8 [S, S, 3]."""
+
+    def add(self, image_HWC: Tensor) -> None:
+        self._images.append(image_HWC)
+        if len(self.first) < MOST_EXPLAINED:
+            self.first.append(image_HWC)
+        if len(self._images) == BATCHES_AT_ONCE * self._batch:
+            self._classify()
+
+    def logits_NK(self) -> Tensor:
+        """float32, of all images that were added."""
+        if self._images:
+            self._classify()
+        return torch.cat(self._logits)
+
+    def loader_of(self, images: list[Tensor]) -> BatchLoader:
+        config = self._checkpoint.config
+        part = Part(images_NHWC=torch.stack(images), labels_N=torch.zeros(len(images), dtype=torch.long))
+        return eval_loader(
+            resident(part, self._device),
+            torch.arange(len(images)),
+            img_size=config.model.img_size,
+            normalisation=config.normalised_by,
+            batch=self._batch,
+        )
+
+    def _classify(self) -> None:
+        loader, classes = self.loader_of(self._images), len(self._checkpoint.classes)
+        logits_NK, _ = predict_batches(
+            self._checkpoint.model, loader, classes=classes, device=self._device, on_progress=self._on_progress
+        )
+        self._logits.append(logits_NK)
+        self._images = []
 
 
 def _explained(result: PredictResult, heat_NHW: Tensor) -> PredictResult:
@@ -156,6 +194,9 @@ def _contents(words: tuple[str, ...], stdin: BinaryIO | None) -> Iterator[tuple[
             content = stdin.read(MAX_MEMBER_BYTES + 1)
             yield "stdin", content if content else ValueError("it is empty")
             continue
+        if Path(word).is_dir():
+            yield from _in_folder(Path(word))
+            continue
         try:
             files = _files(word)
         except DataError as error:
@@ -168,14 +209,33 @@ def _contents(words: tuple[str, ...], stdin: BinaryIO | None) -> Iterator[tuple[
                 yield str(file), error
 
 
+def _in_folder(folder: Path) -> Iterator[tuple[str, bytes | Exception]]:
+    """The images of a folder, found by the rules of an import, and what may be images and can't be read."""
+    found = [entry for entry in entries(folder) if not entry.hidden and _may_be_images(entry)]
+    if not found:
+        yield str(folder), DataError(f"the folder {folder} contains no image file")
+    for entry in sorted(found, key=lambda entry: Path(entry.name)):
+        path = str(folder / entry.name)
+        if entry.problem:
+            yield path, DataError(f"{path} is left out: {entry.problem}")
+        elif not is_image(entry.name):
+            is_heif = SUFFIXES[suffix_of(entry.name)] == "HEIF"
+            why = HEIF_REMEDY if is_heif else "the installed Pillow doesn't decode its format"
+            yield path, DataError(f"{path} is left out: {why}")
+        else:
+            try:
+                yield path, entry.read(None)
+            except OSError as error:
+                yield path, error
+
+
+def _may_be_images(entry: Entry) -> bool:
+    return suffix_of(entry.name) in SUFFIXES or (entry.problem is not None and not entry.harmless)
+
+
 def _files(word: str) -> list[Path]:
     """The files that a word means, sorted by name. Raises DataError where there are none."""
     path = Path(word)
-    if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and is_image(file.name))
-        if not files:
-            raise DataError(f"the folder {word} contains no image file")
-        return files
     if path.exists() or not glob.has_magic(word):
         return [path]
     every = map(Path, glob.glob(word, recursive=True))  # noqa: PTH207 - pathlib's has no absolute patterns

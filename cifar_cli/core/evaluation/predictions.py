@@ -24,6 +24,8 @@ class Predictions:
     """The logits of a model for the images of a split, in the order of the split. All tensors are on the CPU."""
 
     dataset: str
+    content: str
+    """The store's hash of its images and labels: a split drawn otherwise has another one."""
     split: SplitName
     classes: tuple[str, ...]
     index_N: Tensor
@@ -85,7 +87,7 @@ def files_of(store: Store, split: SplitName, rows: Tensor) -> tuple[str, ...] | 
 def same_images(first: Predictions, second: Predictions) -> bool:
     """Whether two models predicted the same images with the same labels."""
     return (
-        (first.dataset, first.split) == (second.dataset, second.split)
+        (first.dataset, first.content, first.split) == (second.dataset, second.content, second.split)
         and torch.equal(first.index_N, second.index_N)
         and torch.equal(first.labels_N, second.labels_N)
     )
@@ -108,6 +110,7 @@ def predict_split(
     logits_NK, loss = predict_batches(model, loader, classes=len(store.classes), device=device, on_progress=on_progress)
     return Predictions(
         dataset=store.name,
+        content=store.content,
         split=split,
         classes=store.classes,
         index_N=rows,

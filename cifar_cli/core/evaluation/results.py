@@ -251,7 +251,7 @@ class PredictResult(NotebookView):
     classes: tuple[str, ...]
     predictions: tuple[FilePrediction, ...]
     images_NHWC: Tensor
-    """uint8 [N, S, S, 3]: each image as the model gets it, before it is normalised."""
+    """uint8 [M, S, S, 3]: the first images (48 at most) as the model gets them, before they are normalised."""
     problems: tuple[str, ...]
     """One sentence for each file without a prediction."""
     unfinished: str | None

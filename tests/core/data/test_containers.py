@@ -76,6 +76,15 @@ def test_arrays_without_a_test_split_get_one(tmp_path: Path) -> None:
     assert (len(store.train), len(store.test)) == (14, 6)
 
 
+def test_arrays_that_are_not_used_are_named(tmp_path: Path) -> None:
+    arrays = {"images": pictures(8), "labels": np.arange(8) % 2, "test_images": pictures(2), "test_labels": [0, 1]}
+    np.savez(tmp_path / "pets.npz", **arrays, extra_images=pictures(4), extra_labels=[0, 1, 0, 1])
+    store = stored(tmp_path / "pets.npz", tmp_path)
+    assert (len(store.train), len(store.test)) == (8, 2)
+    (note,) = [note for note in store.provenance.notes if "not used" in note]
+    assert note.startswith("extra_images, extra_labels in ")
+
+
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [

@@ -277,3 +277,31 @@ def test_a_table_that_names_no_image_is_refused_where_labels_are_needed(tmp_path
     write(folder, "\x00\x81", encoding="latin-1")
     with pytest.raises(DataError, match=r"labels.csv is not a CSV file in UTF-8 or UTF-16"):
         imported(folder)
+
+
+# Splits
+
+
+def test_a_column_of_splits_is_followed(tmp_path: Path) -> None:
+    rows = [f"{number}.png,{'cat' if number % 2 else 'dog'},{'Test' if number > 5 else ''}" for number, _ in ROWS]
+    made = imported(write(numbered(tmp_path), "\n".join(["image,label,split", *rows])))
+    assert (len(made.train_images), len(made.test_images)) == (6, 4)
+
+
+def test_a_split_that_is_none_is_named(tmp_path: Path) -> None:
+    rows = [f"{number}.png,{'cat' if number % 2 else 'dog'},{'eval' if number > 7 else 'test'}" for number, _ in ROWS]
+    with pytest.raises(DataError, match=r"has the split 'eval' for 8\.png") as caught:
+        imported(write(numbered(tmp_path), "\n".join(["image,label,split", *rows])))
+    assert "train" in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(("name", "split"), [("testLabels.csv", "test"), ("latest.csv", None), ("devices.csv", None)])
+def test_the_split_of_a_table_is_a_word_of_its_name(tmp_path: Path, name: str, split: str | None) -> None:
+    lines = table(row="{}.png,{}").replace("dög, young", "dog").splitlines()
+    numbered(tmp_path)
+    write(tmp_path, "\n".join(lines[:6]), name="trainLabels.csv")
+    write(tmp_path, "\n".join([lines[0], *lines[6:]]), name=name)
+    made = imported(tmp_path)
+    said = f"the images in {name} are {split} images, because of its name"
+    assert (said in made.notes) == (split is not None)
+    assert len(made.test_images) == (5 if split else 2)

@@ -133,6 +133,7 @@ LABELS = [0, 1] * 4
     [
         ({"image": PNG, "label": [*LABELS[:-1], -1]}, "has no label"),
         ({"image": PNG, "label": [*LABELS[:-1], None]}, "has no label"),
+        ({"image": PNG, "label": [*(f"class {label}" for label in LABELS[:-1]), " "]}, "has no label"),
         ({"image": PNG, "label": [*LABELS[:-1], 2]}, "has the label 2, but 2 classes are named"),
         ({"image": PNG, "label": [[0], [1]] * 4}, "several labels for each image"),
         ({"left": PNG, "right": PNG, "label": LABELS}, "several columns that may be the images: left, right"),

@@ -27,6 +27,7 @@ def predictions_of(
     """Predictions of these logits for images that are black unless given."""
     images, classes = logits.shape
     return Predictions(
+        content="sha256:0",
         dataset="pets",
         split="test",
         classes=tuple(f"class{number}" for number in range(classes)),

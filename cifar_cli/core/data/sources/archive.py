@@ -112,7 +112,7 @@ def _content_of(
 
 def first_folder(path: Path) -> str:
     """The top folder of an archive's first member; "" if it has none or the archive is empty."""
-    with closing(read_members(path)) as members:
+    with closing(read_members(path, keep_unread=True)) as members:
         name, _ = next(members, ("", b""))
     parts = PurePosixPath(name).parts
     return parts[0] if len(parts) > 1 or (parts and name.endswith("/")) else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -238,6 +239,6 @@ def _class_columns(rows: Rows, titles: list[str], others: set[int | None]) -> tu
 
 
 def _split_in(file_name: str) -> Split | None:
-    """train for trainLabels.csv, test for test.csv, val for labels_val.csv."""
-    lower = file_name.lower()
-    return next((SPLIT_NAMES[word] for word in sorted(SPLIT_NAMES, key=len, reverse=True) if word in lower), None)
+    """train for trainLabels.csv, test for test.csv, val for labels_val.csv; None for latest.csv."""
+    words = (word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", file_name))
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)

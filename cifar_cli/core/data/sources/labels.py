@@ -127,7 +127,7 @@ def _assign(
     bad = {each.name for each in found.left_out}
     absent: list[str] = []
     ambiguous: list[str] = []
-    kept = 0
+    kept = by_name = 0
     for row, meant in table.images(names):
         value = row[table.image] if table.image < len(row) else ""
         if len(meant) > 1:
@@ -154,12 +154,20 @@ def _assign(
             continue
         found.class_of[name] = label
         in_column = None
-        if table.split is not None and table.split < len(row):
-            in_column = SPLIT_NAMES.get(row[table.split].strip().lower())
+        if table.split is not None and table.split < len(row) and (given := row[table.split].strip()):
+            in_column = SPLIT_NAMES.get(given.lower())
+            if in_column is None:
+                raise DataError(
+                    f"{table.path} has the split {given!r} for {value}",
+                    remedy=f"write {', '.join(SPLIT_NAMES)} in that column, or nothing",
+                )
         if split := in_column or (table.split_of_file if keep_split else None):
             found.split_of[name] = split
+            by_name += in_column is None
     _note_rows(found, table.path, absent, "not there")
     _note_rows(found, table.path, ambiguous, "there several times under this name, and not labelled by it")
+    if by_name:
+        found.notes.append(f"the images in {table.path} are {table.split_of_file} images, because of its name")
     if kept:
         images = "1 image that lies" if kept == 1 else f"{kept:,} images that lie"
         found.notes.append(f"{table.path} names {images} in class folders, whose classes are kept")

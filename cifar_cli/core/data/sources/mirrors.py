@@ -6,8 +6,15 @@ A mirror need not be trusted, because the checksum is verified. To add one, add 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from cifar_cli.core.data.config import CIFAR10_CLASSES, CIFAR100_CLASSES
+
+
+def public(url: str) -> str:
+    """A URL without parts that may be secret: password and query."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2] or url, query="", fragment="").geturl()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

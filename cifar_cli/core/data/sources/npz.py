@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cifar_cli.core.data.sources.images import SourceStream
-from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Split, listed
+from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Split, is_are, listed
 from cifar_cli.core.data.sources.reading import ImportChoices, require_no_columns
 from cifar_cli.core.data.sources.tables import Table
 from cifar_cli.core.data.sources.zip_archive import ZipMembers, open_zip
@@ -70,6 +70,8 @@ def import_npz(path: Path, choices: ImportChoices) -> SourceStream:
         keys = {name.removesuffix(_SUFFIX): name for name in members.sizes if name.endswith(_SUFFIX)}
         pairs = _pairs(path, list(keys))
         found, sides, arrays = Found(origin=str(path)), {}, []
+        if unused := sorted(set(keys) - {key for pair in pairs.values() for key in pair}):
+            found.notes.append(f"{listed(unused)} in {path} {is_are(unused)} not used")
         values: set[int | str] = set()
         for split, (images_key, labels_key) in pairs.items():
             images = _images(path, members, split, images_key, keys[images_key])
@@ -113,8 +115,11 @@ def _pairs(path: Path, keys: list[str]) -> dict[Split | None, tuple[str, str]]:
             if rest[0] in names:
                 kind.setdefault(split, []).append(key)
     if any(images):
-        images.pop(None, None)  # beside arrays of splits, one without a split is something else
-        labels.pop(None, None)
+        # Beside arrays of splits, those without one are for training, or something else.
+        for found in (images, labels):
+            others = found.pop(None, None)
+            if others and "train" not in found:
+                found["train"] = others
     pairs = {}
     for split in images:
         if len(images[split]) > 1 or len(labels.get(split, [])) != 1:

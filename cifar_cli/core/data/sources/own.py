@@ -28,6 +28,8 @@ def call_own(source: str) -> SourceImages:
     """Call the user's function and check what it returns. Raises DataError."""
     import numpy as np
 
+    from cifar_cli.core.data.sources.tables import require_class_names
+
     function = _function(source)
     try:
         answer = function()
@@ -36,8 +38,12 @@ def call_own(source: str) -> SourceImages:
         raise DataError(what, remedy="run it alone to see why") from error
     if not isinstance(answer, Mapping) or not {"classes", *TENSORS} <= set(answer):
         raise DataError(f"{source} does not return a dataset", remedy=_REMEDY)
-    classes = tuple(map(str, answer["classes"]))
-    arrays: dict[str, Any] = {name: np.asarray(answer[name]) for name in TENSORS}
+    try:
+        classes = tuple(map(str, answer["classes"]))
+        arrays: dict[str, Any] = {name: np.asarray(answer[name]) for name in TENSORS}
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{source} does not return a dataset ({error})", remedy=_REMEDY) from error
+    require_class_names(source, classes)
     for name, array in arrays.items():
         images = arrays[name.replace("labels", "images")]
         good = _are_images(array, arrays) if array is images else _are_labels(array, len(images), len(classes))
@@ -45,7 +51,8 @@ def call_own(source: str) -> SourceImages:
             what = f"{name} of {source} does not fit: {array.dtype} {list(array.shape)}"
             raise DataError(what, remedy=_REMEDY)
     kinds = {name: np.uint8 if name.endswith("images") else np.int64 for name in arrays}
-    typed = {name: array.astype(kinds[name]) for name, array in arrays.items()}
+    # In rows, as a store keeps them; an array with exchanged axes is not.
+    typed: dict[str, Any] = {name: np.ascontiguousarray(array, dtype=kinds[name]) for name, array in arrays.items()}
     return SourceImages(classes=classes, provenance=Provenance.now(source=source, checksum=""), **typed)
 
 

@@ -248,7 +248,8 @@ def _name(split: Split | None, number: int, given: object, seen: set[str]) -> st
 
 def _has_no_label(record: _Record) -> bool:
     """Hugging Face's data sets mark a missing label by -1."""
-    return record.label is None or record.label == -1
+    label = record.label
+    return label is None or label == -1 or (isinstance(label, str) and not label.strip())
 
 
 def _class_name(path: Path, record: _Record, columns: Columns, values: set[Any]) -> str:

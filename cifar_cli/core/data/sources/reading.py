@@ -187,7 +187,7 @@ class _Reading:
             content = self._content(name, index, raw)
             if content is not None:
                 row = self.layout.rows[index]
-                read.add(("test" if row.split == "test" else "train", row.label))
+                read.add((row.split, row.label))
                 yield index, content
             done += 1
             if done % REPORT_EVERY == 0 or done == total:
@@ -223,7 +223,7 @@ class _Reading:
 
     def _require_every_class(self, read: set[tuple[str, int]]) -> None:
         for row in self.layout.rows:
-            if ("test" if row.split == "test" else "train", row.label) not in read:
+            if row.split != "val" and (row.split, row.label) not in read:
                 raise DataError(
                     f"{self.path}: no image of {row.split}/{self.layout.classes[row.label]} can be read",
                     remedy="replace them, or remove the class",

@@ -159,6 +159,7 @@ def facts_of(path: Path, *, explain: bool = False, on_progress: OnProgress = sil
         judgement=judge(
             run.epochs,
             classes=len(run.classes),
+            chance=chance,
             better_than_chance=score is not None and score.interval.low > chance,
             train_accuracy=run.said("train_accuracy_plain"),
         ),

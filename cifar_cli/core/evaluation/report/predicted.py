@@ -23,6 +23,7 @@ def read_predictions(run: RunDir, store: Store, *, loss: float) -> Predictions |
     rows = torch.arange(len(store.test))
     return Predictions(
         dataset=store.name,
+        content=store.content,
         split="test",
         classes=store.classes,
         index_N=rows,

@@ -69,12 +69,12 @@ class Judgement:
 
 
 def judge(
-    epochs: Sequence[Epoch], *, classes: int, better_than_chance: bool, train_accuracy: float | None
+    epochs: Sequence[Epoch], *, classes: int, chance: float, better_than_chance: bool, train_accuracy: float | None
 ) -> Judgement:
     """The verdict: the first of the rules below that applies.
 
-    train_accuracy: of the best weights on training images without augmentation; None where it wasn't measured, in
-    which case the accuracy on augmented images stands for it.
+    chance: the accuracy of always answering the most frequent class. train_accuracy: of the best weights on training
+    images without augmentation; None where it wasn't measured, in which case that on augmented images stands for it.
     """
     if not epochs:
         return _too_short("no epoch is recorded")
@@ -94,7 +94,7 @@ def judge(
     images = "augmented training images" if train_accuracy is None else "training images without augmentation"
     return (
         _over_fitting(epochs, measured - best.val_accuracy, images)
-        or _under_fitting(epochs, measured, measured - best.val_accuracy, images, 1 / classes)
+        or _under_fitting(epochs, measured, measured - best.val_accuracy, images, chance)
         or Judgement(
             verdict="balanced",
             reason=f"accuracy on {images} and validation accuracy are {points(abs(measured - best.val_accuracy))} "

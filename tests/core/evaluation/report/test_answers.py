@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def sentences(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 @pytest.mark.parametrize("name", HISTORIES)
 def test_every_history_gets_its_verdict(name: str) -> None:
     history, better = HISTORIES[name]
-    judgement = judge(history(), classes=len(CLASSES), better_than_chance=better, train_accuracy=None)
+    judgement = judge(history(), classes=len(CLASSES), chance=0.1, better_than_chance=better, train_accuracy=None)
     assert judgement.verdict == name
     assert judgement.reason
     assert judgement.rule.endswith(".")
@@ -48,18 +49,19 @@ def test_every_history_gets_its_verdict(name: str) -> None:
 
 def test_a_wide_gap_on_plain_images_is_over_fitting_even_if_augmented_ones_hide_it() -> None:
     assert (
-        judge(histories.healthy(), classes=10, better_than_chance=True, train_accuracy=0.99).verdict == "over-fitting"
+        judge(histories.healthy(), classes=10, chance=0.1, better_than_chance=True, train_accuracy=0.99).verdict
+        == "over-fitting"
     )
 
 
 def test_a_loss_of_nan_is_divergence_and_its_epoch_is_named() -> None:
-    judgement = judge(histories.broken(), classes=10, better_than_chance=True, train_accuracy=None)
+    judgement = judge(histories.broken(), classes=10, chance=0.1, better_than_chance=True, train_accuracy=None)
     assert judgement.verdict == "diverged"
     assert "epoch 4" in judgement.reason
 
 
 def test_two_epochs_are_too_few_for_a_verdict() -> None:
-    judged = judge(histories.healthy()[:2], classes=10, better_than_chance=True, train_accuracy=None)
+    judged = judge(histories.healthy()[:2], classes=10, chance=0.1, better_than_chance=True, train_accuracy=None)
     assert judged.verdict == "too short"
 
 
@@ -138,3 +140,12 @@ def test_a_run_whose_dataset_is_gone_keeps_its_other_answers(tmp_path: Path) -> 
     told = {answer.key: answer.sentence for answer in answers_of(facts)}
     assert told["samples"] == "The dataset is not where it was, so no image can be shown."
     assert "500 validation images are right" in told["chance"]
+
+
+def test_a_model_that_is_little_better_than_the_most_frequent_class_is_under_fitting() -> None:
+    history = [replace(epoch, val_accuracy=0.92, train_accuracy=0.92) for epoch in histories.healthy()]
+    verdicts = [
+        judge(history, classes=2, chance=chance, better_than_chance=True, train_accuracy=0.92).verdict
+        for chance in (0.5, 0.9)
+    ]
+    assert verdicts == ["balanced", "under-fitting"]
