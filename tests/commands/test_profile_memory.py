@@ -18,6 +18,7 @@ RUN = CliRunner()
         (["--measure", "--find-max-batch", "--gpu", "T4"], "--gpu names a card to estimate for"),
         (["--measure", "--device", "cpu", "--find-max-batch", "--memory", "1MiB"], "alone don't fit into 1 MiB"),
         (["--measure", "--device", "cpu", "--find-max-batch", "--memory", "9999GiB"], "to spare, not 9999.0 GiB"),
+        (["--measure", "--device", "cpu", "-b", "64", "--memory", "6MiB"], "64 images of null take"),
         (["--measure", "--device", "cpu", "--batch", "0"], "--batch must be at least 1, not 0"),
         (["--device", "mps"], "the memory of an MPS device can't be measured"),
         (["--find-max-batch", "--multiple-of", "0"], "--multiple-of must be at least 1, not 0"),
@@ -36,6 +37,7 @@ RUN = CliRunner()
         (["--img-size", "2x40"], "null pools twice and can't read 2x40-pixel images"),
         (["--memory", "24"], "--memory 24 has no unit"),
         (["--img-size", "axb"], "--img-size axb is not a size in pixels"),
+        (["--gpu", "*"], "--gpu * is not in the list of cards"),
     ],
 )
 def test_bad_input_is_refused_by_name(flags: list[str], message: str) -> None:
@@ -162,3 +164,12 @@ def test_on_the_host_the_search_runs_real_steps() -> None:
     assert model["host"]
     assert model["batch"] == model["max_batch"] in model["tested_batches"]
     assert model["peak_allocated_bytes"] <= model["memory_bytes"] == 20 << 20
+
+
+@pytest.mark.slow
+def test_a_measured_search_of_a_model_with_batch_norm_says_that_memory_is_short_and_not_that_one_image_fails() -> None:
+    words = ["-m", "cnn", "--measure", "--device", "cpu", "--find-max-batch", "--precision", "32", "--memory", "50MiB"]
+    result = RUN.invoke(app, ["profile-memory", *words, "--json"])
+    assert result.exit_code == 0, result.stderr
+    (model,) = json.loads(result.stdout)["models"]
+    assert (model["max_batch"], model["method"]) == (0, "measure")

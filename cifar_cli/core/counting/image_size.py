@@ -15,6 +15,7 @@ from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.errors import ModelError
 
 LARGEST_SIDE_TRIED = 512
+SIDES_TRIED = 64  # above the given one at least, so that multiples of 64 are among them
 
 # Raised by torch, timm and torchinfo for shapes that don't fit.
 SHAPE_ERRORS = (ModelError, AssertionError, IndexError, RuntimeError, TypeError, ValueError, ZeroDivisionError)
@@ -44,15 +45,16 @@ def to_meta(model: nn.Module) -> nn.Module:
 
 
 def smallest_readable_side(config: ModelConfig, *, on_progress: OnProgress = silent) -> int | None:
-    """The smallest image side in pixels above config.img_size that works; None if none up to LARGEST_SIDE_TRIED does.
+    """The smallest image side in pixels above config.img_size that works.
 
+    None if none up to LARGEST_SIDE_TRIED, and none of the next SIDES_TRIED, does.
     Every side is tried in turn, because the sides that work need not be contiguous: patches need multiples.
     """
     from cifar_cli.core.models.cnn import takes_one_size, timm_name
 
     one_size = not config.is_from_timm or takes_one_size(timm_name(config))
     model = None if one_size else to_meta(build_for_counting(config))
-    for side in range(config.img_size + 1, LARGEST_SIDE_TRIED + 1):
+    for side in range(config.img_size + 1, max(LARGEST_SIDE_TRIED, config.img_size + SIDES_TRIED) + 1):
         on_progress(Progress(task=f"finding an image size that {config.label} reads", detail=f"{side} pixels"))
         images_BCHW = torch.empty(1, 3, side, side, device="meta")
         try:

@@ -41,7 +41,13 @@ def summarize(config: SummaryConfig, *, on_progress: OnProgress = silent) -> Mod
     except SHAPE_ERRORS as error:
         smallest = smallest_readable_side(model, on_progress=on_progress)
         if smallest is None:
-            raise
+            if isinstance(error, ModelError):
+                raise
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ModelError(
+                f"{model.label} can't be counted at {model.img_size} pixels ({why})",
+                remedy="pass another --img-size; many models need a multiple of 32",
+            ) from error
         raise ModelError(
             f"{model.label} can't read {model.img_size}-pixel images",
             remedy=f"pass --img-size {smallest}, the smallest that works above {model.img_size}",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import torch
+
 from cifar_cli.core.choices import DeviceChoice
 from cifar_cli.core.memory.config import GIB, MemoryConfig
 from cifar_cli.core.memory.estimate import MOST, Tracer, memory_remedy, require_weights_fit
@@ -15,6 +17,7 @@ from cifar_cli.core.memory.results import BatchChoice, BatchSpeed, knee_of
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.core.training.config import StepConfig
+from cifar_cli.core.training.numerics import offered_precisions
 from cifar_cli.errors import ResourceError
 
 MARGIN = 0.05
@@ -85,7 +88,7 @@ def _on_host(tracer: Tracer, usable: int, run_steps: RunSteps, *, most: int) -> 
     if not sizes:
         raise ResourceError(
             f"{min(HOST_SIZES[0], most)} images of {config.model.label} don't fit into {usable / GIB:.1f} GiB",
-            remedy=memory_remedy(config),
+            remedy=memory_remedy(config, offered_precisions(torch.device("cpu"))[-1]),
         )
 
     def speed(batch: int) -> float:

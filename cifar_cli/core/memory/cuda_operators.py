@@ -111,14 +111,16 @@ def attention(
 
 
 def _bias(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:
-    """An additive mask whose rows are padded to 16 values, as the efficient kernel reads it."""
+    """An additive mask as the efficient kernel reads it: its rows padded to 8 values, then repeated without a copy.
+
+    Source: `preprocess_mask` of ATen/native/transformers/attention.cpp, since torch 2.5.
+    """
     if mask.dtype is torch.bool:
         mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(mask.logical_not(), float("-inf"))
-    mask = mask.expand(*query.shape[:3], key.shape[2])
-    tokens = key.shape[2]
-    if tokens % 16:
-        return F.pad(mask, (0, -tokens % 16))[..., :tokens]
-    return mask if not any(step % 16 for step in mask.stride()[:3]) else mask.contiguous()
+    if mask.stride(-1) != 1 or any(step % 8 for step in mask.stride()[:-1]):
+        tokens = mask.shape[-1]
+        mask = F.pad(mask, (0, 8 - tokens % 8))[..., :tokens]
+    return mask.expand(*query.shape[:3], key.shape[2])
 
 
 def _dropout(input: Tensor, p: float, train: bool) -> Tensor:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cifar_cli.core.choices import Precision
 from cifar_cli.core.memory.allocator import Block, CachingAllocator, OutOfDeviceMemory
 from cifar_cli.core.memory.config import MIB, MemoryConfig, Risk
-from cifar_cli.core.memory.gpus import CONTEXT_BYTES, NOT_DERIVED
+from cifar_cli.core.memory.gpus import CONTEXT_BYTES, NOT_DERIVED, half_precision
 from cifar_cli.core.memory.real_steps import built
 from cifar_cli.core.memory.recorder import Category, Trace
 from cifar_cli.core.memory.results import FitCheck, MaxBatch, MemoryTerms, ModuleMemory, PeakMemory
@@ -59,6 +63,12 @@ class Tracer:
             self._traces[images] = trace_steps(self.model, images, self.config, step_type=self._step_type)
         return self._traces[images]
 
+    @cached_property
+    def least_batch(self) -> int:
+        """The smallest batch that trains: batch norm needs two images at once."""
+        has_batch_norm = any(isinstance(module, _BatchNorm) for module in self.model.modules())
+        return (2 if has_batch_norm and not self.config.evaluate else 1) * self.config.devices * self.config.accumulate
+
     def scaled(self, batch: int) -> Trace | None:
         """The trace of a batch size as two small ones predict it; None where their events differ."""
         low, high = (self._of(size) for size in FIRST_SIZES)
@@ -102,7 +112,7 @@ def find_max_batch(
     tested: list[int] = []
 
     def runs(multiples: int) -> bool:
-        batch = multiples * multiple_of
+        batch = max(multiples * multiple_of, tracer.least_batch)  # so that no search ends below it
         tested.append(batch)
         return fits(tracer.at(batch), usable, risk)
 
@@ -156,29 +166,35 @@ def largest(
         memory_bytes=memory_bytes,
         margin_left_bytes=memory_bytes - peak.device_bytes,
         tested=tuple(dict.fromkeys(tested)),
-        help=None if batch else memory_remedy(tracer.config),
+        help=None if batch else memory_remedy(tracer.config, half_precision(str(found["gpu"]))),
         **found,
     )
 
 
 def require_weights_fit(tracer: Tracer, memory_bytes: int) -> None:
-    """Raise ResourceError when the weights alone, on a GPU with the CUDA context, don't fit."""
+    """Raise ResourceError when the weights alone, on a GPU with the CUDA context, don't fit.
+
+    Of a model that several GPUs share, the part of one of them counts.
+    """
     weights = sum(p.numel() * p.element_size() for p in tracer.model.parameters())
+    if tracer.config.shards:
+        weights //= tracer.config.devices
     on_gpu = tracer.config.backend == "cuda"
     if weights + on_gpu * CONTEXT_BYTES > memory_bytes:
         context = f" and the CUDA context ({CONTEXT_BYTES / MIB:.0f} MiB)" if on_gpu else ""
         raise ResourceError(
             f"the weights of {tracer.config.model.label} ({weights / MIB:.0f} MiB){context} alone don't fit into "
             f"{memory_bytes / MIB:.0f} MiB",
-            remedy="pass more --memory, or a smaller --model",
+            remedy="pass a larger --gpu or --memory, or a smaller --model"
+            + (", or share the weights with --devices and --strategy fsdp" if on_gpu else ""),
         )
 
 
-def memory_remedy(config: MemoryConfig) -> str:
-    """The remedy if no batch size fits."""
+def memory_remedy(config: MemoryConfig, half: Precision) -> str:
+    """The remedy if no batch size fits. half: the 16-bit precision of the card; "32" if it has none."""
     helps = {
-        "--precision bf16": config.step.precision == "32",
-        "--optimizer sgd": config.step.optimizer != "sgd",
+        f"--precision {half}": config.step.precision == "32" and half != "32",
+        "--optimizer sgd": config.step.optimizer != "sgd" and not config.evaluate,
         "--trim-backbone": config.model.name == "hybrid" and not config.model.trim_backbone,
         "a smaller --img-size or --model": True,
     }

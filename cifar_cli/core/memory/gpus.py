@@ -11,8 +11,11 @@ from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError
 
 # CUDA reports less memory than nvidia-smi: by 1.3 % on an L40S, 1.5 % on an A100 40GB, 1.6 % on a T4 (from the figures
-# below). Cards without a published figure of CUDA's own are assumed to lose 1.25 %.
-DRIVER_SHARE = 0.0125
+# below). Cards of which only nvidia-smi's figure is known are assumed to lose as much as the T4.
+DRIVER_SHARE = 0.016
+# It reports less than the nominal size by 0.19 GiB (GTX 1660 Ti) to 1 GiB (H100 NVL) in the figures below, never by
+# more than this: a fixed part and a share. Cards of which only the nominal size is known are assumed to lose all of it.
+NOMINAL_BYTES, NOMINAL_SHARE = GIB // 5, 0.0125
 # The CUDA context with the loaded kernels of cuBLAS and cuDNN: an assumption, not measured.
 CONTEXT_BYTES = 500 * MIB
 # Memory beyond the context, the traced tensors and the assumed workspaces, as a share of what the allocator reserves:
@@ -43,20 +46,32 @@ _REPORTED_BYTES = {
     "an out-of-memory error, https://github.com/zai-org/CogVideo/issues/34": {"RTX 3080": int(9.78 * GIB)},
     "an out-of-memory error, https://github.com/3DTopia/Phidias-Diffusion/issues/8": {"RTX 4090": int(23.64 * GIB)},
     "an L40's error, https://github.com/QwenLM/Qwen3-VL/issues/2097": {"L40S": int(44.40 * GIB)},
+    "an out-of-memory error, https://github.com/sshan-zhao/GASDA/issues/19": {"RTX 3070": int(7.76 * GIB)},
+    "an out-of-memory error, https://github.com/facebookresearch/meshrcnn/issues/92": {"RTX 2060": int(5.79 * GIB)},
+    "an out-of-memory error, https://github.com/Kunhao-Liu/StyleGaussian/issues/12": {"RTX 3060": int(11.75 * GIB)},
+    "an out-of-memory error, https://github.com/zhou13/lcnn/issues/23": {"GTX 1660 Ti": int(5.81 * GIB)},
+    "an out-of-memory error, https://github.com/ispc-lab/TMA/issues/5": {"RTX 2080 Ti": int(10.76 * GIB)},
+    "an out-of-memory error, https://github.com/kchengiva/Shift-GCN/issues/34": {"V100 16GB": int(15.78 * GIB)},
+    "an out-of-memory error, https://github.com/liucongg/ChatGLM-Finetuning/issues/73": {"V100 32GB": int(31.74 * GIB)},
+    "an out-of-memory error, https://github.com/ali-vilab/VACE/issues/56": {"H100 NVL": 93 * GIB},
+    "an out-of-memory error, https://github.com/DINGYANB/MTVCrafter/issues/21": {"RTX 6000 Ada": int(44.43 * GIB)},
 }
-# Figures from the driver (nvidia-smi's "Memory-Usage") or nominal ones, by source and name.
+# Figures from the driver (nvidia-smi's "Memory-Usage"), by source and name.
 # With error correction on, the L4, A10, A40, L40S and T4 use up to 6 % of their memory for check bits.
 _ECC = "NVIDIA's product page, 48 GB, less 1/16 for error correction as on the L40S"
 _DRIVER_MIB = {
     "nvidia-smi, https://github.com/modal-labs/modal-client/pull/2797": {
         "L4": 23_034, "A10": 23_028, "A100 80GB": 81_920, "H100 80GB": 81_559,
     },
-    "nvidia-smi 410.48, https://blog.cachecha.com/csdn/kunhe0512/126265050.html": {"V100 32GB": 32_480},
+    "NVIDIA's product page, 24 GB, less 1/16 for error correction as on the A10": {"A10G": 23_028},
+    _ECC: {"A40": 46_080, "L40": 46_080, "RTX A6000": 46_080},
+}  # fmt: skip
+_NOMINAL_MIB = {
     "NVIDIA's product pages, nominal size": {
         "GTX 1050 Ti": 4_096, "GTX 1060 6GB": 6_144, "GTX 1070": 8_192, "GTX 1080": 8_192, "GTX 1080 Ti": 11_264,
-        "GTX 1650": 4_096, "GTX 1660 Ti": 6_144, "Titan V": 12_288, "Titan RTX": 24_576, "P100 16GB": 16_384,
-        "RTX 2060": 6_144, "RTX 2070": 8_192, "RTX 2080": 8_192, "RTX 2080 Ti": 11_264,
-        "RTX 3050 8GB": 8_192, "RTX 3060": 12_288, "RTX 3060 Ti": 8_192, "RTX 3070": 8_192, "RTX 3070 Ti": 8_192,
+        "GTX 1650": 4_096, "Titan V": 12_288, "Titan RTX": 24_576, "P100 16GB": 16_384,
+        "RTX 2070": 8_192, "RTX 2080": 8_192,
+        "RTX 3050 8GB": 8_192, "RTX 3060 Ti": 8_192, "RTX 3070 Ti": 8_192,
         "RTX 3080 Ti": 12_288, "RTX 3090 Ti": 24_576,
         "RTX 4060": 8_192, "RTX 4060 Ti": 8_192, "RTX 4060 Ti 16GB": 16_384, "RTX 4070": 12_288,
         "RTX 4070 Super": 12_288, "RTX 4070 Ti": 12_288, "RTX 4070 Ti Super": 16_384, "RTX 4080": 16_384,
@@ -65,17 +80,27 @@ _DRIVER_MIB = {
         "RTX 3060 Laptop": 6_144, "RTX 3070 Laptop": 8_192, "RTX 3080 Laptop 8GB": 8_192,
         "RTX 3080 Laptop 16GB": 16_384, "RTX 4050 Laptop": 6_144, "RTX 4060 Laptop": 8_192, "RTX 4070 Laptop": 8_192,
         "RTX 4080 Laptop": 12_288, "RTX 4090 Laptop": 16_384, "RTX 5070 Laptop": 8_192, "RTX 5080 Laptop": 16_384,
-        "RTX 5090 Laptop": 24_576, "V100 16GB": 16_384, "H100 NVL": 94 * 1024, "H200": 141 * 1024,
+        "RTX 5090 Laptop": 24_576, "H200": 141 * 1024,
         "B200": 180 * 1024, "RTX Pro 6000": 96 * 1024,
     },
-    "AMD's product page, nominal size; ROCm was not compared": {"MI250X": 128 * 1024, "MI300X": 192 * 1024},
-    "NVIDIA's product page, 24 GB, less 1/16 for error correction as on the A10": {"A10G": 23_028},
-    _ECC: {"A40": 46_080, "L40": 46_080, "RTX A6000": 46_080, "RTX 6000 Ada": 46_080},
+    "AMD's product page, nominal size; ROCm was not compared": {"MI300X": 192 * 1024},
+    "AMD's product page, nominal size of one of its two dies, which are two GPUs to PyTorch; ROCm was not compared": {
+        "MI250X": 64 * 1024,
+    },
 }  # fmt: skip
-_BYTES = _REPORTED_BYTES | {
-    source: {name: int(mib * MIB * (1 - DRIVER_SHARE)) for name, mib in cards.items()}
-    for source, cards in _DRIVER_MIB.items()
-}
+_BYTES = (
+    _REPORTED_BYTES
+    | {
+        f"{source}; less {DRIVER_SHARE:.1%}": {name: int(mib * MIB * (1 - DRIVER_SHARE)) for name, mib in cards.items()}
+        for source, cards in _DRIVER_MIB.items()
+    }
+    | {
+        f"{source}; less 0.2 GiB and {NOMINAL_SHARE:.2%}": {
+            name: int(mib * MIB * (1 - NOMINAL_SHARE)) - NOMINAL_BYTES for name, mib in cards.items()
+        }
+        for source, cards in _NOMINAL_MIB.items()
+    }
+)
 # bfloat16 begins with compute capability 8.0, matrix units for float16 with 7.0 (of Turing, not in the GTX 16 series).
 _FLOAT16 = re.compile(r"T4$|V100|Titan|RTX 20")
 _FLOAT32 = re.compile(r"GTX|P100")
@@ -83,6 +108,11 @@ _FLOAT32 = re.compile(r"GTX|P100")
 
 def _precision_on(card: str) -> Precision:
     return "32" if _FLOAT32.match(card) else "16" if _FLOAT16.match(card) else "bf16"
+
+
+def half_precision(card: str) -> Precision:
+    """The 16-bit precision of a card in the list; "32" if it has none; of any other one bf16."""
+    return GPUS[card].precision if card in GPUS else "bf16"
 
 
 GPUS = {
@@ -112,7 +142,9 @@ def gpu_of(name: str) -> Gpu:
     for spellings in (named, shortened):
         if wanted in spellings:
             return spellings[wanted]
-    sizes = sorted({gpu.name for plain, gpu in (named | shortened).items() if re.fullmatch(wanted + r"\d+gb", plain)})
+    sizes = sorted(
+        {gpu.name for plain, gpu in (named | shortened).items() if re.fullmatch(re.escape(wanted) + r"\d+gb", plain)}
+    )
     if len(sizes) == 1:
         return GPUS[sizes[0]]
     if sizes:

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from cifar_cli.core.choices import Precision
-from cifar_cli.core.memory.config import GIB, MemoryConfig
+from cifar_cli.core.memory.config import GIB, MemoryConfig, Risk
 from cifar_cli.core.memory.estimate import (
     FIRST_SIZES,
     MOST,
@@ -77,16 +77,20 @@ def max_batch_on_gpu(
     *,
     margin: float = 0.0,
     multiple_of: int = 1,
+    risk: Risk = "even",
     most: int = MOST,
     start: StartProcess = Worker,
 ) -> tuple[MaxBatch, MaxBatch]:
     """The largest batch on this machine's GPU, predicted and measured. gpu: with the memory that may be used.
 
+    risk: of the prediction; the measured search starts from its middle.
     Raises ResourceError when the weights alone don't fit.
     """
     memory, config = gpu.memory_bytes, tracer.config
     require_weights_fit(tracer, memory)
-    predicted = find_max_batch(tracer, gpu=gpu.name, memory_bytes=memory, margin=margin, multiple_of=multiple_of)
+    predicted = find_max_batch(
+        tracer, gpu=gpu.name, memory_bytes=memory, margin=margin, multiple_of=multiple_of, risk=risk
+    )
     run = partial(run_on_gpu, config, int(memory * (1 - margin)))
     with closing(Trials(lambda: start(run), label=config.model.label, on_progress=tracer.on_progress)) as trials:
         measured = measure_max_batch(
@@ -94,7 +98,7 @@ def max_batch_on_gpu(
             trials,
             name=gpu.name,
             memory_bytes=memory,
-            guess=min(most, predicted.max_batch),
+            guess=min(most, predicted.max_batch if predicted.even_batch is None else predicted.even_batch),
             multiple_of=multiple_of,
             most=most,
         )
@@ -164,7 +168,7 @@ def measure_max_batch(
     The powers of two below it are timed too. Raises ModelError when steps fail at every size for a reason other than
     memory.
     """
-    searching = Searching(runner, most=most, multiple_of=multiple_of)
+    searching = Searching(_NotBelow(runner, tracer.least_batch), most=most, multiple_of=multiple_of)
     found = searching.find(guess)
     if found.proof is None:
         _require_short_of_memory(tracer.config, found)
@@ -183,6 +187,20 @@ def measure_max_batch(
         stopped_by=found.refusal and _reason(found.refusal),
         speeds=searching.speeds_up_to(found.batch) if found.batch else (),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _NotBelow:
+    """Runs the smallest batch that trains in place of smaller ones, so that no search ends below it."""
+
+    runner: Runner
+    least: int
+
+    def trial(self, batch: int) -> BatchTrial:
+        return self.runner.trial(max(batch, self.least))
+
+    def prove(self, batch: int) -> BatchTrial:
+        return self.runner.prove(max(batch, self.least))
 
 
 def _smallest_traced(tracer: Tracer) -> PeakMemory:

@@ -47,8 +47,8 @@ def profile(
         step = replace(asked.step, precision=precision or asked.step.precision)
         config = replace(asked, step=step, backend="cpu" if on_host else asked.backend)
         tracer = Tracer(config, on_progress=on_progress)
-        if request.names_memory:
-            require_weights_fit(tracer, max(card.memory_bytes for card in alike))
+        if request.names_memory and not request.what_would_help:
+            require_weights_fit(tracer, max(card.memory_bytes for card in cards))
         if request.find_max_batch:
             largest.extend(_largest(request, tracer, machine, alike))
             continue
@@ -143,7 +143,9 @@ def _largest(request: MemoryRequest, tracer: Tracer, machine: Machine, cards: Se
         memory = host_memory(request.memory_bytes, machine)
         return [max_batch_on_host(tracer, machine, memory_bytes=memory, margin=margin, multiple_of=multiple_of)]
     if gpu := gpu_to_run_on(request, machine):
-        return max_batch_on_gpu(tracer, gpu, margin=margin, multiple_of=multiple_of, start=machine.start)
+        return max_batch_on_gpu(
+            tracer, gpu, margin=margin, multiple_of=multiple_of, risk=request.risk, start=machine.start
+        )
     return [
         find_max_batch(
             tracer,
@@ -159,12 +161,14 @@ def _largest(request: MemoryRequest, tracer: Tracer, machine: Machine, cards: Se
 
 def _peaks(request: MemoryRequest, tracer: Tracer, machine: Machine) -> list[PeakMemory]:
     on_host = tracer.config.backend == "cpu"
+    asked = request.memory_bytes if request.measure else None
+    usable = None if asked is None else int(asked * (1 - request.margin))
     found: list[PeakMemory] = []
     for batch in request.batches:
         if not on_host:
             found.append(tracer.peak(batch, risk=request.risk))
         if on_host or gpu_to_run_on(request, machine):
-            found.append(measure(tracer.config, batch, start=machine.start))
+            found.append(measure(tracer.config, batch, usable_bytes=usable, start=machine.start))
     return [replace(peak, bytes_per_image=_slope([p for p in found if p.method == peak.method])) for peak in found]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from cifar_cli.core.choices import require_at_least
-from cifar_cli.core.memory.config import MemoryConfig
+from cifar_cli.core.memory.config import MIB, MemoryConfig
 from cifar_cli.core.memory.host import limit_this_process, watched_allocations
 from cifar_cli.core.memory.results import BatchTrial, PeakMemory
 from cifar_cli.core.memory.variants import run_step, score, with_checkpoints
@@ -103,15 +103,26 @@ def built(config: ModelConfig) -> nn.Module:
     return build_untrained(config)
 
 
-def measure(config: MemoryConfig, batch: int, *, start: StartProcess = Worker) -> PeakMemory:
-    """Run real steps on the config's backend and report their peak. start: begins the process that runs them on a GPU.
+def measure(
+    config: MemoryConfig, batch: int, *, usable_bytes: int | None = None, start: StartProcess = Worker
+) -> PeakMemory:
+    """Run real steps on the config's backend and report their peak.
 
-    Raises ConfigError for a batch below 1, ResourceError when the steps don't fit, ModelError when they fail.
+    usable_bytes: the most memory that they may take; None for all of the device. start: begins the process that runs
+    them on a GPU. Raises ConfigError for a batch below 1, ResourceError when the steps don't fit, ModelError when they
+    fail.
     """
     require_at_least("--batch", batch, 1, example=128)
     if config.backend == "cpu":
         try:
-            return peak_of_trial(config, run_on_host(config, None, batch))
+            trial = run_on_host(config, usable_bytes, batch)
+            if usable_bytes is not None and not trial.ran:
+                raise ResourceError(
+                    f"{batch:,} images of {config.model.label} take {trial.device_bytes / MIB:,.0f} MiB, more than "
+                    f"{usable_bytes / MIB:,.0f} MiB",
+                    remedy="pass a smaller --batch or more --memory, or --find-max-batch",
+                )
+            return peak_of_trial(config, trial)
         except CifarError:
             raise
         except Exception as error:  # a model may raise anything on images or batches that it can't read
@@ -120,7 +131,9 @@ def measure(config: MemoryConfig, batch: int, *, start: StartProcess = Worker) -
                 f"{batch} images of {config.model.label} don't run on the CPU: {outcome.value}",
                 remedy="pass another --img-size (`cifar summarize` names the smallest that the model reads) or --batch",
             ) from error
-    outcome = in_child(partial(run_on_gpu, config, None), batch, False, timeout_seconds=TRIAL_SECONDS, start=start)
+    outcome = in_child(
+        partial(run_on_gpu, config, usable_bytes), batch, False, timeout_seconds=TRIAL_SECONDS, start=start
+    )
     if outcome.kind != "done":
         raise ResourceError(
             f"{batch} images of {config.model.label} don't run on this GPU: {outcome.kind}",

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from cifar_cli.core.choices import Precision
 from cifar_cli.core.memory.config import MemoryConfig, Risk
 from cifar_cli.core.memory.estimate import Tracer, check_fit
+from cifar_cli.core.memory.gpus import half_precision
 from cifar_cli.core.memory.results import FitCheck, HelpReport, Remedy
 from cifar_cli.core.models.config import RectangularConfig
 from cifar_cli.errors import CifarError
@@ -27,7 +29,7 @@ def what_would_help(tracer: Tracer, check: FitCheck, risk: Risk) -> HelpReport:
     """
     remedies: list[Remedy] = []
     not_possible: list[str] = []
-    for ladder in () if check.fits else ladders(tracer.config, check.batch):
+    for ladder in () if check.fits else ladders(tracer.config, check.batch, half_precision(check.gpu)):
         try:
             remedies.append(_first_that_fits(ladder, tracer, check, risk))
         except CifarError as error:
@@ -36,14 +38,14 @@ def what_would_help(tracer: Tracer, check: FitCheck, risk: Risk) -> HelpReport:
     return HelpReport(check=check, remedies=tuple(ranked), not_possible=tuple(not_possible))
 
 
-def ladders(config: MemoryConfig, batch: int) -> Iterator[Ladder]:
-    """The changes that a step leaves open, by kind."""
+def ladders(config: MemoryConfig, batch: int, half: Precision = "bf16") -> Iterator[Ladder]:
+    """The changes that a step leaves open, by kind. half: the 16-bit precision of the card; "32" if it has none."""
     step, model = config.step, config.model
-    if step.precision == "32":
-        yield [("--precision bf16", {"step": replace(step, precision="bf16")})]
-    half = model.img_size // 2
-    if half >= SMALLEST_SIDE and not isinstance(model, RectangularConfig):
-        yield [(f"--img-size {half}", {"model": replace(model, img_size=half)})]
+    if step.precision == "32" and half != "32":
+        yield [(f"--precision {half}", {"step": replace(step, precision=half)})]
+    smaller = model.img_size // 2
+    if smaller >= SMALLEST_SIDE and not isinstance(model, RectangularConfig):
+        yield [(f"--img-size {smaller}", {"model": replace(model, img_size=smaller)})]
     if model.name == "hybrid" and not model.trim_backbone:
         yield [("--trim-backbone", {"model": replace(model, trim_backbone=True)})]
     if config.evaluate:
@@ -64,11 +66,20 @@ def ladders(config: MemoryConfig, batch: int) -> Iterator[Ladder]:
 
 
 def _first_that_fits(ladder: Ladder, tracer: Tracer, check: FitCheck, risk: Risk) -> Remedy:
-    """The smallest change of a kind with which the batch fits; the largest one if it fits with none."""
+    """The smallest change of a kind with which the batch fits; the largest one that runs if it fits with none.
+
+    Raises CifarError if no change of the kind runs.
+    """
+    remedy: Remedy | None = None
     for options, fields in ladder:
-        changed = Tracer(replace(tracer.config, **fields), on_progress=tracer.on_progress)
-        # The check's memory is what its margin leaves.
-        found = check_fit(changed, check.batch, gpu=check.gpu, memory_bytes=check.memory_bytes, risk=risk)
+        try:
+            changed = Tracer(replace(tracer.config, **fields), on_progress=tracer.on_progress)
+            # The check's memory is what its margin leaves.
+            found = check_fit(changed, check.batch, gpu=check.gpu, memory_bytes=check.memory_bytes, risk=risk)
+        except CifarError:  # such as batch norm over one image, when the parts become that small
+            if remedy is None:
+                raise
+            break
         remedy = Remedy(
             options=options,
             needed_bytes=found.needed_bytes,
@@ -77,4 +88,5 @@ def _first_that_fits(ladder: Ladder, tracer: Tracer, check: FitCheck, risk: Risk
         )
         if remedy.fits:
             break
+    assert remedy is not None, "an empty ladder"
     return remedy

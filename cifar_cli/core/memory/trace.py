@@ -174,7 +174,7 @@ def _untraceable(
     if batch == 1:
         with contextlib.suppress(ModelError):
             trace_steps(model, 2, config, step_type=step_type)
-            remedy = "pass --batch 2 or more"
+            remedy = f"pass --batch {2 * config.devices * config.accumulate} or more"
     return ModelError(
         f"a training step of {config.model.label} with {batch} images at {config.model.pixels} pixels can't be traced "
         f"({_why(error, where)})",

@@ -121,7 +121,7 @@ def test_attention_runs_the_kernel_that_cuda_chooses(query: Tensor, mask: Tensor
     [
         (64, BF16, False, 2 * 2 * 50 * 64 * 2 + 2 * 2 * 50 * 4),  # the result and the sums of the flash kernel
         (64, torch.float32, False, 2 * 2 * 50 * 64 * 4 + 2 * 2 * 64 * 4),  # sums in rows of 32
-        (64, BF16, True, 2 * 2 * 50 * 64 * 2 + 2 * 2 * 64 * 4 + 2 * 2 * 50 * 64 * 2),  # and the mask, padded to 64
+        (64, BF16, True, 2 * 2 * 50 * 64 * 2 + 2 * 2 * 64 * 4 + 50 * 56 * 2),  # and the mask once, padded to 56
     ],
 )
 def test_fused_attention_keeps_its_result_and_no_scores(size: int, dtype: torch.dtype, masked: bool, kept: int) -> None:

@@ -4,8 +4,19 @@ import pytest
 import torch
 
 from cifar_cli.core.choices import OptimizerName
-from cifar_cli.core.memory.config import MemoryConfig
-from cifar_cli.core.memory.estimate import Tracer, find_max_batch, fits, peak_of, require_weights_fit, scaled_trace
+from cifar_cli.core.memory.config import MIB, MemoryConfig
+from cifar_cli.core.memory.estimate import (
+    Tracer,
+    check_fit,
+    find_max_batch,
+    fits,
+    memory_remedy,
+    peak_of,
+    require_weights_fit,
+    scaled_trace,
+)
+from cifar_cli.core.memory.gpus import CONTEXT_BYTES, half_precision
+from cifar_cli.core.memory.remedies import ladders
 from cifar_cli.core.memory.trace import trace_steps
 from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.config import ModelConfig
@@ -78,3 +89,31 @@ def test_weights_that_dont_fit_are_named_on_a_gpu_and_on_the_host() -> None:
         require_weights_fit(Tracer(MemoryConfig(model=model)), 100 * 10**6)
     with pytest.raises(ResourceError, match=r"the weights of hybrid \(\d+ MiB\) alone don't fit into 1 MiB"):
         require_weights_fit(Tracer(MemoryConfig(model=model, backend="cpu")), 2**20)
+
+
+def test_a_search_for_a_model_with_batch_norm_never_ends_at_one_image() -> None:
+    tracer = Tracer(MemoryConfig(model=ModelConfig(name="cnn", weights="none")))  # 1x1 features at 32 pixels
+    least = check_fit(tracer, 2, gpu="a card", memory_bytes=1 << 40).needed_bytes
+    for memory, batch in ((least // 2, 0), (least + MIB, 2)):
+        found = find_max_batch(tracer, gpu="a card", memory_bytes=memory, risk="safe")
+        assert (found.max_batch == 0) == (batch == 0)
+        assert found.max_batch != 1
+
+
+def test_each_gpu_needs_room_for_its_part_of_the_weights_only() -> None:
+    model = ModelConfig(name="hybrid", weights="none")
+    memory = CONTEXT_BYTES + 20 * MIB  # the weights are 51 MiB
+    with pytest.raises(ResourceError, match="alone don't fit") as caught:
+        require_weights_fit(Tracer(MemoryConfig(model=model)), memory)
+    assert "--strategy fsdp" in str(caught.value.remedy)
+    require_weights_fit(Tracer(MemoryConfig(model=model, devices=8, strategy="fsdp")), memory)
+
+
+@pytest.mark.parametrize(("card", "half"), [("RTX 3090", "bf16"), ("T4", "16"), ("GTX 1080 Ti", "32")])
+def test_a_precision_that_the_card_lacks_is_not_recommended(card: str, half: str) -> None:
+    config = MemoryConfig(model=ModelConfig(name="null", weights="none"))
+    assert half_precision(card) == half
+    offered = [ladder[0][0] for ladder in ladders(config, 64, half_precision(card))]
+    assert (f"--precision {half}" in offered) == (half != "32")
+    assert sum(options.startswith("--precision") for options in offered) == (half != "32")
+    assert ("--precision" in memory_remedy(config, half_precision(card))) == (half != "32")

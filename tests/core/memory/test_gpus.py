@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from cifar_cli.core.memory.gpus import GPUS, TABLE_GPUS, gpu_of
+from cifar_cli.core.memory.gpus import GPUS, NOMINAL_BYTES, NOMINAL_SHARE, TABLE_GPUS, gpu_of
 from cifar_cli.errors import ConfigError
 
 GIB = 1 << 30
@@ -11,6 +13,20 @@ GIB = 1 << 30
 )
 def test_a_card_has_less_than_its_nominal_memory(name: str, nominal_gib: int) -> None:
     assert 0.91 * nominal_gib * GIB < GPUS[name].memory_bytes < 0.996 * nominal_gib * GIB
+
+
+@pytest.mark.parametrize(
+    ("name", "nominal_gib"),
+    [
+        ("RTX 2060", 6), ("GTX 1660 Ti", 6), ("RTX 3070", 8), ("RTX 3080", 10), ("RTX 2080 Ti", 11), ("RTX 3060", 12),
+        ("V100 16GB", 16), ("RTX 3090", 24), ("RTX 4090", 24), ("V100 32GB", 32), ("A100 40GB", 40), ("H100 NVL", 94),
+    ],
+)  # fmt: skip
+def test_no_card_whose_memory_is_known_has_less_than_is_assumed_of_one_with_a_nominal_size(
+    name: str, nominal_gib: int
+) -> None:
+    assumed = nominal_gib * GIB * (1 - NOMINAL_SHARE) - NOMINAL_BYTES
+    assert assumed <= GPUS[name].memory_bytes < nominal_gib * GIB
 
 
 def test_every_card_has_a_source_and_the_cards_of_the_table_are_known() -> None:
@@ -54,6 +70,7 @@ def test_apples_shared_memory_is_refused_with_a_reason(name: str) -> None:
         gpu_of(name)
 
 
-def test_an_unknown_card_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="RTX 3091"):
-        gpu_of("RTX 3091")
+@pytest.mark.parametrize("name", ["RTX 3091", "*", "RTX **", "T4["])
+def test_an_unknown_card_is_refused_with_the_nearest(name: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"--gpu {name} is not in the list")):
+        gpu_of(name)

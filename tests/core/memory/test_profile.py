@@ -103,6 +103,7 @@ def test_with_a_gpu_the_largest_batch_is_measured_unless_other_memory_or_an_esti
 ) -> None:
     report = profile(request(find_max_batch=True, **options), machine=WITH_GPU)
     assert [found.method for found in report.largest] == methods
+    assert report.largest[0].max_batch < report.largest[0].even_batch, "the safe answer, and the middle beside it"
     if "measure" in methods:
         found = report.largest[-1]
         assert (found.gpu, found.max_batch, found.proved, found.knee_batch) == ("NVIDIA Pretended 9000", 200, True, 128)
