@@ -109,10 +109,9 @@ def plain_line(progress: TrainProgress) -> str:
 
 
 def seconds_left(progress: TrainProgress) -> float:
-    """Seconds until the epochs are done at the current rate, or until the time cap."""
-    done = progress.epoch - 1 + progress.step / progress.steps
-    by_epochs = progress.elapsed_seconds * (progress.epochs - done) / max(done, 1e-9)
-    return max(0.0, min(by_epochs, progress.max_seconds - progress.elapsed_seconds))
+    """Seconds until the run is done at the current rate, or until the time cap."""
+    by_work = progress.elapsed_seconds * (1 - progress.share_done) / max(progress.share_done, 1e-9)
+    return max(0.0, min(by_work, progress.max_seconds - progress.elapsed_seconds))
 
 
 def sparkline(values: Sequence[float]) -> str:

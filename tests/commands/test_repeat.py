@@ -24,7 +24,7 @@ from cifar_cli.commands.train_settings import ConfigOptions
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.recipe import RECIPES
+from cifar_cli.core.training.recipe import RECIPES, recipe_of
 from cifar_cli.core.training.repeat import repeat_command
 from cifar_cli.options import DataOptions, DeviceOptions
 
@@ -72,6 +72,21 @@ CONFIGS: dict[str, TrainConfig] = {
     "paths that a shell would split": replace(
         NULL, data=DataConfig(dataset="my pets' $HOME/x.safetensors", data_dir=Path("a b/$(c)"))
     ),
+    "image files": replace(NULL, encoded=True),
+    "a recipe that the model changes, with the values that it has for others": replace(
+        NULL,
+        model=ModelConfig(name="airbench", weights="none"),
+        recipe=replace(recipe_of("fast", model="airbench"), max_epochs=10, batch=256),
+    ),
+    "growing images that are switched off": replace(
+        NULL,
+        model=ModelConfig(name="airbench", weights="none"),
+        recipe=replace(recipe_of("best", model="airbench"), initial_scale=1.0),
+    ),
+    "another optimizer at the recipe's rate": replace(NULL, recipe=replace(RECIPES["fast"], optimizer="adam")),
+    "an optimizer that trains no head first": replace(
+        NULL, recipe=replace(RECIPES["finetune"], optimizer="muon", head_first=0.0, learning_rate=0.01)
+    ),
     "a policy file": replace(NULL, pipeline="albumentations", augment_file=Path("-my 'policy'.json"), workers=5),
     "a hybrid": replace(NULL, model=ModelConfig(name="hybrid", weights="none", trim_backbone=True, patch_size=4)),
     "a full hybrid": replace(NULL, model=ModelConfig(name="hybrid", weights="none", trim_backbone=False)),
@@ -93,5 +108,5 @@ def test_the_command_that_repeats_a_run_gives_the_equal_config(name: str) -> Non
     program, subcommand, *words = shlex.split(repeat_command(config))
     assert (program, subcommand) == ("cifar", "train")
     size: dict[str, Any] = {} if config.img_size is None else {"img_size": config.img_size}
-    expected = replace(config, run_dir=None, model=replace(config.model, **size))
+    expected = replace(config, run_dir=None, encoded=False, model=replace(config.model, **size))
     assert parsed(words) == expected

@@ -21,7 +21,7 @@ from cifar_cli.render.training_view import panel, plain_line, seconds_left, spar
 from tests.golden import Golden
 
 PROGRESS = TrainProgress(
-    epoch=12, epochs=30, step=176, steps=352, loss=0.8123, accuracy=0.7134,
+    epoch=12, epochs=30, step=176, steps=352, share_done=11.5 / 30, loss=0.8123, accuracy=0.7134,
     val_accuracies=(0.5, 0.62, 0.7012, 0.69), images_per_second=4321.0, elapsed_seconds=125.0, max_seconds=1200.0,
 )  # fmt: skip
 RESULT = TrainResult(

@@ -117,15 +117,19 @@ def restore_step(step: TrainingStep, content: dict[str, Any]) -> None:
         load_model(step.average.module, _unprefixed(content["state_dict"]))
         step.average.restart(int(content["averaging_state"]["n_averaged"]))
     _require_fitting(step.optimizer, content["optimizer"])
+    # Which kernels run is this process's choice, not that of the one that saved.
+    own = [{name: group[name] for name in KERNELS if name in group} for group in step.optimizer.param_groups]
     load_optimizer(step.optimizer, content["optimizer"])
-    for group in step.optimizer.param_groups:
-        if "capturable" in group:  # as this process has it, not the one that saved
+    for group, kernels in zip(step.optimizer.param_groups, own, strict=True):
+        group.update(kernels)
+        if "capturable" in group:
             group["capturable"] = False
     if step.config.captured:
         step.make_capturable()
     step.scaler.load_state_dict(content["scaler"])
 
 
+KERNELS = ("fused", "foreach")
 STATE_KEYS = {
     "Adam": [{"step", "exp_avg", "exp_avg_sq"}],
     "AdamW": [{"step", "exp_avg", "exp_avg_sq"}],

@@ -74,6 +74,8 @@ def finished_sentence(result: TrainResult, config: TrainConfig) -> str:
         "patience": ("--patience", 2 * (recipe.patience or 1)),
     }[result.stopped_by]
     resume = shell_line("cifar train --resume", result.run_dir)
+    if result.stopped_by == "time" and result.epochs >= recipe.max_epochs:  # within the last epoch
+        longer = f"{longer} --max-epochs {recipe.max_epochs + math.ceil(recipe.max_epochs / 2)}"
     return (
         f"{result.run_dir} is already finished ({result.epochs} epochs, stopped by {option}); nothing was changed. "
         f"`{resume} {option} {longer}` trains it longer"

@@ -52,7 +52,7 @@ class Group(Ranks):
         self.rank, self.world_size, self.local_rank = place.rank, place.world_size, place.local_rank
         self._store, self._helpers, self._device_type = store, helpers, device_type
         self._counter, self._orders = itertools.count(), itertools.count()
-        self.meet()
+        self.meet(MEETING_SECONDS)
         limit = timedelta(seconds=STEP_SECONDS)
         options: dict[str, Any] = {"rank": self.rank, "world_size": self.world_size, "timeout": limit}
         self._owns_world = not dist.is_initialized()
@@ -100,7 +100,7 @@ class Group(Ranks):
         return values
 
     def broadcast(self, value: Any) -> Any:
-        self.meet()
+        self.meet(MEETING_SECONDS)
         values = [value]
         dist.broadcast_object_list(values, src=0, device=torch.device("cpu"), group=self._host)
         return values[0]
@@ -115,7 +115,9 @@ class Group(Ranks):
         if not self.is_first:
             model.load_state_dict(state)
 
-    def meet(self, limit_seconds: float = MEETING_SECONDS) -> None:
+    def meet(self, limit_seconds: float | None = None) -> None:
+        if limit_seconds is None:  # the others have nothing to do but to wait for rank 0
+            limit_seconds = STEP_SECONDS if self.is_first else MEETING_SECONDS
         name = f"meeting-{next(self._counter)}"
         if self._store.add(name, 1) == self.world_size:
             self._store.set(f"{name}-complete", "")

@@ -50,6 +50,15 @@ class Growth:
             return self.side_at(step / steps)
         return self.side_at(1 - (step % TRIED_STEPS + 0.5) / TRIED_STEPS)
 
+    def cost_until(self, progress: float) -> float:
+        """Share of the run's cost, by the area of its images, in the part up to `progress` (0 to 1) of its steps."""
+        *smaller, full = self.sides
+        span, area = FULL_FROM / max(len(smaller), 1), 0.0
+        for place, side in enumerate(smaller):
+            area += side**2 * min(max(progress - place * span, 0.0), span)
+        area += full**2 * max(progress - (FULL_FROM if smaller else 0.0), 0.0)
+        return area / (self.mean_area * full**2)
+
     def weight(self, side: int) -> float:
         """The cost of an image of this side, by its area, where the mean of the run is 1."""
         return side**2 / (self.mean_area * self.full**2)

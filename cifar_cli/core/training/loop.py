@@ -174,9 +174,11 @@ class Loop:
             # Only now, so that a run that is refused stays unchanged. What was written after the checkpoint is dropped.
             purge_step = None if checkpoint is None else self.record.unwritten_step(at.global_step)
             self._begin_writing(prepared, seams, purge_step=purge_step)
+        ranks.meet()  # a logger may take long to give up
 
     def _begin_writing(self, prepared: Prepared, seams: Seams, *, purge_step: int | None) -> None:
         """Open the files that rank 0 writes beside the checkpoints."""
+        self.run.forget_result()
         self.writer = Events(self.run.path, purge_step=purge_step)
         self.loggers = Loggers(self.listeners.loggers, self.run.path, self.listeners.on_note)
         self.record.write_to(self.writer, self.global_step, self.loggers)
@@ -348,14 +350,14 @@ class Loop:
             not_finite = not all(bool(own_part(weight).isfinite().all()) for weight in weights)
             finite = not self.ranks.any(not_finite)
             require_converging(result, self.run, classes=len(self.store.classes), weights_are_finite=finite)
+            self.deadline.seconds_per_image = self.pace.settled_seconds_per_image
             if result.best:
                 self._save(self.run.best, next_epoch=self.epoch + 1)
             self._save(self.run.last, next_epoch=self.epoch + 1)
             if self.pictures is not None:
                 self.pictures.add(self.evaluated, result, scores, self.device)
-            self.ranks.meet()  # the others wait while rank 0 writes
+            self.ranks.meet()  # the others wait while rank 0 draws
         self.deadline.logging_seconds = self.clock() - start
-        self.deadline.seconds_per_image = self.pace.settled_seconds_per_image
         self.epoch, self.epoch_step = self.epoch + 1, 0
         self._agree()
         if self.agreed.signal and self.epoch < self.epochs and self.stopped_by != "time":
@@ -444,6 +446,7 @@ class Loop:
             epochs=math.ceil(self.planner.steps / self.steps_per_epoch),
             step=self.epoch_step,
             steps=self.steps_per_epoch,
+            share_done=self.growth.cost_until(self.global_step / self.planner.steps),
             loss=scores.loss,
             accuracy=scores.accuracy,
             val_accuracies=tuple(self.record.val_accuracies),
@@ -474,3 +477,4 @@ class Loop:
             epoch=self.epoch, epoch_step=self.epoch_step, global_step=self.global_step, stopped_by=self.stopped_by
         )
         self.state.save(path, self.description, at, next_epoch=next_epoch, ranks=self.ranks)
+        self.ranks.meet()  # the others wait while rank 0 writes, however slow its disk is

@@ -34,15 +34,18 @@ class Parallel:
         # Sharded at once, because the optimizer is to hold the parts.
         self._wrapped = shard(model, gradients, device_type=device_type) if shards else None
         has_batch_norm = any(isinstance(module, _BatchNorm) for module in model.modules())
-        self._batch_norm: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self._batch_norm: Callable[[bool], AbstractContextManager[Any]] = lambda counted: nullcontext()
         if has_batch_norm:
-            self._batch_norm = lambda: SyncedBatchNorm(statistics)
+            self._batch_norm = lambda counted: SyncedBatchNorm(statistics, counted=counted)
 
-    def __call__(self, images_BCHW: Tensor) -> Tensor:
-        """The logits [B, K] of this process's images, which are of the shape that later calls have."""
+    def __call__(self, images_BCHW: Tensor, *, counted: bool = True) -> Tensor:
+        """The logits [B, K] of this process's images, which are of the shape that later calls have.
+
+        counted: whether the images are of the batch. A process that has none of it runs one for the others' sake.
+        """
         if self._wrapped is None:
             self._wrapped = self._wrap(images_BCHW[:1])
-        with self._batch_norm():
+        with self._batch_norm(counted):
             logits_BK: Tensor = self._wrapped(images_BCHW)
         return logits_BK
 
@@ -76,9 +79,9 @@ class SyncedBatchNorm(TorchFunctionMode):
     torch's own SyncBatchNorm layers exist for CUDA only, and replacing layers would lose what timm's add to them.
     """
 
-    def __init__(self, group: Any) -> None:
+    def __init__(self, group: Any, *, counted: bool = True) -> None:
         super().__init__()
-        self._group = group
+        self._group, self._counted = group, counted
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -105,12 +108,13 @@ class SyncedBatchNorm(TorchFunctionMode):
         bias = features.new_zeros(channels) if bias is None else bias
         size = dist.get_world_size(self._group)
         if features.is_cuda:
+            own = features if self._counted else features[:0]
             ours: Tensor = SyncBatchNorm.apply(
-                features, weight, bias, running_mean, running_var, eps, momentum, self._group, size
+                own, weight, bias, running_mean, running_var, eps, momentum, self._group, size
             )
-            return ours
+            return ours if self._counted else features + ours.sum()  # the sum of nothing, for the backward pass
         normalised: Tensor = _Normalise.apply(
-            features, weight, bias, running_mean, running_var, eps, momentum, self._group
+            features, weight, bias, running_mean, running_var, eps, momentum, self._group, self._counted
         )
         return normalised
 
@@ -118,6 +122,7 @@ class SyncedBatchNorm(TorchFunctionMode):
 class _Normalise(torch.autograd.Function):
     """Batch norm of features [B, C, ...] with the mean and variance over all processes of a group.
 
+    Features that are not counted are normalised like the others' and change nothing.
     Source: Ioffe & Szegedy 2015; the gradient with both sums over the whole batch.
     """
 
@@ -132,16 +137,17 @@ class _Normalise(torch.autograd.Function):
         eps: float,
         momentum: float,
         group: Any,
+        counted: bool,
     ) -> Tensor:
         values = features.to(torch.promote_types(features.dtype, torch.float32))
         dims = [dim for dim in range(values.ndim) if dim != 1]
         count = values.new_full((1,), values.numel() // values.shape[1])
-        sums = torch.cat([values.sum(dims), count])
+        sums = torch.cat([values.sum(dims), count]) * counted
         dist.all_reduce(sums, group=group)
         images, mean_C = sums[-1], sums[:-1] / sums[-1]
         # Around the mean, not as a difference of squares, which loses digits.
         centred = values - _spread(mean_C, values)
-        squares_C = centred.square().sum(dims)
+        squares_C = centred.square().sum(dims) * counted
         dist.all_reduce(squares_C, group=group)
         inverse_C = (squares_C / images + eps).rsqrt()
         if running_mean_C is not None and running_var_C is not None:
@@ -149,7 +155,7 @@ class _Normalise(torch.autograd.Function):
             running_var_C.lerp_((squares_C / (images - 1)).to(running_var_C.dtype), momentum)
         normalised = centred * _spread(inverse_C, values)
         ctx.save_for_backward(normalised, weight_C, inverse_C, images)
-        ctx.group, ctx.dims = group, dims
+        ctx.group, ctx.dims, ctx.counted = group, dims, counted
         scaled = normalised * _spread(weight_C, values) + _spread(bias_C, values)
         return scaled.to(features.dtype)
 
@@ -159,13 +165,14 @@ class _Normalise(torch.autograd.Function):
         normalised, weight_C, inverse_C, images = ctx.saved_tensors
         values = gradient.to(normalised.dtype)
         bias_gradient_C, weight_gradient_C = values.sum(ctx.dims), (values * normalised).sum(ctx.dims)
-        sums = torch.cat([bias_gradient_C, weight_gradient_C])
+        sums = torch.cat([bias_gradient_C, weight_gradient_C]) * ctx.counted
         dist.all_reduce(sums, group=ctx.group)
         mean_C, along_C = (sums / images).chunk(2)
-        through = values - _spread(mean_C, values) - normalised * _spread(along_C, values)
+        # Mean and variance don't depend on features that are not counted.
+        through = values - (_spread(mean_C, values) + normalised * _spread(along_C, values)) * ctx.counted
         features_gradient = through * _spread(weight_C * inverse_C, values)
         parameters = (each.to(weight_C.dtype) for each in (weight_gradient_C, bias_gradient_C))
-        return features_gradient.to(gradient.dtype), *parameters, None, None, None, None, None
+        return features_gradient.to(gradient.dtype), *parameters, None, None, None, None, None, None
 
 
 def _spread(values_C: Tensor, like: Tensor) -> Tensor:

@@ -148,7 +148,9 @@ class Planner:
     def _extend(self, at: Position) -> None:
         """Plan anew. The speed is the one that the checkpoint holds, so that every resume makes the same plan."""
         deadline, epochs = self._deadline, self._epochs - at.epoch
-        if deadline.seconds_per_image is None:  # stopped before it was measured
+        if deadline.seconds_per_image is None and self._pace.images_per_second:  # the plan was remembered
+            deadline.seconds_per_image = 1 / self._pace.images_per_second
+        if deadline.seconds_per_image is None:  # stopped before its first step
             deadline.planned_steps = 0
         elif epochs:
             begun = at.epoch_step * self._recipe.batch * deadline.seconds_per_image  # of the epoch, counted in both

@@ -116,6 +116,17 @@ def prepare(config: TrainConfig, listeners: Listeners = SILENT, *, ranks: Ranks 
     )
 
 
+def _require_same_precision(config: TrainConfig, device: torch.device) -> None:
+    """Raise CheckpointError for a run in float16 that would go on without CUDA, and so without gradient scaling."""
+    try:
+        require_precision(config.precision, device)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"the run has --precision {config.precision}, which needs a CUDA GPU, and this is {device.type}",
+            remedy="continue it on a machine with a CUDA GPU, or start a new run",
+        ) from error
+
+
 @memory_named()
 def prepare_resumed(
     asked: ResumeConfig, listeners: Listeners = SILENT, *, ranks: Ranks = ALONE
@@ -137,6 +148,7 @@ def prepare_resumed(
         listeners.on_note(finished_sentence(result, config))
         return result, run
     device = prepared_device(config.device, deterministic=config.deterministic)
+    _require_same_precision(config, device)
     store = open_trained(
         config.data,
         at=run.path,

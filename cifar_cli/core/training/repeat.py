@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.recipe import RECIPES, ZERO_IS_OFF
+from cifar_cli.core.training.recipe import RECIPES, ZERO_IS_OFF, Recipe, recipe_of
 
 # Fields whose flag is not their name with hyphens.
 FLAGS = {
@@ -20,9 +20,9 @@ FLAGS = {
     "checkpoint_seconds": "--checkpoint-every",
 }
 DURATIONS, LONGEST_SECONDS = ("max_seconds", "checkpoint_seconds"), 999_999_999
-# `classes`, normalisation and the model's `img_size` follow from dataset, weights and --img-size; a new run gets a
-# directory of its own.
-LEFT_OUT = ("classes", "source", "run_dir", "normalisation")
+# `classes`, `encoded`, normalisation and the model's `img_size` follow from dataset, weights and --img-size; a new run
+# gets a directory of its own.
+LEFT_OUT = ("classes", "source", "run_dir", "normalisation", "encoded")
 
 
 def repeat_command(config: TrainConfig) -> str:
@@ -39,12 +39,23 @@ def _words(config: TrainConfig) -> Iterator[str]:
     yield from _flags(model, skip=("name", "img_size", "trim_backbone"), defaults=ModelConfig(name=model.name))
     if not model.trim_backbone:
         yield "--full-backbone"
-    named = RECIPES.get(recipe.name)
-    yield from ("--recipe", recipe.name if named else next(iter(RECIPES)))
-    yield from _flags(recipe, skip=("name",), defaults=named)
+    yield from ("--recipe", recipe.name if recipe.name in RECIPES else next(iter(RECIPES)))
+    yield from _flags(recipe, skip=("name",), defaults=_given_by_name(recipe, model))
     yield from _flags(config.data)
     unused = ("workers",) if config.pipeline == "batched" else ()
     yield from _flags(config, skip=("model", "recipe", "data", *unused))
+
+
+def _given_by_name(recipe: Recipe, model: ModelConfig) -> Recipe | None:
+    """What the recipe's name alone gives this model. None where no recipe has the name.
+
+    Rates are those that stay when the optimizer is another one, as when `cifar train` reads its options.
+    """
+    if recipe.name not in RECIPES:
+        return None
+    named = recipe_of(recipe.name, model=model.name)
+    with_optimizer = named.changed({"optimizer": recipe.optimizer, "head_first": recipe.head_first})
+    return replace(with_optimizer, optimizer=named.optimizer, head_first=named.head_first)
 
 
 def _flags(values: Any, *, skip: tuple[str, ...] = (), defaults: Any = None) -> Iterator[str]:

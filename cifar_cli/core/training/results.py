@@ -75,6 +75,8 @@ class TrainProgress:
     step: int
     """Steps done in this epoch, of `steps`."""
     steps: int
+    share_done: float
+    """Of the computation of the whole run, in which small images count less."""
     loss: float
     """Mean over the epoch so far, like `accuracy`."""
     accuracy: float

@@ -103,6 +103,11 @@ class RunDir:
     def write_summary(self, summary: dict[str, Any]) -> None:
         write_whole(self.summary, (json.dumps(summary, indent=2) + "\n").encode())
 
+    def forget_result(self) -> None:
+        """Remove the result of a run that goes on: until it is tested again, it is not finished."""
+        for path in (self.summary, self.predictions):
+            path.unlink(missing_ok=True)
+
     def read_result(self, config: TrainConfig) -> TrainResult | None:
         """The result that summary.json holds; None where there is none. config: the run's."""
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -45,7 +45,18 @@ class Settings:
             (nested.setdefault(group, {}) if group else nested)[name] = value
         if nested["img_size"] is not None:
             nested["model"]["img_size"] = nested["img_size"]
-        return TrainConfig.from_dict(nested)
+        config = TrainConfig.from_dict(nested)
+        self._require_a_rate_to_warm_up()
+        return config
+
+    def _require_a_rate_to_warm_up(self) -> None:
+        """Raise ConfigError for a warm-up that the user asked for and a constant learning rate, which has none."""
+        asked = self.origins["recipe.warmup"] in ("--warmup", "--set") and self.values["recipe.warmup"]
+        if asked and self.values["recipe.schedule"] == "constant":
+            raise ConfigError(
+                f"--warmup {self.values['recipe.warmup']:g} has no effect with a constant learning rate",
+                remedy="pass --schedule one-cycle too, or leave --warmup out",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON: the value and the origin of each setting."""
@@ -79,7 +90,8 @@ def layered(
     model = {"model.name": MODEL_OF_RECIPE[recipe]} if recipe in MODEL_OF_RECIPE else {}
     fitting = recipe_of(recipe, model=(defaults | model | above).get("model.name"))
     optimizer = above.get("recipe.optimizer", fitting.optimizer)
-    fitting = fitting.changed({"optimizer": optimizer})
+    head_first = above.get("recipe.head_first", fitting.head_first)  # which not every optimizer allows
+    fitting = fitting.changed({"optimizer": optimizer, "head_first": head_first})
     if filed.get("recipe.optimizer", optimizer) != optimizer:
         filed = {path: value for path, value in filed.items() if path not in _OF_ANOTHER_OPTIMIZER}
     layers = (

@@ -143,7 +143,7 @@ class TrainingStep:
         device_type: str,
         optimizer: Optimizer | None = None,
         on_stage: OnStage = lambda stage: None,
-        parallel: Callable[[nn.Module], Callable[[Tensor], Tensor]] = lambda model: model,
+        parallel: Callable[[nn.Module], Callable[..., Tensor]] = lambda model: model,
     ) -> None:
         if config.freeze == "backbone":
             freeze_backbone(model)
@@ -224,7 +224,9 @@ class TrainingStep:
         """
         smoothing, weights_K = self.config.label_smoothing, self._class_weights_K
         with self.autocast():
-            logits_BK = self.forward(images_BCHW.to(memory_format=self.layout))
+            images_BCHW = images_BCHW.to(memory_format=self.layout)
+            # Without weight, the images of several processes' step are not of the batch.
+            logits_BK = self.forward(images_BCHW) if self.weight else self.forward(images_BCHW, counted=False)
             if weights_K is None:
                 return F.cross_entropy(logits_BK, labels_B, label_smoothing=smoothing), logits_BK
             weights_K = self._class_weights_K = weights_K.to(logits_BK.device, _precise(logits_BK))

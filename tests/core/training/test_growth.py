@@ -76,6 +76,14 @@ def test_the_weights_of_a_run_have_the_mean_1_and_follow_the_area() -> None:
     assert Growth(full=32).weight(32) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.75, 0.5])
+def test_the_cost_of_a_part_of_a_run_is_that_of_its_steps(scale: float) -> None:
+    growth = Growth(full=32, initial_scale=scale)
+    weights = [growth.weight(growth.side_at((step + 0.5) / 1200)) for step in range(1200)]
+    for part in (0, 1, 300, 599, 900, 1199, 1200):
+        assert growth.cost_until(part / 1200) == pytest.approx(sum(weights[:part]) / 1200, abs=1e-3)
+
+
 def test_steps_that_are_only_measured_begin_with_the_full_side_and_show_all() -> None:
     growth = Growth(full=32, initial_scale=0.625)
     assert [growth.side_for(step, steps=9, planned=False) for step in range(9)] == [32, 32, 28, 28, 24, 24, 20, 20, 32]

@@ -211,9 +211,9 @@ def test_more_time_plans_more_epochs_with_the_speed_of_the_checkpoint(cycle: Con
     machine = Machine(0.01)
     extended = run_on(machine, ResumeConfig(run_dir=tmp_path / "run", max_seconds=63))
     assert extended.epochs == 7, "at the speed of before, though this machine is faster"
-    assert "now 6.833 epochs are planned: the learning rate is now that of a run of this length" in machine.notes[0]
+    assert "now 6.667 epochs are planned: the learning rate is now that of a run of this length" in machine.notes[0]
     assert rates(tmp_path / "run")[2] < rates(tmp_path / "run")[3]
-    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["plan"]["steps"] == 41
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["plan"]["steps"] == 40
 
 
 @pytest.mark.slow
@@ -223,5 +223,20 @@ def test_the_steps_of_an_epoch_that_was_interrupted_count_once_when_its_time_cha
     with pytest.raises(Interrupted):
         run_on(Machine(interrupted_at=(3 + 2 * STEPS + 5,)), cycle("run", epochs=9))
     run_on(Machine(), ResumeConfig(run_dir=tmp_path / "run", max_seconds=63))
+    steps = read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"]
+    assert 40 <= steps <= 42, "as in a run that is extended after an epoch"
+
+
+@pytest.mark.slow
+def test_more_time_for_a_run_whose_plan_was_remembered_counts_the_steps_that_are_done(
+    cycle: ConfigOf, tmp_path: Path
+) -> None:
+    run_on(Machine(), cycle("first", epochs=9))
+    with pytest.raises(Interrupted):  # in its first epoch
+        run_on(Machine(interrupted_at=(4,)), cycle("run", epochs=9))
+    machine = Machine()
+    run_on(machine, ResumeConfig(run_dir=tmp_path / "run", max_seconds=63))
+    assert "epochs are planned" in machine.notes[0]
+    assert "9 epochs" not in machine.notes[0]
     steps = read_checkpoint(tmp_path / "run/checkpoints/last.ckpt")["global_step"]
     assert 40 <= steps <= 42, "as in a run that is extended after an epoch"

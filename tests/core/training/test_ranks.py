@@ -61,11 +61,12 @@ def test_the_first_steps_in_float32_have_the_loss_of_one_process(
     assert step_losses(two)[:steps] == pytest.approx(step_losses([one])[:steps], abs=1e-4, rel=0)
 
 
+@pytest.mark.parametrize("model", [ModelConfig(name="null"), ModelConfig(name="airbench", width=0.125)])
 def test_a_last_batch_with_fewer_images_than_processes_is_trained_with_equal_weight(
-    config: ConfigOf, tmp_path: Path, crew: Crew
+    config: ConfigOf, tmp_path: Path, crew: Crew, model: ModelConfig
 ) -> None:
-    one = run(config(tmp_path / "one", batch=358), double=True)
-    three = crew(run, config(tmp_path / "three", batch=358), double=True, size=3)
+    one = run(config(tmp_path / "one", batch=358, model=model), double=True)
+    three = crew(run, config(tmp_path / "three", batch=358, model=model), double=True, size=3)
     assert [count for _, count in three[0].losses] == [119, 0, 119, 0]
     assert_same_run(three, one)
 

@@ -22,10 +22,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.evaluation.config import EvaluateConfig
 from cifar_cli.core.evaluation.evaluate import evaluate
-from cifar_cli.core.training.checkpoint import read_checkpoint
-from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+from cifar_cli.core.training.checkpoint import read_checkpoint, restore_step
+from cifar_cli.core.training.config import ResumeConfig, StepConfig, TrainConfig
+from cifar_cli.core.training.finished import finished_sentence
 from cifar_cli.core.training.listeners import Listeners
 from cifar_cli.core.training.loop import Seams
+from cifar_cli.core.training.runs import list_runs
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.core.training.train import resume, train
 from cifar_cli.errors import CheckpointError, CifarError, ConfigError, Interrupted
@@ -250,6 +252,52 @@ def test_a_finished_run_can_be_extended_and_then_equals_one_that_was_longer_from
 
 
 @pytest.mark.slow
+def test_a_run_that_is_extended_and_interrupted_is_not_finished(config_of: ConfigOf, tmp_path: Path) -> None:
+    train(config_of(tmp_path / "run", epochs=1))
+    with pytest.raises(Interrupted):
+        resume(ResumeConfig(run_dir=tmp_path / "run", max_epochs=3), seams=stopping_at(2))
+    (listed,) = list_runs(tmp_path).runs
+    assert (listed.state, listed.test_accuracy) == ("unfinished", None)
+    assert resume(tmp_path / "run").epochs == 3
+
+
+def test_the_way_to_train_longer_names_epochs_too_where_the_time_ended_the_last_one(
+    config_of: ConfigOf, tmp_path: Path
+) -> None:
+    config = config_of(tmp_path / "run", epochs=1)
+    result = replace(train(config), stopped_by="time")
+    assert "--max-time 00:20:00 --max-epochs 2` trains it longer" in finished_sentence(result, config)
+    assert "--max-time 00:20:00` trains it longer" in finished_sentence(replace(result, epochs=0), config)
+
+
+def test_a_run_in_float16_is_not_continued_without_gradient_scaling(config_of: ConfigOf, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(config_of(tmp_path / "run"), seams=stopping_at(2))
+    path = tmp_path / "run/checkpoints/last.ckpt"
+    content = read_checkpoint(path)
+    content["cifar"]["config"]["precision"] = "16"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="has --precision 16, which needs a CUDA GPU, and this is cpu"):
+        resume(tmp_path / "run")
+
+
+def test_the_kernels_of_an_optimizer_are_those_of_the_process_that_goes_on() -> None:
+    def step(fused: bool) -> TrainingStep:
+        made = TrainingStep(torch.nn.Linear(3, 2), StepConfig(optimizer="sgd"), device_type="cpu")
+        made.optimizer.param_groups[0]["fused"] = fused
+        return made
+
+    saved = step(True)
+    content = {
+        "state_dict": {f"model.{name}": value for name, value in saved.model.state_dict().items()},
+        "optimizer": saved.optimizer.state_dict(),
+        "scaler": saved.scaler.state_dict(),
+    }
+    continued = step(False)
+    restore_step(continued, content)
+    assert continued.optimizer.param_groups[0]["fused"] is False
+
+
 def test_fewer_epochs_than_are_done_are_refused(config_of: ConfigOf, tmp_path: Path) -> None:
     train(config_of(tmp_path / "run", epochs=2))
     with pytest.raises(ConfigError, match="--max-epochs 1 is less than the 2 epochs that are done") as caught:

@@ -178,3 +178,31 @@ def test_every_setting_has_an_origin_and_plain_values() -> None:
     settings: Settings = layered(DEFAULTS, {"seed": "--seed"}, recipe="course")
     assert settings.to_dict()["seed"] == {"value": 42, "from": "--seed"}
     assert set(settings.values) <= set(leaves())
+
+
+@pytest.mark.parametrize("origin", ["--warmup", "--set"])
+def test_a_warm_up_of_a_constant_rate_is_refused(origin: str) -> None:
+    by_flag = origin == "--warmup"
+    settings = layered(
+        DEFAULTS | ({"recipe.warmup": 0.1} if by_flag else {}),
+        {"recipe.warmup": "--warmup"} if by_flag else {},
+        recipe="course",
+        assignments={} if by_flag else {"recipe.warmup": 0.1},
+    )
+    with pytest.raises(ConfigError, match=r"--warmup 0\.1 has no effect with a constant learning rate"):
+        settings.config()
+
+
+def test_a_warm_up_of_a_recipe_is_ignored_by_a_constant_rate() -> None:
+    settings = layered(DEFAULTS | {"recipe.schedule": "constant"}, {"recipe.schedule": "--schedule"}, recipe="fast")
+    assert settings.config().recipe.warmup == RECIPES["fast"].warmup
+
+
+def test_the_remedy_for_an_optimizer_that_trains_no_head_first_works() -> None:
+    flags = {"recipe.optimizer": "--optimizer"}
+    with pytest.raises(ConfigError, match="can't be combined with --optimizer muon") as caught:
+        layered(DEFAULTS | {"recipe.optimizer": "muon"}, flags, recipe="finetune").config()
+    assert "pass --head-first 0" in str(caught.value.remedy)
+    defaults = DEFAULTS | {"recipe.optimizer": "muon", "recipe.head_first": 0.0}
+    config = layered(defaults, flags | {"recipe.head_first": "--head-first"}, recipe="finetune").config()
+    assert (config.recipe.optimizer, config.recipe.head_first) == ("muon", 0.0)
