@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cifar_cli.core.data.config import BUILT_IN, SPLITS, STORE_SUFFIX, DataConfig, ImportConfig
 from cifar_cli.core.data.results import ClassCount, DatasetCheck, DatasetSummary, DownloadResult, LeftOut
 from cifar_cli.core.data.sources.images import SourceStream
-from cifar_cli.core.data.sources.mirrors import ARCHIVES, Archive, public
+from cifar_cli.core.data.sources.mirrors import ARCHIVES, Archive, without_secrets
 from cifar_cli.core.data.sources.obtain import obtain, require_source, unknown
 from cifar_cli.core.data.store import (
     Store,
@@ -137,7 +137,7 @@ def _require_same(config: ImportConfig, stored: DatasetSummary) -> None:
         source = stored.provenance.source
         if printable(str(path)) != source and path.resolve() != Path(source).resolve():
             differs = f"was imported from {source}, not from {path}"
-    urls = [public(url) for url in config.urls]  # a store doesn't keep what may be secret in them
+    urls = [without_secrets(url) for url in config.urls]  # as a store keeps them
     if urls and stored.name not in BUILT_IN and stored.provenance.source not in urls:
         differs = f"was imported from {stored.provenance.source}, not from {urls[0]}"
     origin = stored.provenance

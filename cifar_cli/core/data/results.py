@@ -98,7 +98,7 @@ class DatasetSummary(NotebookView):
         origin = self.provenance
         source = () if known else ("--from", origin.source)
         shares = {"--test-share": origin.test_share, "--val-share": origin.val_share}
-        words = [word for flag, share in shares.items() if share is not None for word in (flag, f"{share:.6%}")]
+        words = [word for flag, share in shares.items() if share is not None for word in (flag, f"{100 * share:g}%")]
         if origin.split_seed is not None:
             words += ["--seed", str(origin.split_seed)]
         if origin.columns:

@@ -174,7 +174,6 @@ class Loop:
             # Only now, so that a run that is refused stays unchanged. What was written after the checkpoint is dropped.
             purge_step = None if checkpoint is None else self.record.unwritten_step(at.global_step)
             self._begin_writing(prepared, seams, purge_step=purge_step)
-        ranks.meet()  # a logger may take long to give up
 
     def _begin_writing(self, prepared: Prepared, seams: Seams, *, purge_step: int | None) -> None:
         """Open the files that rank 0 writes beside the checkpoints."""
@@ -203,6 +202,7 @@ class Loop:
 
     def train(self) -> None:
         """Train until the epochs are done or the time is up."""
+        self.ranks.meet()  # rank 0 has opened its loggers, which may take long to give up
         introduce(self.config, self.step.model, self.loaders, self.store, self.ranks, self.listeners.on_note)
         if self.config.compile:
             self.step.model.compile()

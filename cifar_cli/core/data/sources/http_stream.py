@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from cifar_cli import __version__
-from cifar_cli.core.data.sources.mirrors import public
+from cifar_cli.core.data.sources.mirrors import without_secrets
 from cifar_cli.core.limits import MAX_DOWNLOAD_BYTES, MAX_HEADER_TEXT, MAX_INTERRUPTIONS, MAX_UNANNOUNCED_BYTES
 
 RETRIED_STATUSES = frozenset({408, 425, 429})  # and all of 500..599
@@ -70,7 +70,7 @@ class Mirror:
 
     @property
     def public_url(self) -> str:
-        return public(self.url)
+        return without_secrets(self.url)
 
     def note(self, fault: MirrorFault) -> None:
         """Record a failure."""

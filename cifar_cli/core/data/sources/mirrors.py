@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from cifar_cli.core.data.config import CIFAR10_CLASSES, CIFAR100_CLASSES
 
 
-def public(url: str) -> str:
+def without_secrets(url: str) -> str:
     """A URL without parts that may be secret: password and query."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2] or url, query="", fragment="").geturl()
