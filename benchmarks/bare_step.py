@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cifar_cli.core.heap import keep_freed_memory
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.training_form import LAYOUTS, training_form
 from cifar_cli.core.training.config import StepConfig
-from cifar_cli.core.training.machine import keep_freed_memory, wait_for
+from cifar_cli.core.training.machine import wait_for
 from cifar_cli.core.training.pace import WINDOW_STEPS, steady_rate
 from cifar_cli.core.training.recipe import RECIPES
 from cifar_cli.core.training.results import Numerics

@@ -40,10 +40,11 @@ from cifar_cli.core.data.config import DataConfig, Normalisation
 from cifar_cli.core.data.results import Provenance
 from cifar_cli.core.data.sources.images import Row, SourceStream
 from cifar_cli.core.data.store import open_store, write_store
+from cifar_cli.core.heap import keep_freed_memory
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.batches import train_loader
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.machine import keep_freed_memory, processor_name
+from cifar_cli.core.training.machine import processor_name
 from cifar_cli.core.training.recipe import RECIPES
 from cifar_cli.core.training.train import train
 

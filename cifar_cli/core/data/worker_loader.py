@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import multiprocessing
 import os
-import platform
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from cifar_cli.core.data.loader import Batch, BatchLoader
+from cifar_cli.core.heap import return_freed_memory, return_large_blocks
 from cifar_cli.core.transform import BatchSlice, Framer
 from cifar_cli.errors import CifarError
 
@@ -144,7 +143,7 @@ class _KeyedBatches(Dataset[Any]):
         epoch, index = key
         self._made += 1
         if self._made % BATCHES_BETWEEN_TRIMS == 0 and get_worker_info() is not None:
-            _give_freed_memory_back()
+            return_freed_memory()
         try:
             return self.make(epoch, range(index, index + 1))
         except CifarError as error:
@@ -165,7 +164,7 @@ def _forking_cheaply() -> Iterator[None]:
     Python's garbage collector writes to every object that it looks at, except to frozen ones (gc.freeze).
     """
     gc.collect()
-    _give_freed_memory_back()
+    return_freed_memory()
     gc.freeze()
     try:
         yield
@@ -173,13 +172,8 @@ def _forking_cheaply() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _give_freed_memory_back() -> None:
-    """Return what is free between the blocks in use to the system. Source: malloc_trim(3); glibc only."""
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def _begin(worker: int) -> None:
+    return_large_blocks()  # a forked worker would keep its freed memory, as training on a CPU does
     _leave_signals_to_the_run()
     _one_thread()
 

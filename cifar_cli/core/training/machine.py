@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import platform
@@ -14,9 +13,8 @@ from pathlib import Path
 import torch
 
 from cifar_cli.core.choices import DeviceChoice
+from cifar_cli.core.heap import keep_freed_memory
 from cifar_cli.errors import ResourceError
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 # A GPU needs large matrices: a product of 2,048 takes an H100 some 25 µs, no longer than starting it does.
 MATMUL_SIDES = {"cpu": 2048, "mps": 4096, "cuda": 8192}
@@ -61,20 +59,6 @@ def prepared_device(choice: DeviceChoice, *, deterministic: bool = False) -> tor
     if device.type == "cpu":
         keep_freed_memory()
     return device
-
-
-def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for the next step. Returns whether the C library allowed it.
-
-    By default glibc returns large blocks to the system and requests them again, page by page, in the next step: about
-    10,000 page faults, a third of the time of a step of `null` at batch 128. The setting holds for the process, whose
-    resident size stays at its peak from then on. Other C libraries are left as they are.
-    Source: mallopt(3).
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, -1))
 
 
 def wait_for(device: torch.device) -> None:

@@ -231,6 +231,20 @@ def test_each_worker_gives_freed_memory_back_from_time_to_time(monkeypatch, tmp_
             file.write("given back\n")
 
     monkeypatch.setattr(worker_loader, "_forking_cheaply", worker_loader.nullcontext)
-    monkeypatch.setattr(worker_loader, "_give_freed_memory_back", note)
+    monkeypatch.setattr(worker_loader, "return_freed_memory", note)
     assert len(list(batches)) == 50
     assert len(log.read_text().splitlines()) == times
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_worker_returns_large_blocks_which_the_process_of_the_run_keeps(monkeypatch, tmp_path, workers):
+    log = tmp_path / "log"
+    log.touch()
+
+    def note():
+        with log.open("a") as file:
+            file.write("told\n")
+
+    monkeypatch.setattr(worker_loader, "return_large_blocks", note)
+    assert len(list(loader(WorkerLoader, transform=PER_IMAGE, workers=workers))) > 0
+    assert len(log.read_text().splitlines()) == workers
