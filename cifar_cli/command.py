@@ -62,6 +62,7 @@ def command(*, examples: tuple[tuple[str, str], ...]) -> Callable[[Callable[...,
             function(**values)
 
         run.__name__, run.__doc__ = function.__name__, function.__doc__
+        run.declared = inspect.Signature(list(declared.values()))  # type: ignore[attr-defined]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.epilog = "\n\n".join(f"# {what}\n{line}" for what, line in examples)  # type: ignore[attr-defined]
         return run

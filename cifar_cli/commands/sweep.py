@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from collections.abc import Callable, Iterator
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,9 @@ from typer import Argument, Option
 
 from cifar_cli import parsers
 from cifar_cli.command import Command, command, option_group
-from cifar_cli.commands.train import train
+from cifar_cli.commands.train import check_settings, train
+from cifar_cli.commands.train_settings import PATHS
+from cifar_cli.core.own_code import trust
 from cifar_cli.core.suggest import nearest
 from cifar_cli.errors import ConfigError, UsageError
 from cifar_cli.options import OutputOptions
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
     from cifar_cli.core.workflow.sweep_config import SweepConfig, SweptOption
 
 # Options of `train` that a sweep sets or replaces.
-OWN = ("seed", "seeds", "run_dir", "name", "resume", "as_json", "debug")
+OWN = ("seed", "seeds", "run_dir", "name", "resume", "print_config", "as_json", "debug")
+AGAIN = ("loggers", "requeue", "quiet", "verbose")
 
 
 @option_group("Sweep")
@@ -46,7 +50,7 @@ class SweptOptions:
         """The sweep. Raises UsageError or ConfigError before anything is trained if a run's options are wrong."""
         from cifar_cli.core.workflow.sweep_config import SweepConfig
 
-        trains = _train_command()
+        trains, checks = _command(train), _command(command(examples=())(check_settings))
         config = SweepConfig(
             folder=self.sweep_dir,
             options=tuple(_swept(text, trains.params) for text in self.grid),
@@ -54,6 +58,7 @@ class SweptOptions:
             words=tuple(self.options),
             budget_seconds=self.budget,
         )
+        devices = []
         for run in config.runs():
             context = trains.make_context("train", list(run.words))
             given = [name for name in OWN if _is_given(context, name) and not (name == "seed" and self.seeds)]
@@ -62,14 +67,31 @@ class SweptOptions:
                     f"--{given[0].replace('_', '-')} can't be passed to every run of a sweep",
                     remedy="leave it out; --seeds and --sweep-dir belong before the --",
                 )
-        return config
+            with checks.make_context("train", list(run.words)) as checked:
+                checks.invoke(checked)
+            trust(str(context.params["model"]))
+            devices.append(context.params["devices"])
+        return replace(
+            config,
+            resumed_words=tuple(_again(context)),
+            device=context.params["device"],
+            devices="auto" if "auto" in devices else max(devices),
+        )
 
 
-def _train_command() -> Any:
-    """Typer's command object of `cifar train`."""
+def _command(function: Callable[..., None]) -> Any:
+    """Typer's command object of a function."""
     application = typer.Typer()
-    application.command("train", cls=Command)(train)
+    application.command("train", cls=Command)(function)
     return typer.main.get_command(application)
+
+
+def _again(context: typer.Context) -> Iterator[str]:
+    """The options that a run which is continued takes again: what it prints and where it logs is not in its record."""
+    for param in context.command.params:
+        if param.name in AGAIN and _is_given(context, param.name):
+            for value in context.params[param.name] if param.multiple else [None]:
+                yield from (param.opts[0], *([] if value is None else [value]))
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
@@ -87,7 +109,9 @@ def _swept(text: str, params: list[Any]) -> SweptOption:
         raise UsageError(f"--grid {text} is not KEY=A,B", remedy="pass for example --grid lr=0.1,0.2")
     if len(set(listed)) < len(listed):
         raise UsageError(f"--grid {text} names a value twice", remedy="pass each value once")
-    name = key.strip().rsplit(".", 1)[-1]
+    path = key.strip()
+    by_path = {setting: name for name, setting in PATHS.items() if "." in setting}
+    name = by_path.get(path, path.rsplit(".", 1)[-1])
     known = {spelling: param for param in params for spelling in _spellings(param) if param.name not in OWN}
     param = known.get(name) or known.get(name.replace("_", "-"))
     if param is None or param.is_flag:

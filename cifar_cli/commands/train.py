@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -23,6 +23,7 @@ from cifar_cli.commands.train_options import (
     TrainOutput,
 )
 from cifar_cli.commands.train_settings import ConfigOptions
+from cifar_cli.core.own_code import trust
 from cifar_cli.core.training.launch import silence_all_but_rank_0
 from cifar_cli.core.training.loggers import require_loggers
 from cifar_cli.errors import UsageError, shell_line
@@ -84,14 +85,12 @@ def train(
     if run.resume is not None:
         _train(_resume_config(run.resume, recipe, data, processes, typed(ctx)), began=began, run=run, output=output)
         return
-    if run.requeue and (continued := _requeued(run.directory())):
+    if run.requeue:
+        refuse_both(ctx, "requeue", "seeds")
+    if run.requeue and (continued := _requeued(run.directory(), model.model)):
         _train(continued, began=began, run=run, output=output)
         return
-    from cifar_cli.core.data.first_use import dataset_of, source_of
-
-    source = source_of(data.dataset, data.data_dir)
-    if source is not None:
-        data = replace(data, dataset=dataset_of(source, data.data_dir).dataset)
+    data, source = _named(data)
     settings = settings_of(ctx, model, recipe, augmentation, data, device, numerics, processes, run, config)
     chosen = settings.config()
     if config.print_config:
@@ -110,11 +109,31 @@ def train(
     request = TrainRequest(
         config=chosen,
         batch_auto=recipe.batch == "auto",
-        keep_steps=recipe.max_epochs is None,
+        keep_steps=not settings.is_chosen("recipe.max_epochs"),
         seeds=run.seeds or (),
         model_chosen=settings.origins["model.name"] != "default",
     )
     _train(request, began=began, run=run, output=output)
+
+
+def check_settings(**groups: Any) -> None:
+    """Raise what `train` raises for settings that can't be used. It takes the same option groups."""
+    del groups["output"]
+    groups["data"], _ = _named(groups["data"])
+    settings_of(**groups).config()
+
+
+check_settings.__signature__ = train.declared  # type: ignore[attr-defined]
+
+
+def _named(data: TrainData) -> tuple[TrainData, Path | None]:
+    """The dataset by its name, and the folder or archive that the user named in its place."""
+    from cifar_cli.core.data.first_use import dataset_of, source_of
+
+    source = source_of(data.dataset, data.data_dir)
+    if source is None:
+        return data, None
+    return replace(data, dataset=dataset_of(source, data.data_dir).dataset), source
 
 
 def settings_of(
@@ -195,8 +214,10 @@ def _resume_config(
     )
 
 
-def _requeued(run_dir: Path | None) -> ResumeConfig | None:
+def _requeued(run_dir: Path | None, model: str) -> ResumeConfig | None:
     """The run that this command began before SLURM started it again; None for its first start.
+
+    model: as the user names it in this command, which is to trust its file.
 
     Raises UsageError without a run directory, where it couldn't be found again.
     """
@@ -206,7 +227,10 @@ def _requeued(run_dir: Path | None) -> ResumeConfig | None:
     if run_dir is None:
         raise UsageError("--requeue continues the run in --run-dir, and none is given", remedy="pass --run-dir DIR")
     restarted = os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
-    return ResumeConfig(run_dir=run_dir) if restarted and RunDir(run_dir).saved else None
+    if not restarted or not RunDir(run_dir).saved:
+        return None
+    trust(model)
+    return ResumeConfig(run_dir=run_dir)
 
 
 def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOptions, output: TrainOutput) -> None:

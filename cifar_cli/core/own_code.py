@@ -76,6 +76,13 @@ def function_of(point: metadata.EntryPoint, error: type[CifarError]) -> Callable
     return function
 
 
+def trust(text: str) -> None:
+    """Let this process and those it starts execute the file of path/to/file.py:function, which the user has named."""
+    if (parts := file_and_function(text)) is not None:
+        known = [each for each in (os.environ.get(TRUSTED), str(parts[0].absolute())) if each]
+        os.environ[TRUSTED] = os.pathsep.join(known)
+
+
 def require_trusted(text: str, error: type[CifarError], *, wanted_by: str) -> None:
     """Raise `error` for a file that something read from disk wants to execute, unless the user trusts it.
 

@@ -23,6 +23,7 @@ EDGES = {
     ("--checkpoint-every", "2x"): "error: --checkpoint-every 2x is not a duration",
     ("--checkpoint-every", "0"): "error: --checkpoint-every must be longer than 0 seconds",
     ("--model", "timm:resnet18.nosuch"): "error: timm has no weights named nosuch for resnet18",
+    ("--requeue", "--seeds", "1,2"): "error: --requeue and --seeds contradict each other",
     ("--requeue",): "error: --requeue continues the run in --run-dir, and none is given",
 }
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cifar_cli.commands.sweep import SweptOptions
-from cifar_cli.errors import CifarError
+from cifar_cli.core.own_code import require_trusted
+from cifar_cli.errors import CifarError, ModelError
 
 
 @pytest.mark.parametrize(
@@ -21,11 +22,15 @@ from cifar_cli.errors import CifarError
         ("recipe.max_seconds", "--max-time"),
         ("model.backbone", "--backbone"),
         ("label-smoothing", "--label-smoothing"),
+        ("model.name", "--model"),
+        ("recipe.name", "--recipe"),
     ],
 )
 def test_a_key_is_an_option_s_flag_or_the_name_of_its_setting(key: str, flag: str) -> None:
-    values = {"--backbone": "resnet18,resnet34", "--max-time": "10,20"}.get(flag, "0.1,0.2")
-    (option,) = SweptOptions(grid=[f"{key}={values}"]).config().options
+    chosen = {"--backbone": "resnet18,resnet34", "--max-time": "10,20", "--model": "null,cnn", "--recipe": "fast,best"}
+    values = chosen.get(flag, "0.1,0.2")
+    shared = ["--weights", "none"] if flag == "--model" else []
+    (option,) = SweptOptions(grid=[f"{key}={values}"], options=shared).config().options
     assert (option.key, option.flag, option.values) == (key, flag, tuple(values.split(",")))
 
 
@@ -39,6 +44,10 @@ def test_a_key_is_an_option_s_flag_or_the_name_of_its_setting(key: str, flag: st
         (("--grid", "seed=1,2"), "cifar train has no option of that name"),
         (("--grid", "compile=1"), "cifar train has no option of that name"),
         (("--grid", "lr=fast"), "--lr fast is not a number"),
+        (("--grid", "lr=0.1,-1"), "--lr -1 is not a positive number"),
+        (("--grid", "model=null,nulll"), "there is no model named 'nulll'"),
+        (("--grid", "lr=0.1", "--", "--policy", "course", "--augment", "p.json"), "--policy and --augment"),
+        (("--grid", "lr=0.1", "--", "--print-config"), "--print-config can't be passed to every run"),
         (("--grid", "lr=0.1", "--", "--run-dir", "x"), "--run-dir can't be passed to every run"),
         ((), "a sweep needs --grid or --seeds"),
     ],
@@ -57,11 +66,32 @@ def test_a_wrong_option_of_train_is_refused_before_anything_is_trained() -> None
         SweptOptions(grid=["lr=0.1"], options=["--recipe", "fastest"]).config()
 
 
+def test_a_sweep_knows_its_devices_and_what_a_continued_run_takes_again() -> None:
+    words = ["--devices", "2", "--logger", "csv", "--logger", "mlflow", "--quiet", "--recipe", "fast"]
+    config = SweptOptions(grid=["lr=0.1,0.2"], options=words).config()
+    assert (config.device, config.devices) == ("auto", 2)
+    assert config.resumed_words == ("--quiet", "--logger", "csv", "--logger", "mlflow") or config.resumed_words == (
+        "--logger", "csv", "--logger", "mlflow", "--quiet",
+    )  # fmt: skip
+    assert SweptOptions(grid=["devices=1,4"]).config().devices == 4
+    assert SweptOptions(grid=["devices=1,auto"]).config().devices == "auto"
+    assert SweptOptions(grid=["lr=0.1"], options=["--device", "cpu"]).config().device == "cpu"
+
+
+def test_a_continued_run_may_execute_the_model_s_file_that_the_sweep_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CIFAR_TRUSTED_FILES", raising=False)
+    (tmp_path / "net.py").write_text("def build(*, classes, img_size): ...\n")
+    SweptOptions(grid=["lr=0.1"], options=["--model", f"{tmp_path}/net.py:build"]).config()
+    require_trusted(f"{tmp_path}/net.py:build", ModelError, wanted_by="a checkpoint")
+
+
 @pytest.mark.slow
 def test_a_sweep_trains_prints_a_table_and_names_what_failed(cifar: Any, data_dir: Path, tmp_path: Path) -> None:
     shared = ("--dataset", "shapes", "--data-dir", data_dir, "--max-epochs", 1, "--batch", 64, "--device", "cpu")
     plain = ("--precision", 32, "--memory-format", "contiguous")
-    words = ("sweep", "--grid", "lr=0.01,-1", "--sweep-dir", tmp_path / "sweep", "--json", "--", *shared, *plain)
+    words = ("sweep", "--grid", "lr=0.01,1e30", "--sweep-dir", tmp_path / "sweep", "--json", "--", *shared, *plain)
     result = cifar(*words)
     assert result.exit_code == 1
     assert "1 of 2 runs failed; the first: " in " ".join(result.stderr.split())

@@ -133,12 +133,9 @@ class Recipe:
 
     def changed(self, changes: Mapping[str, Any]) -> Recipe:
         """The recipe with other values. Another optimizer drops rates that are meant for the recipe's own one."""
-        optimizer = changes.get("optimizer", self.optimizer)
-        if optimizer != self.optimizer:
-            alike = {optimizer, self.optimizer} <= set(ADAMS)
-            dropped = ONLY_MUON_SGD if alike else ("learning_rate", *ONLY_MUON_SGD)
-            changes = dict.fromkeys(dropped) | dict(changes)
-        return replace(self, **changes)
+        dropped = rates_of_another(self.optimizer, changes.get("optimizer", self.optimizer))
+        values: dict[str, Any] = dict.fromkeys(dropped) | dict(changes)
+        return replace(self, **values)
 
 
 HEAD_FIRST = ("adamw", "adam", "sgd")  # optimizers with groups of their own for the head
@@ -146,6 +143,13 @@ MODEL_OF_RECIPE = {"finetune": "cnn"}
 """The model where none is named; other recipes train the default one."""
 ONLY_MUON_SGD = ("momentum", "bias_lr", "head_lr")
 ADAMS = ("adam", "adamw")  # with learning rates of the same scale
+
+
+def rates_of_another(before: str, optimizer: str) -> tuple[str, ...]:
+    """The rates of a recipe that mean nothing once its optimizer is another one."""
+    if optimizer == before:
+        return ()
+    return ONLY_MUON_SGD if {optimizer, before} <= set(ADAMS) else ("learning_rate", *ONLY_MUON_SGD)
 
 
 def _require_share(flag: str, value: float) -> None:

@@ -17,12 +17,11 @@ from cifar_cli.core.plain_yaml import parse_yaml
 from cifar_cli.core.regular import read_text
 from cifar_cli.core.suggest import nearest
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.recipe import MODEL_OF_RECIPE, ONLY_MUON_SGD, RECIPES, recipe_of
+from cifar_cli.core.training.recipe import MODEL_OF_RECIPE, RECIPES, rates_of_another, recipe_of
 from cifar_cli.errors import ConfigError
 
 FOLLOW_THE_DATASET = ("model.classes", "model.img_size", "normalisation")
 NOT_SET = (*FOLLOW_THE_DATASET, "run_dir")  # of a file: a run that is repeated gets a directory of its own
-_OF_ANOTHER_OPTIMIZER = [f"recipe.{name}" for name in ONLY_MUON_SGD]
 _OFF = object()
 
 Values = dict[str, Any]
@@ -48,6 +47,10 @@ class Settings:
         config = TrainConfig.from_dict(nested)
         self._require_a_rate_to_warm_up()
         return config
+
+    def is_chosen(self, path: str) -> bool:
+        """Whether the user or a file chose a setting, and not the recipe or the default."""
+        return not self.origins[path].startswith(("recipe ", "default"))
 
     def _require_a_rate_to_warm_up(self) -> None:
         """Raise ConfigError for a warm-up that the user asked for and a constant learning rate, which has none."""
@@ -80,9 +83,10 @@ def layered(
     """
     assigned = {path: checked(path, value, where="--set") for path, value in assignments.items()}
     filed = {} if file is None else _read(file)
+    recipe = assigned.get("recipe.name", recipe)
     if "recipe.policy" in flags:
         filed.pop("augment_file", None)  # a policy's file would replace the policy that was asked for
-    if "recipe.name" in flags:
+    if "recipe.name" in flags or "recipe.name" in assigned:
         filed = {path: value for path, value in filed.items() if not path.startswith("recipe.")}
     elif filed.get("recipe.name") in RECIPES:
         recipe = filed["recipe.name"]
@@ -92,8 +96,8 @@ def layered(
     optimizer = above.get("recipe.optimizer", fitting.optimizer)
     head_first = above.get("recipe.head_first", fitting.head_first)  # which not every optimizer allows
     fitting = fitting.changed({"optimizer": optimizer, "head_first": head_first})
-    if filed.get("recipe.optimizer", optimizer) != optimizer:
-        filed = {path: value for path, value in filed.items() if path not in _OF_ANOTHER_OPTIMIZER}
+    dropped = [f"recipe.{name}" for name in rates_of_another(filed.get("recipe.optimizer", optimizer), optimizer)]
+    filed = {path: value for path, value in filed.items() if path not in dropped}
     layers = (
         (dict(_flat(TrainConfig(model=ModelConfig(name="null")).to_dict(), "")), "default"),
         ({path: value for path, value in defaults.items() if path not in flags}, "default"),

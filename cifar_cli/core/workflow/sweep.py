@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol
 from filelock import FileLock, Timeout
 
 from cifar_cli.core.regular import read_json
+from cifar_cli.core.training.launch import started_count
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.workflow.sweep_config import SweepConfig, SweepReport, SweptResult, SweptRun
 from cifar_cli.core.write import replacing, write_whole
@@ -37,12 +38,12 @@ class Process(Protocol):
 Launch = Callable[[Sequence[str], str | None, IO[str]], Process]
 
 
-def launch_train(words: Sequence[str], gpu: str | None, log: IO[str]) -> Process:
-    """Start `cifar train` on a GPU (its index), or on what it chooses. Its output goes to the log.
+def launch_train(words: Sequence[str], gpus: str | None, log: IO[str]) -> Process:
+    """Start `cifar train` on GPUs, as CUDA_VISIBLE_DEVICES names them, or on what it chooses.
 
-    It has a session of its own: Ctrl-C reaches it once, through this process.
+    Its output goes to the log. It has a session of its own: Ctrl-C reaches it once, through this process.
     """
-    environment = os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
+    environment = os.environ | ({} if gpus is None else {"CUDA_VISIBLE_DEVICES": gpus})
     command = [sys.executable, "-m", "cifar_cli", "train", *words]
     return subprocess.Popen(
         command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
@@ -60,6 +61,18 @@ def visible_gpus() -> tuple[str | None, ...]:
     return tuple(named[:count] or map(str, range(count)))
 
 
+def slots(config: SweepConfig, gpus: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    """What the runs that train at once train on, from the GPUs there are: one run a GPU, or a group of --devices.
+
+    Runs on the CPU train one after another. Raises ResourceError for more devices than there are.
+    """
+    named = [gpu for gpu in gpus if gpu is not None]
+    if config.device == "cpu" or not named:
+        return (None,)
+    size = started_count(config.devices, gpus=len(named))
+    return tuple(",".join(named[first : first + size]) for first in range(0, len(named) - size + 1, size))
+
+
 def sweep(
     config: SweepConfig,
     on_note: Callable[[str], None] = lambda note: None,
@@ -70,15 +83,16 @@ def sweep(
 ) -> SweepReport:
     """Train what is left of a sweep. Finished runs stay as they are, interrupted ones are continued.
 
-    Raises CheckpointError where the folder holds another sweep or another process is at work in it, Interrupted on
-    Ctrl-C.
+    Raises CheckpointError where the folder holds another sweep or another process is at work in it, ResourceError for
+    more devices than there are, Interrupted on Ctrl-C.
     """
+    places = slots(config, visible_gpus() if gpus is None else gpus)
     config.folder.mkdir(parents=True, exist_ok=True)
     _require_same(config)
     lock = FileLock(config.folder / ".lock", timeout=0)
     try:
         with lock:
-            return _Sweep(config, on_note, launch, visible_gpus() if gpus is None else gpus, clock).run()
+            return _Sweep(config, on_note, launch, places, clock).run()
     except Timeout:
         raise CheckpointError(
             f"another sweep is at work in {config.folder}", remedy="wait until that ends, or pass another --sweep-dir"
@@ -129,7 +143,10 @@ class _Sweep:
         if self.stopping or self._seconds_left() == 0:
             return f"{run.name} waits: the budget is used up"
         gpu, directory = self.gpus.get(), _directory(self.config, run)
-        words = ["--resume", str(directory.path)] if directory.last.is_file() else _first_words(run, directory)
+        if directory.last.is_file():
+            words = ["--resume", str(directory.path), *self.config.resumed_words]
+        else:
+            words = _first_words(run, directory)
         try:
             with _log(self.config, run).open("a", encoding="utf-8") as log:
                 process = self.launch(words, gpu, log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import re
@@ -9,11 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cifar_cli.core.choices import DeviceChoice
 from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 from cifar_cli.errors import ConfigError
 
 MOST_RUNS = 10_000
+MOST_CHARACTERS = 200  # of a folder's name
 RunStatus = Literal["done", "interrupted", "failed", "waiting"]
 
 
@@ -50,6 +53,12 @@ class SweepConfig:
     """Train each combination once with each of these; empty for the default seed."""
     words: tuple[str, ...] = ()
     """Options of `cifar train` that all runs share."""
+    resumed_words: tuple[str, ...] = ()
+    """Those of them that a run which is continued takes again, such as --logger."""
+    device: DeviceChoice = "auto"
+    """Theirs."""
+    devices: int | Literal["auto"] = 1
+    """Theirs; the largest of several."""
     budget_seconds: float | None = None
     """After so long, the current runs are interrupted, with everything saved, and no further one begins."""
 
@@ -77,13 +86,17 @@ class SweepConfig:
                 if seed is not None:
                     settings["seed"] = str(seed)
                     words += ["--seed", str(seed)]
-                name = ",".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in settings.items())
-                runs.append(
-                    SweptRun(
-                        name=re.sub(r"[^\w.,=+-]", "_", name)[:200], settings=settings, words=(*self.words, *words)
-                    )
-                )
+                runs.append(SweptRun(name=_folder_name(settings), settings=settings, words=(*self.words, *words)))
         return tuple(runs)
+
+
+def _folder_name(settings: dict[str, str]) -> str:
+    """A name that no other settings have: where characters are lost, their hash stands for them."""
+    whole = ",".join(f"{key.rsplit('.', 1)[-1]}={value}" for key, value in settings.items())
+    name = re.sub(r"[^\w.,=+-]", "_", whole)
+    if name == whole and len(name) <= MOST_CHARACTERS:
+        return name
+    return f"{name[: MOST_CHARACTERS - 9]}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

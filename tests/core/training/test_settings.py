@@ -206,3 +206,32 @@ def test_the_remedy_for_an_optimizer_that_trains_no_head_first_works() -> None:
     defaults = DEFAULTS | {"recipe.optimizer": "muon", "recipe.head_first": 0.0}
     config = layered(defaults, flags | {"recipe.head_first": "--head-first"}, recipe="finetune").config()
     assert (config.recipe.optimizer, config.recipe.head_first) == ("muon", 0.0)
+
+
+@pytest.mark.parametrize("in_file", [False, True])
+def test_a_recipe_that_is_set_by_its_path_is_trained(tmp_path: Path, in_file: bool) -> None:
+    file = written(tmp_path, {"recipe": {"name": "best", "batch": 32}}) if in_file else None
+    made = layered(DEFAULTS, {}, recipe="course", file=file, assignments={"recipe.name": "fast"})
+    assert made.config().recipe == RECIPES["fast"]
+    with pytest.raises(ConfigError, match="there is no recipe named 'fastest'"):
+        layered(DEFAULTS, {}, recipe="course", assignments={"recipe.name": "fastest"})
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("adam", None), ("sgd", 0.15)])
+def test_another_optimizer_drops_the_learning_rate_of_a_file(
+    tmp_path: Path, optimizer: str, rate: float | None
+) -> None:
+    file = written(tmp_path, {"recipe": {"name": "fast", "optimizer": "sgd", "learning_rate": 0.15}})
+    made = layered(
+        DEFAULTS | {"recipe.optimizer": optimizer}, {"recipe.optimizer": "--optimizer"}, recipe="course", file=file
+    )
+    assert made.values["recipe.learning_rate"] == rate
+
+
+def test_a_setting_is_chosen_by_the_user_or_a_file_and_not_by_the_recipe(tmp_path: Path) -> None:
+    path, file = "recipe.max_epochs", written(tmp_path, {"recipe": {"name": "fast", "max_epochs": 3}})
+    assert not layered(DEFAULTS, {}, recipe="fast").is_chosen(path)
+    assert layered(DEFAULTS, {}, recipe="fast", assignments={path: 3}).is_chosen(path)
+    assert layered(DEFAULTS | {path: 3}, {path: "--max-epochs"}, recipe="fast").is_chosen(path)
+    assert layered(DEFAULTS, {}, recipe="course", file=file).is_chosen(path)
+    assert not layered(DEFAULTS, {}, recipe="course").is_chosen("seed")

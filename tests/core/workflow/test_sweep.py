@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
-from cifar_cli.core.workflow.sweep import sweep
+from cifar_cli.core.workflow.sweep import slots, sweep
 from cifar_cli.core.workflow.sweep_config import SweepConfig, SweptOption
 from cifar_cli.core.write import write_whole
-from cifar_cli.errors import CheckpointError, ConfigError, Interrupted
+from cifar_cli.errors import CheckpointError, ConfigError, Interrupted, ResourceError
 
 SCORES = {
     "val_accuracy": 0.8, "test_accuracy": 0.7, "test_accuracy_flip_averaged": 0.75, "epochs": 3, "train_seconds": 9.0,
@@ -175,3 +177,44 @@ def test_a_sweep_that_can_t_be_trained_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(config, **options)  # type: ignore[arg-type]
+
+
+def test_runs_whose_names_are_cut_or_changed_have_folders_of_their_own(config: SweepConfig) -> None:
+    weights = SweptOption(key="weights", flag="--weights", values=(f"/{'x' * 300}/best.ckpt", "/a b", "/a_b"))
+    names = [run.name for run in replace(config, options=(weights,), seeds=(0, 1, 2)).runs()]
+    assert len(set(names)) == len(names) == 9
+    assert max(map(len, names)) <= 200
+    assert all(re.fullmatch(r"[\w.,=+-]+", name) for name in names)
+    assert [run.name for run in replace(config, options=(RATES,)).runs()] == ["lr=0.1", "lr=0.2"]
+
+
+@pytest.mark.parametrize(
+    ("device", "devices", "gpus", "expected"),
+    [
+        ("auto", 1, (None,), (None,)),
+        ("auto", 1, ("0", "1", "2"), ("0", "1", "2")),
+        ("auto", 2, ("0", "1", "2", "3", "4"), ("0,1", "2,3")),
+        ("auto", "auto", ("3", "5"), ("3,5",)),
+        ("cpu", 1, ("0", "1"), (None,)),
+    ],
+)
+def test_runs_share_the_gpus_by_their_devices(
+    config: SweepConfig, device: Any, devices: Any, gpus: tuple[str | None, ...], expected: tuple[str | None, ...]
+) -> None:
+    assert slots(replace(config, device=device, devices=devices), gpus) == expected
+
+
+def test_more_devices_than_there_are_end_a_sweep_before_it_begins(config: SweepConfig) -> None:
+    with pytest.raises(ResourceError, match="--devices 4 asks for more GPUs than the 2 of this machine"):
+        run(replace(config, devices=4), Trainings(), gpus=("0", "1"))
+    assert not config.folder.exists()
+
+
+def test_a_continued_run_takes_its_loggers_again(config: SweepConfig) -> None:
+    with pytest.raises(Interrupted):
+        run(config, Trainings("interrupt"))
+    again = Trainings()
+    run(replace(config, resumed_words=("--logger", "csv")), again)
+    first, _ = again.started[0]
+    assert first[0] == "--resume"
+    assert first[2:] == ["--logger", "csv"]
