@@ -43,8 +43,8 @@ MAX_CLASS_NAME = 255
 """Characters of a class name."""
 MAX_MARK_BYTES = 64 << 10
 """The file that describes a partial download."""
-MAX_CONFIG_BYTES = 128 << 10
-"""config.yaml of a run."""
+MAX_CONFIG_BYTES = 1 << 20
+"""config.yaml of a run, which names its classes: 10,000 names of 75 characters take 0.8 MB."""
 MAX_YAML_VALUES = 100_000
 """Values in a YAML file, each reference to another part of it counted with all that it refers to."""
 MAX_RUN_FILE_BYTES = 256 << 20

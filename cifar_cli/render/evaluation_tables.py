@@ -97,6 +97,14 @@ def comparison(report: EvaluationReport) -> Group:
     )
     parts: list[RenderableType] = [Text(f"scored on {'; '.join(scored)}"), table_of(columns, words=("run",))]
     parts += [Text(f"note: {each.unfinished}", style="yellow") for each in every if each.unfinished]
+    parts += [
+        Text(
+            f"{name}: {each.views.mirror_averaged:.2%} with the mirror image averaged, "
+            f"{each.views.views_averaged:.2%} with translations too"
+        )
+        for name, each in zip(report.names, every, strict=True)
+        if each.views
+    ]
     parts += [Text(test.sentence) for test in report.tests]
     for name, each in zip(report.names, every, strict=True):
         if each.corruptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def test_a_dataset_of_a_function_is_imported_once_and_read_without_it(folder: Pa
         ("nothing", "does not return a dataset"),
         ("fails", "no network"),
         ("two_classes_of_one_name", "has two classes named cat"),
+        ("two_spellings_of_one_name", "has two classes named"),
         ("a_number_of_classes", "does not return a dataset"),
         ("ragged", "does not return a dataset"),
         ("absent", "has no function absent"),
@@ -109,6 +111,11 @@ def test_a_checkpoint_of_an_own_model_executes_its_file_only_if_the_user_trusts_
     words = ("--dataset", "pets", "--data-dir", folder / "data", "--fast-dev-run", "--batch", 8)
     trained = cifar("train", "--model", model, *words, "--run-dir", run)
     assert trained.exit_code == 0, trained.stderr
+    asked = subprocess.run(
+        [sys.executable, "-m", "cifar_cli", "report", run, "--json"], capture_output=True, text=True, check=True
+    )
+    sizes = [each["sentence"] for each in json.loads(asked.stdout)["runs"][0]["answers"] if each["key"] == "size"]
+    assert "parameters" not in sizes[0]  # counting them would execute the file
     for command in (["evaluate", run], ["train", "--resume", run]):
         program = [sys.executable, "-m", "cifar_cli", *map(str, command)]
         refused = subprocess.run(program, capture_output=True, text=True, check=False)

@@ -81,6 +81,11 @@ def test_several_runs_stand_side_by_side_with_a_test_for_each_pair(golden: Golde
     golden.tables(
         "evaluation/comparison", comparison(EvaluationReport(names=names, evaluations=evaluations, tests=tests))
     )
+    views = ViewScores(mirror_averaged=0.7012, views_averaged=0.7105)
+    viewed = (replace(evaluations[0], views=views), *evaluations[1:])
+    golden.tables(
+        "evaluation/comparison-views", comparison(EvaluationReport(names=names, evaluations=viewed, tests=()))
+    )
 
 
 def test_predictions_are_a_table_or_pictures_with_bars(golden: Golden) -> None:

@@ -93,11 +93,11 @@ class RunDir:
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Write config.yaml; keys of an existing one that `config` lacks stay."""
-        text = yaml.safe_dump(config, sort_keys=False)
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         with suppress(OSError, ValueError, RecursionError):  # what can't be read, or written again, is replaced
             known = parse_yaml(read_regular(self.config, MAX_CONFIG_BYTES).decode())
             if isinstance(known, dict):
-                text = yaml.safe_dump(known | config, sort_keys=False)
+                text = yaml.safe_dump(known | config, sort_keys=False, allow_unicode=True)
         write_whole(self.config, text.encode())
 
     def write_summary(self, summary: dict[str, Any]) -> None:

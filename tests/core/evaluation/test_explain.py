@@ -21,7 +21,7 @@ from cifar_cli.core.evaluation.explain import NOWHERE, heat_maps, overlay, place
 from cifar_cli.core.evaluation.predict import predict
 from cifar_cli.core.evaluation.report.config import ReportConfig
 from cifar_cli.core.evaluation.report.report import report
-from cifar_cli.core.models.build import build_untrained
+from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.batches import eval_loader
 from cifar_cli.errors import ConfigError
@@ -81,7 +81,7 @@ def test_only_what_supports_the_class_is_hot() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["null", "cnn", "hybrid", "airbench", "timm:resnet18"])
 def test_every_kind_of_model_is_explained(name: str) -> None:
-    model = build_untrained(ModelConfig(name=name, weights="none", classes=10, img_size=32))
+    model = build_model(ModelConfig(name=name, weights="none", classes=10, img_size=32), seed=0)
     images_NHWC = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     heat_NHW = heat_of(model, images_NHWC, [3, 4])
     assert heat_NHW.shape == (2, 32, 32)

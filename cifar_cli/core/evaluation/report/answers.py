@@ -299,7 +299,8 @@ def _size(facts: Facts) -> Answer:
         )
         if memory is not None:
             mib = memory.device_bytes / 2**20
-            sentence += f" A training step of {memory.batch} images takes about {mib:,.0f} MiB of a GPU."
+            gpu = "a GPU" if memory.devices == 1 else f"each of the {memory.devices} GPUs"
+            sentence += f" A training step of {memory.batch} images takes about {mib:,.0f} MiB of {gpu}."
     return Answer(
         key="size",
         question="How large is the model, and what does it need?",

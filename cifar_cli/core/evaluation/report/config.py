@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,4 +30,6 @@ class ReportConfig:
         """The file to write."""
         if self.out is not None:
             return self.out
-        return (self.runs[0] if len(self.runs) == 1 else self.runs[0].parent) / "report.html"
+        if len(self.runs) == 1:
+            return self.runs[0] / "report.html"
+        return Path(os.path.abspath(self.runs[0])).parent / "report.html"  # noqa: PTH100 - of "." and ".." too

@@ -97,19 +97,19 @@ def _loss(facts: Facts, name: str) -> Chart:
     )
 
 
-def comparison_charts(runs: Sequence[Facts]) -> list[Chart]:
-    """Validation accuracy and loss of several runs, one over the other."""
+def comparison_charts(runs: Sequence[Facts], names: Sequence[str]) -> list[Chart]:
+    """Validation accuracy and loss of several runs, one over the other. names: of the runs, all different."""
     charts = []
     for name, title, percent in (("val_accuracy", "Validation accuracy", True), ("val_loss", "Validation loss", False)):
         lines = [
             Series(
-                name=facts.run.label,
+                name=run_name,
                 x=[epoch.epoch for epoch in facts.run.epochs],
                 y=[getattr(epoch, name) for epoch in facts.run.epochs],
                 colour=number % SERIES,
                 dashed=number >= SERIES,
             )
-            for number, facts in enumerate(runs)
+            for number, (facts, run_name) in enumerate(zip(runs, names, strict=True))
             if facts.run.epochs
         ]
         if lines:

@@ -18,7 +18,7 @@ from cifar_cli.core.evaluation.explain import heat_maps
 from cifar_cli.core.evaluation.metrics import chance_level, confusion_matrix, wilson_interval
 from cifar_cli.core.evaluation.predictions import Predictions
 from cifar_cli.core.evaluation.ranking import mistakes, suspects
-from cifar_cli.core.evaluation.report.predicted import read_predictions
+from cifar_cli.core.evaluation.report.predicted import read_predictions, tested_images
 from cifar_cli.core.evaluation.report.recorded import Matrix, RecordedRun, read_run
 from cifar_cli.core.evaluation.report.rules import Judgement, judge
 from cifar_cli.core.evaluation.results import Interval
@@ -26,6 +26,7 @@ from cifar_cli.core.memory.config import MemoryConfig, Risk
 from cifar_cli.core.memory.estimate import MOST, WORKSPACE_BYTES, Tracer, fits
 from cifar_cli.core.memory.gpus import CONTEXT_BYTES, GPUS, TABLE_GPUS
 from cifar_cli.core.memory.search import largest_that
+from cifar_cli.core.own_code import require_trusted
 from cifar_cli.core.progress import OnProgress, silent
 from cifar_cli.core.training.batches import eval_loader, make_loaders, resident
 from cifar_cli.core.training.checkpoint import load_checkpoint
@@ -33,7 +34,7 @@ from cifar_cli.core.training.machine import device_of
 from cifar_cli.core.training.pictures import augmented_samples
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.training.trained_on import open_trained
-from cifar_cli.errors import CifarError
+from cifar_cli.errors import CheckpointError, CifarError
 
 EARLIER_RUNS = 8
 SHOWN = 12  # mistakes, and suspects
@@ -64,6 +65,8 @@ class Memory:
     """Estimated memory of the training step on a GPU."""
 
     batch: int
+    """Images of a step on one device."""
+    devices: int
     device_bytes: int
     largest: tuple[tuple[str, int], ...]
     """Cards, and the largest batch on each, rounded down to two digits; without those for which none is predicted."""
@@ -129,7 +132,8 @@ class Facts:
             done = f"{epochs} epoch{'s' if epochs != 1 else ''}" if epochs else "no epoch"
             return f"This run is not finished: {done} of {run.config.recipe.max_epochs} done, and no test yet."
         if self.store is None:
-            return f"The dataset {run.config.data.store_path} is not where it was, so the report shows no images."
+            path = run.config.data.store_path
+            return f"The dataset {path} is not where it was, or has changed, so the report shows no images."
         return None
 
 
@@ -205,6 +209,9 @@ def _store_of(run: RecordedRun) -> Store | None:
 def _score_of(run: RecordedRun, predicted: Predictions | None) -> Score | None:
     if predicted is not None:
         return Score(split="test", correct=int(predicted.correct_N.sum()), images=len(predicted))
+    accuracy, images = run.said("test_accuracy"), tested_images(RunDir(run.path))
+    if accuracy is not None and images:  # where the dataset is gone
+        return Score(split="test", correct=round(accuracy * images), images=images)
     matrix = run.confusion.get("val")
     if matrix:
         correct = sum(row[place] for place, row in enumerate(matrix))
@@ -229,19 +236,31 @@ def _samples_of(run: RecordedRun, store: Store | None) -> Samples | None:
     return None
 
 
+def _require_trusted(run: RecordedRun) -> None:
+    """Raise CheckpointError where building the model would execute a file that the user does not trust."""
+    require_trusted(run.config.model.name, CheckpointError, wanted_by=str(run.path))
+
+
 def _counted(run: RecordedRun) -> ModelSummary | None:
     with suppress(CifarError, RuntimeError):
+        _require_trusted(run)
         return summarize(SummaryConfig(model=run.config.model, batch=run.config.recipe.batch))
     return None
 
 
 def _memory_of(run: RecordedRun) -> Memory | None:
+    processes = run.told.get("processes")
+    processes = processes if isinstance(processes, int) and processes > 0 else 1
+    if processes > 1 and run.config.strategy == "fsdp":
+        return None  # the weights are divided too
     with suppress(CifarError, RuntimeError):
+        _require_trusted(run)
         tracer = Tracer(MemoryConfig(model=run.config.model, step=run.config.step_config()))
-        batch = run.config.recipe.batch
+        batch = math.ceil(run.config.recipe.batch / processes)
         found = {name: largest_batch(tracer, GPUS[name].memory_bytes) for name in TABLE_GPUS}
         return Memory(
             batch=batch,
+            devices=processes,
             device_bytes=tracer.peak(batch).device_bytes,
             largest=tuple((name, largest) for name, largest in found.items() if largest is not None),
         )

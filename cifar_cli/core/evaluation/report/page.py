@@ -54,23 +54,26 @@ def page(runs: Sequence[Facts], answers: Sequence[tuple[Answer, ...]], compariso
     )
     environment.filters |= {"share": share, "duration": duration}
     title = runs[0].run.label if len(runs) == 1 else f"{len(runs)} runs"
+    names = [each.name for each in comparison.runs] if comparison else [runs[0].run.label]
     return environment.get_template("page.html.jinja").render(
         title=f"Report on {title}",
         version=__version__,
         comparison=comparison,
         compared=table(comparison) if comparison else (),
-        comparison_charts=comparison_charts(runs) if comparison else (),
+        comparison_charts=comparison_charts(runs, names) if comparison else (),
         runs=[
-            _run_context(facts, each, number) for number, (facts, each) in enumerate(zip(runs, answers, strict=True))
+            _run_context(facts, each, number, name)
+            for number, (facts, each, name) in enumerate(zip(runs, answers, names, strict=True))
         ],
     )
 
 
-def _run_context(facts: Facts, answers: tuple[Answer, ...], number: int) -> dict[str, Any]:
+def _run_context(facts: Facts, answers: tuple[Answer, ...], number: int, name: str) -> dict[str, Any]:
     """What the template shows of a run. Ids of several runs differ by their prefix."""
     run = facts.run
     return {
         "id": f"run{number + 1}-",
+        "name": name,
         "facts": facts,
         "run": run,
         "answers": answers,

@@ -9,6 +9,17 @@ from cifar_cli.core.evaluation.predictions import Predictions, files_of
 from cifar_cli.core.training.run_dir import RunDir
 
 
+def tested_images(run: RunDir) -> int | None:
+    """How many test images the run's predictions are of; None where there are none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(run.predictions, framework="pt") as file:
+            return int(file.get_slice("test_logits").get_shape()[0])
+    except (OSError, KeyError, IndexError, SafetensorError):
+        return None
+
+
 def read_predictions(run: RunDir, store: Store, *, loss: float) -> Predictions | None:
     """The predictions that training kept; None where there are none for this dataset. loss: that of the test."""
     from safetensors import SafetensorError

@@ -139,7 +139,7 @@ def test_a_run_whose_dataset_is_gone_keeps_its_other_answers(tmp_path: Path) -> 
     facts = facts_of(write_run(tmp_path / "run", histories.healthy(), data_dir=tmp_path / "gone"))
     told = {answer.key: answer.sentence for answer in answers_of(facts)}
     assert told["samples"] == "The dataset is not where it was, so no image can be shown."
-    assert "500 validation images are right" in told["chance"]
+    assert " test images are right" in told["chance"]
 
 
 def test_a_model_that_is_little_better_than_the_most_frequent_class_is_under_fitting() -> None:

@@ -118,9 +118,62 @@ def test_a_fast_dev_run_and_a_missing_dataset_are_named(data_dir: Path, tmp_path
     quick = write_run(tmp_path / "quick", [], data_dir=data_dir, finished=False, fast_dev_run=True)
     assert "trained one batch, and has no scores" in report(ReportConfig(runs=(quick,))).page.read_text("utf-8")
     lost = write_run(tmp_path / "lost", histories.healthy(), data_dir=tmp_path / "gone")
-    assert "is not where it was, so the report shows no images" in report(ReportConfig(runs=(lost,))).page.read_text(
-        "utf-8"
+    assert "is not where it was, or has changed, so the report shows no images" in report(
+        ReportConfig(runs=(lost,))
+    ).page.read_text("utf-8")
+
+
+def test_a_finished_run_without_its_dataset_shows_its_test_accuracy(data_dir: Path, tmp_path: Path) -> None:
+    lost = write_run(tmp_path / "lost", histories.healthy(), data_dir=data_dir)
+    whole = facts_of(lost).score
+    told = yaml.safe_load((lost / "config.yaml").read_text())
+    told["config"]["data"]["data_dir"] = str(tmp_path / "gone")
+    (lost / "config.yaml").write_text(yaml.safe_dump(told))
+    facts = facts_of(lost)
+    assert facts.store is None
+    assert facts.score is not None
+    assert whole is not None
+    assert (facts.score.split, facts.score.images) == ("test", whole.images)
+    assert facts.score.accuracy == pytest.approx(facts.run.said("test_accuracy"), abs=0.5 / whole.images)
+    RunDir(lost).predictions.unlink()
+    only_validation = report(ReportConfig(runs=(lost,))).page.read_text("utf-8")
+    assert "validation images are predicted right" in only_validation
+    assert "mirror image averaged" not in only_validation
+
+
+def test_a_comparison_lies_beside_the_run_however_it_is_named(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [write_run(tmp_path / name, histories.healthy(), data_dir=data_dir) for name in ("a", "b")]
+    monkeypatch.chdir(runs[0])
+    (runs[0] / "checkpoints").mkdir(exist_ok=True)
+    assert ReportConfig(runs=(Path(), Path("../b"))).page == tmp_path / "report.html"
+    assert ReportConfig(runs=(Path("checkpoints/.."), Path("../b"))).page == tmp_path / "report.html"
+    assert ReportConfig(runs=(Path(),)).page == Path("report.html")
+
+
+def test_runs_of_one_folder_name_are_told_apart_all_over_the_page(data_dir: Path, tmp_path: Path) -> None:
+    runs = tuple(
+        write_run(tmp_path / name / "seed-0", histories.healthy(), data_dir=data_dir) for name in ("one", "two")
     )
+    text = report(ReportConfig(runs=runs)).page.read_text("utf-8")
+    assert [text.count(f'<h2 id="run{number}-run">{name}:') for number, name in ((1, "seed-0"), (2, "seed-0~2"))] == [
+        1,
+        1,
+    ]
+    legend = text.partition("compared-val_accuracy")[2].partition("</figure>")[0]
+    assert "seed-0~2" in legend
+
+
+def test_the_record_of_a_run_may_have_thousands_of_class_names(data_dir: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", histories.healthy(), data_dir=data_dir, finished=False)
+    told = yaml.safe_load((run / "config.yaml").read_text())
+    told["classes"] = [f"{number} " + "ж" * 70 for number in range(3000)]
+    told["config"]["model"]["classes"] = 3000
+    RunDir(run).write_config(told)
+    assert (run / "config.yaml").stat().st_size > 400_000
+    assert "ж" in (run / "config.yaml").read_text(encoding="utf-8")
+    assert len(facts_of(run).run.classes) == 3000
 
 
 def test_the_terminal_says_what_a_run_lacks(cifar, data_dir: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
