@@ -51,6 +51,9 @@ def exchanged():
 def two_classes_of_one_name():
     return load() | {"classes": ["cat", "cat"]}
 
+def two_spellings_of_one_name():
+    return load() | {"classes": ["caf\u00e9", "cafe\u0301"]}
+
 def a_number_of_classes():
     return load() | {"classes": 2}
 

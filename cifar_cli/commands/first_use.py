@@ -51,13 +51,15 @@ def import_on_first_use(source: Path, data: DataConfig) -> None:
 def say_if_changed(data: DataConfig) -> None:
     """Say how to import a dataset again whose folder or archive has changed since."""
     from cifar_cli.core.data.first_use import has_changed, imported_from
+    from cifar_cli.core.data.store import read_header
     from cifar_cli.render import console
 
     source = imported_from(data)
     if source is not None and data.store_path.is_file() and has_changed(source, data):
+        again = read_header(data.store_path).summary.command_again
         console.warn(
             f"{source} has changed since {data.dataset} was imported from it, and the imported images are used: "
-            f"`{_download(source, data)} --force` imports them again"
+            f"`{again}` imports them again"
         )
 
 

@@ -93,7 +93,23 @@ def test_a_folder_that_has_changed_is_noticed_and_the_import_again_named(cifar: 
         assert again.exit_code == 0, again.stderr
         said = " ".join(again.stderr.split())
         assert f"{folder} has changed since my-pets was imported from it" in said
-        assert f"cifar download --dataset my-pets --data-dir data --from '{folder}' --force" in said
+        assert f"`cifar download --dataset my-pets --from '{folder}' --force`" in said
+
+
+def test_the_import_again_has_the_options_of_the_first(cifar: Cifar, folder: Path) -> None:
+    words = ("--val-share", "20%", "--img-size", 16, "--skip-bad", "--seed", 3)
+    imported = cifar("download", "--dataset", "my-pets", "--from", folder, *words)
+    assert imported.exit_code == 0, imported.stderr
+    later = time.time() + 10
+    os.utime(folder / "train/cat/0.png", (later, later))
+    said = " ".join(cifar("train", "--dataset", "my-pets", "--print-config").stderr.split())
+    assert said == ""
+    trained = cifar("train", "--dataset", "my-pets", *SHORT, "--run-dir", "one")
+    assert trained.exit_code == 0, trained.stderr
+    again = (
+        f"cifar download --dataset my-pets --from '{folder}' --val-share 20% --seed 3 --img-size 16 --skip-bad --force"
+    )
+    assert f"`{again}`" in " ".join(trained.stderr.split())
 
 
 def test_an_archive_is_named_without_its_suffixes_and_another_source_gets_another_name(

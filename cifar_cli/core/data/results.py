@@ -51,6 +51,10 @@ class Provenance:
     """Its --seed."""
     columns: tuple[str, ...] = ()
     """Its --columns."""
+    img_size: int | None = None
+    """Its --img-size."""
+    skip_bad: bool = False
+    """Whether --skip-bad was passed."""
     notes: tuple[str, ...] = ()
     """What the import decided, and what to know before training: sentences."""
 
@@ -94,8 +98,10 @@ class DatasetSummary(NotebookView):
     @property
     def command_again(self) -> str:
         """The command that downloads, draws or imports the dataset again."""
-        known = self.name in BUILT_IN or self.provenance.source.startswith(ENTRY_POINT)
         origin = self.provenance
+        known = origin.source.startswith(ENTRY_POINT) or (
+            self.name in BUILT_IN and not Path(origin.source).is_absolute()
+        )
         source = () if known else ("--from", origin.source)
         shares = {"--test-share": origin.test_share, "--val-share": origin.val_share}
         words = [word for flag, share in shares.items() if share is not None for word in (flag, f"{100 * share:g}%")]
@@ -103,6 +109,10 @@ class DatasetSummary(NotebookView):
             words += ["--seed", str(origin.split_seed)]
         if origin.columns:
             words += ["--columns", ",".join(origin.columns)]
+        if origin.img_size is not None:
+            words += ["--img-size", str(origin.img_size)]
+        if origin.skip_bad:
+            words.append("--skip-bad")
         if self.path.parent != Path("data"):
             words += ["--data-dir", str(self.path.parent)]
         return shell_line("cifar download --dataset", self.name, *source, *words, "--force")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def load_initial_weights(model: nn.Module, config: ModelConfig) -> None:
         if config.classes != IMAGENET_CLASSES:
             begin_at_zero(model)
     else:
-        load_state(model, read_state(Path(source)), origin=source, keep_head=True)
+        load_state(model, read_state(Path(source), model.state_dict().keys()), origin=source, keep_head=True)
 
 
 def timm_statistics(config: ModelConfig) -> tuple[PerChannel, PerChannel] | None:
@@ -76,11 +76,12 @@ def metadata_of(path: Path) -> dict[str, str]:
         raise BadFileError("is not a .safetensors file that can be read") from error
 
 
-def read_state(path: Path) -> StateDict:
+def read_state(path: Path, own: Set[str] = frozenset()) -> StateDict:
     """Read a state dict from a .safetensors, .pt, .pth or .ckpt file of any program.
 
-    Takes it out of the dictionary it is in (_WRAPPERS), and removes the prefixes of its keys (_PREFIXES). Executes
-    nothing. Raises CheckpointError if the file doesn't exist, can't be read safely or has no weights.
+    Takes it out of the dictionary it is in (_WRAPPERS), and removes the prefixes of its keys (_PREFIXES). own: the keys
+    of the model that it is for, which keep theirs. Executes nothing. Raises CheckpointError if the file doesn't exist,
+    can't be read safely or has no weights.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}", remedy=REMEDY)
@@ -91,7 +92,7 @@ def read_state(path: Path) -> StateDict:
             require_plain_tensor(name, tensor)
     except BadFileError as error:
         raise CheckpointError(f"{path} {error}", remedy=REMEDY) from error
-    return _without_prefixes(state)
+    return _without_prefixes(state, own)
 
 
 def save_state(state: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str]) -> None:
@@ -138,16 +139,20 @@ def _state_in(content: Any) -> StateDict:
     return dict(state)
 
 
-def _without_prefixes(state: StateDict) -> StateDict:
+def _without_prefixes(state: StateDict, own: Set[str]) -> StateDict:
     """The same with the names that the model itself has.
 
-    A training checkpoint may hold other things beside "model.": only the model's keys are taken then.
+    A training checkpoint may hold other things beside "model.": only the model's keys are taken then. own: the model's
+    names, where they are known. A layer of its own may be called `model` too.
     """
+    stages = [state]
     if any(key.startswith("model.") for key in state):
         state = {key: value for key, value in state.items() if key.startswith("model.")}
+        stages.append(state)
     while prefix := next((each for each in _PREFIXES if all(key.startswith(each) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+        stages.append(state)
+    return max(reversed(stages), key=lambda each: len(own & each.keys()))
 
 
 def load_state(model: nn.Module, state: StateDict, *, origin: str, keep_head: bool = False) -> None:

@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, features
 
+from cifar_cli.core.data.sources import class_folders
+from cifar_cli.core.data.sources import folder as folder_module
 from cifar_cli.core.data.sources.folder import import_images
-from cifar_cli.core.data.sources.kinds import SUFFIXES, readable_formats
+from cifar_cli.core.data.sources.kinds import HEIF_REMEDY, SUFFIXES, readable_formats
 from cifar_cli.core.data.sources.layout import Shares
 from cifar_cli.core.data.sources.reading import ImportChoices
 from cifar_cli.core.data.store import open_store, write_store
@@ -382,3 +384,23 @@ def test_composed_and_decomposed_spellings_are_one_class(tmp_path: Path) -> None
 def test_pillow_knows_the_formats_that_the_page_names() -> None:
     assert features.check("webp")
     assert {"BMP", "GIF", "JPEG", "PNG", "PPM", "WEBP"} <= set(readable_formats())
+
+
+def test_a_folder_that_two_links_lead_to_is_read_once(tmp_path: Path) -> None:
+    everything = classes_of(tmp_path / "all", "cats", "dogs", images=5)
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "a").symlink_to(everything / "cats")
+    (top / "b").symlink_to(everything)
+    made = imported(top)
+    assert len(made.train_images) + len(made.test_images) == 10
+
+
+def test_a_folder_of_heic_files_alone_names_the_plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    (tmp_path / "pets" / "cat" / "1.HEIC").write_bytes(b"of a kind that isn't installed")
+    monkeypatch.setattr(folder_module, "is_image", lambda name: False)
+    monkeypatch.setattr(class_folders, "is_image", lambda name: False)
+    with pytest.raises(DataError, match="holds no images") as caught:
+        imported(tmp_path / "pets")
+    assert caught.value.remedy == HEIF_REMEDY

@@ -63,6 +63,17 @@ def test_folders_that_may_be_splits_or_classes_are_not_guessed(
     assert remedy in (caught.value.remedy or "")
 
 
+def test_folders_that_look_like_splits_are_no_classes(tmp_path: Path) -> None:
+    folder = classes_of(tmp_path / "intel", "seg_train/seg_train/sea", "seg_test/seg_test/sea", "seg_pred/x")
+    with pytest.raises(DataError, match="seg_test/, seg_train/ hold folders of images and look like splits") as caught:
+        imported(folder)
+    assert caught.value.remedy == "rename them test, train, each with its class folders directly in it"
+    stations = classes_of(tmp_path / "stations", "train_station", "test_tube", images=5)
+    assert imported(stations).classes == ("test_tube", "train_station")
+    one = classes_of(tmp_path / "one", "train_station/old", "bus_station/new", images=5)
+    assert imported(one).classes == ("bus_station", "train_station")
+
+
 def test_images_in_no_class_folder_are_listed_with_skip_bad(tmp_path: Path) -> None:
     folder = classes_of(tmp_path, "cat", "dog", images=5)
     put(folder, "x.png", 77)

@@ -249,7 +249,7 @@ class TestImport:
 
     def test_official_images_can_not_be_stored_in_another_size(self, tiny_cifar10, tmp_path):
         config = ImportConfig(data=DataConfig(data_dir=tmp_path), sources=(str(tiny_cifar10.path),), img_size=64)
-        with pytest.raises(DataError, match="have 32×32 pixels and are stored in that size"):
+        with pytest.raises(DataError, match="cifar10's images are stored in the size that they have"):
             import_dataset(config, archives={"cifar10": tiny_cifar10.archive})
 
     def test_a_data_dir_that_is_a_file_is_named(self, make_tree, tmp_path):
@@ -330,3 +330,11 @@ class TestRealImages:
         store: Store = open_dataset(real_cifar10, fetch=False)
         assert store.mean == pytest.approx(CIFAR10_MEAN, abs=0.002)
         assert store.std == pytest.approx(CIFAR10_STD, abs=0.002)
+
+
+def test_a_size_that_a_source_can_t_have_is_refused(tmp_path: Path) -> None:
+    shapes = ImportConfig(data=DataConfig(dataset="shapes", data_dir=tmp_path), img_size=64)
+    with pytest.raises(DataError, match="shapes's images are stored in the size that they have") as caught:
+        import_dataset(shapes)
+    assert caught.value.remedy == "leave out --img-size here and pass it to `cifar train`"
+    assert not (tmp_path / "shapes.safetensors").exists()

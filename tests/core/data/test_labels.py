@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cifar_cli.core.data.sources.label_tables import COLUMNS_REMEDY
 from cifar_cli.errors import DataError
 from tests.conftest import Cifar
 from tests.core.data.streams import Collected, photo
@@ -94,6 +95,20 @@ def test_a_table_of_something_else_beside_one_of_labels_is_not_used(tmp_path: Pa
     assert "a.csv is not used for labels" in made.notes
 
 
+@pytest.mark.parametrize("name", ["sample_submission.csv", "sampleSubmission.csv", "submit.csv"])
+def test_a_submission_is_never_a_table_of_labels(tmp_path: Path, name: str) -> None:
+    folder = write(numbered(tmp_path), table())
+    made = imported(write(folder, table(row="{}.png,bird"), name=name))
+    assert labels_of(made) == {"cat", "dög, young"}
+
+
+@pytest.mark.parametrize("name", ["samples.csv", "labels_sampled.csv", "SAMPLE.CSV", "sample.tsv"])
+def test_a_table_of_samples_is_a_table_of_labels(tmp_path: Path, name: str) -> None:
+    text = table("image\tlabel", row='{}.png\t"{}"') if name.endswith("tsv") else table()
+    made = imported(write(numbered(tmp_path), text, name=name))
+    assert labels_of(made) == {"cat", "dög, young"}
+
+
 def test_folders_that_are_the_only_one_of_their_split_are_no_classes(tmp_path: Path) -> None:
     for number, _ in ROWS:
         put(tmp_path, f"train/train/{number}.jpg", number, kind="JPEG")
@@ -101,6 +116,31 @@ def test_folders_that_are_the_only_one_of_their_split_are_no_classes(tmp_path: P
     made = imported(write(tmp_path, table("id,has_cactus", row='{}.jpg,"{}"'), name="train.csv"))
     assert labels_of(made) == {"cat", "dög, young"}
     assert "10 images without a label left out, such as test/test/10.jpg" in made.notes
+
+
+def test_named_columns_label_all_images_though_folders_look_like_classes(tmp_path: Path) -> None:
+    folder = classes_of(tmp_path, "part1", "part2", images=10)
+    rows = [f"part{part}/{number}.png,{'cat' if number % 2 else 'dog'}" for part in (1, 2) for number in range(10)]
+    made = imported(write(folder, "\n".join(["id,breed_of_it", *rows[4:]])), columns=("id", "breed_of_it"))
+    assert made.classes == ("cat", "dog")
+    assert "4 images without a label left out, such as part1/0.png" in made.notes
+
+
+def test_a_table_of_all_images_that_is_not_used_is_offered(tmp_path: Path) -> None:
+    folder = classes_of(tmp_path, "part1", "part2", images=10)
+    rows = [f"part{part}/{number}.png,{number % 2}" for part in (1, 2) for number in range(10)]
+    made = imported(write(folder, "\n".join(["id,dx", *rows])))
+    assert made.classes == ("part1", "part2")
+    assert f"if the labels are in labels.csv, and the folders are no classes: {COLUMNS_REMEDY}" in made.notes
+
+
+def test_names_that_images_of_several_classes_share_leave_the_folders_classes(tmp_path: Path) -> None:
+    folder = classes_of(tmp_path, "cat", "dog", images=10)
+    rows = [f"{number}.png,{name}" for name in ("cat", "dog") for number in range(10)]
+    made = imported(write(folder, "\n".join(["filename,label", *rows])))
+    assert made.classes == ("cat", "dog")
+    assert len(made.train_images) + len(made.test_images) == 20
+    assert not made.left_out
 
 
 # How a table may be written

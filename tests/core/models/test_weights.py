@@ -99,3 +99,21 @@ def test_a_new_head_on_pretrained_weights_begins_with_the_loss_of_guessing() -> 
     assert torch.equal(build_model(config, seed=0).eval()(images), torch.zeros(2, 3))
     whole = build_model(replace(config, classes=1000), seed=0).eval()
     assert float(whole(images).std().detach()) > 0.1  # ImageNet's own head
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "module.model.", "_orig_mod."])
+def test_a_layer_called_model_keeps_its_name(tmp_path: Path, prefix: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.head = nn.Linear(4, 3), nn.Linear(3, 2)
+
+    donor = Net()
+    save_file({f"{prefix}{name}": value for name, value in donor.state_dict().items()}, tmp_path / "net.safetensors")
+    found = read_state(tmp_path / "net.safetensors", donor.state_dict().keys())
+    assert found.keys() == donor.state_dict().keys()
+    only = {f"model.{name}": value for name, value in nn.ModuleDict({"model": nn.Linear(4, 3)}).state_dict().items()}
+    save_file(only, tmp_path / "only.safetensors")
+    assert read_state(tmp_path / "only.safetensors", {"model.weight", "model.bias"}).keys() == {
+        "model.weight", "model.bias",
+    }  # fmt: skip

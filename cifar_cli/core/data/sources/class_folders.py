@@ -10,7 +10,17 @@ from cifar_cli.core.data.results import LeftOut
 from cifar_cli.core.data.sources.kinds import is_hidden, is_image
 from cifar_cli.core.data.sources.label_tables import Rows
 from cifar_cli.core.data.sources.labels import LabelChoices, assign_labels
-from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Layout, Shares, arranged, is_are, listed
+from cifar_cli.core.data.sources.layout import (
+    SPLIT_NAMES,
+    Found,
+    Layout,
+    Shares,
+    Split,
+    arranged,
+    is_are,
+    listed,
+    split_in,
+)
 from cifar_cli.core.limits import MAX_CLASS_NAME
 from cifar_cli.errors import DataError
 from cifar_cli.printable import has_control
@@ -28,19 +38,20 @@ def lay_out(
     columns: tuple[str, str] | None = None,
     shares: Shares = Shares(),
     skip_bad: bool = False,
+    no_images_remedy: str | None = None,
 ) -> Layout:
     """Assign images to splits and classes.
 
     origin: the folder or archive, for messages. names: paths with `/`; those of folders end in `/`. All may lie
     under common parent folders. expected_classes: the classes that must be there, in the order of their labels;
     by default the classes found, sorted. tables: the rows of each CSV file, or why it can't be read. columns: of
-    images and labels in these. skip_bad: leave out images without a class.
+    images and labels in these. skip_bad: leave out images without a class. no_images_remedy: where there are none.
     Raises DataError for a layout that can't be understood, or from which nothing can be trained.
     """
     names = list(names)
     images = [name for name in names if is_image(name)]
     if not images:
-        raise DataError(f"{origin} holds no images", remedy=LAYOUT_REMEDY)
+        raise DataError(f"{origin} holds no images", remedy=no_images_remedy or LAYOUT_REMEDY)
     for name in names:
         if has_control(name):  # also names that are not valid UTF-8
             raise DataError(f"{origin} holds a name with control characters, {name}", remedy="rename it")
@@ -53,6 +64,7 @@ def lay_out(
     found = Found(origin=origin, short={name: "/".join(part) for name, part in parts.items()})
     with_splits = _splits_in(parts.values())
     strays = _strays(parts, with_splits=with_splits)
+    alike = {} if with_splits else _like_splits(parts.values())
     labelled = assign_labels(
         found,
         tables or {},
@@ -62,6 +74,11 @@ def lay_out(
         choices=LabelChoices(columns=columns, skip_bad=skip_bad),
     )
     by_folder = {name: part for name, part in parts.items() if name not in labelled}
+    if alike and by_folder:
+        raise DataError(
+            f"{origin}: {listed(f'{folder}/' for folder in alike)} hold folders of images and look like splits",
+            remedy=f"rename them {listed(dict.fromkeys(alike.values()))}, each with its class folders directly in it",
+        )
     _leave_out_strays(found, by_folder, strays, skip_bad=skip_bad)
     _assign_folders(found, by_folder, with_splits=with_splits)
     if with_splits:
@@ -89,6 +106,16 @@ def _splits_in(parts: Iterable[tuple[str, ...]]) -> bool:
     folders = [part for part in parts if len(part) > 1]
     named = [part for part in folders if part[0].lower() in SPLIT_NAMES]
     return bool(folders) and (len(named) == len(folders) or any(len(part) > 2 for part in named))
+
+
+def _like_splits(parts: Iterable[tuple[str, ...]]) -> dict[str, Split]:
+    """Folders at the top such as seg_train and seg_test, which hold folders, with the split that each name means.
+
+    Empty unless they are two splits at least.
+    """
+    holding = {part[0] for part in parts if len(part) > 2}
+    alike = {folder: split for folder in sorted(holding) if (split := split_in(folder))}
+    return alike if len(set(alike.values())) > 1 else {}
 
 
 def _strays(parts: Mapping[str, tuple[str, ...]], *, with_splits: bool) -> dict[str, str]:

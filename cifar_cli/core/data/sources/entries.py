@@ -18,6 +18,7 @@ from cifar_cli.errors import DataError
 HEAD_BYTES = 64 << 10
 CUT = "the archive is damaged or truncated here, and nothing behind it is read"
 _UNKNOWN = -1, -1  # of a folder that can't be read
+READ_ALREADY = "a link to a folder that is read already"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -78,8 +79,7 @@ def _in_folder(top: Path) -> Iterator[Entry]:
         link = links.pop(0)
         name = f"{clean_name(link.relative_to(top).as_posix())}/"
         if _identity(link) in seen - {_UNKNOWN}:
-            problem = "a link to a folder that is read already"
-            yield Entry(name, _fails(errno.ELOOP, problem), problem, harmless=True)
+            yield Entry(name, _fails(errno.ELOOP, READ_ALREADY), READ_ALREADY, harmless=True)
         else:
             yield from _walk(top, link, seen, links)
 
@@ -100,7 +100,10 @@ def _walk(top: Path, folder: Path, seen: set[tuple[int, int]], links: list[Path]
         if is_hidden(child.name):
             yield Entry(inner, _fails(errno.EINVAL, "it is hidden"))
         elif child.is_dir(follow_symlinks=False):
-            yield from _walk(top, path, seen, links)
+            if _identity(path) in seen - {_UNKNOWN}:  # below a link, and another link led to it before
+                yield Entry(f"{inner}/", _fails(errno.ELOOP, READ_ALREADY), READ_ALREADY, harmless=True)
+            else:
+                yield from _walk(top, path, seen, links)
         elif child.is_symlink() and not path.exists():
             yield Entry(inner, _fails(errno.ENOENT, "it is a broken link"), "it is a link to nothing")
         elif child.is_dir():

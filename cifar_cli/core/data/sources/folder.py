@@ -15,7 +15,7 @@ from cifar_cli.core.data.results import LeftOut
 from cifar_cli.core.data.sources.class_folders import lay_out
 from cifar_cli.core.data.sources.entries import HEAD_BYTES, Entry, entries
 from cifar_cli.core.data.sources.images import SourceStream
-from cifar_cli.core.data.sources.kinds import is_image, suffix_of
+from cifar_cli.core.data.sources.kinds import HEIF_REMEDY, SUFFIXES, is_image, suffix_of
 from cifar_cli.core.data.sources.label_tables import Rows, is_label_file, parse_csv
 from cifar_cli.core.data.sources.pixels import size_of
 from cifar_cli.core.data.sources.reading import REPORT_EVERY, ImportChoices, place_of, skip_remedy, stream_of
@@ -38,6 +38,7 @@ def import_images(path: Path, choices: ImportChoices = ImportChoices()) -> Sourc
         columns=choices.columns,
         shares=choices.shares,
         skip_bad=choices.skip_bad,
+        no_images_remedy=HEIF_REMEDY if any(SUFFIXES.get(kind) == "HEIF" for kind in scan.kinds) else None,
     )
 
     def read() -> Iterator[tuple[str, bytes | OSError]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import PurePosixPath
 
 from cifar_cli.core.data.sources.archive import clean_name
 from cifar_cli.core.data.sources.kinds import is_image
-from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Split, listed
+from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Split, listed, split_in
 from cifar_cli.errors import DataError
 
 Rows = list[list[str]]
@@ -102,7 +101,7 @@ class ImageNames:
 def is_label_file(name: str) -> bool:
     """Whether a path may hold labels. Kaggle's sample submissions look like labels, and aren't."""
     last = PurePosixPath(name).name.lower()
-    return last.endswith((".csv", ".tsv")) and "submission" not in last and "sample" not in last
+    return last.endswith((".csv", ".tsv")) and "submi" not in last
 
 
 def parse_csv(content: bytes, origin: str) -> Rows:
@@ -143,7 +142,7 @@ def label_table(
         return None
     titles = [title.strip().lower() for title in rows[0]]
     folder = PurePosixPath(path).parts[top:-1]
-    split_of_file = _split_in(PurePosixPath(path).name)
+    split_of_file = split_in(PurePosixPath(path).name)
     chosen = None if columns is None else _chosen(titles, columns)
     if columns is not None and chosen is None:
         return None
@@ -236,9 +235,3 @@ def _class_columns(rows: Rows, titles: list[str], others: set[int | None]) -> tu
         return ()
     single = sum(sum(value in _ONE for value in row) == 1 for row in values)
     return columns if 2 * single > len(values) else ()
-
-
-def _split_in(file_name: str) -> Split | None:
-    """train for trainLabels.csv, test for test.csv, val for labels_val.csv; None for latest.csv."""
-    words = (word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", file_name))
-    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)

@@ -46,8 +46,8 @@ def assign_labels(
     """Give images the class, and the split where a column or the file's name says it, that CSV files hold.
 
     They label the `strays`, which lie in no class folder. They label all images if they name NEARLY_ALL of them in a
-    table whose column of labels is known for sure, or if the folders say nothing (`lone_folders`: there is one, or one
-    in each split) and the tables name images in it.
+    table whose column of labels is known for sure. They also do if they name images in folders that say nothing
+    (`lone_folders`: there is one, or one in each split), or that the user overrules by naming the columns.
     tables: rows by the CSV's name, or why it can't be read. top: the number of folders that all images share.
     Returns the images that the tables are to label; those without a row are left out, with a note. It is empty if no
     table is used.
@@ -62,12 +62,19 @@ def assign_labels(
     ]
     if choices.columns is not None and not usable:
         raise no_such_columns(readable, choices.columns)
-    named = {table.path: {each for _, meant in table.images(names) for each in meant} for table in usable}
+    named: dict[str, set[str]] = {table.path: set() for table in usable}
+    surely: set[str] = set()
+    for table in usable:
+        for _, meant in table.images(names):
+            named[table.path].update(meant)
+            if table.sure and len(meant) == 1:  # a name that several images have labels none of them
+                surely.update(meant)
     everything = found.short.keys()
     inside = everything - strays
-    surely = {each for table in usable if table.sure for each in named[table.path]}
     by_table: Set[str] = strays
-    if len(surely) >= NEARLY_ALL * len(everything) or (lone_folders and any(inside & each for each in named.values())):
+    if len(surely) >= NEARLY_ALL * len(everything) or (
+        (lone_folders or choices.columns is not None) and any(inside & each for each in named.values())
+    ):
         by_table = everything
     used = [table for table in usable if named[table.path] & by_table]
     used = [table for table in used if table.sure] or used  # others beside these hold something else
@@ -77,6 +84,10 @@ def assign_labels(
     if not used and not inside:
         raise no_images_named(readable)
     _note_use(found, used, sorted(tables.keys() - {table.path for table in used}), by_table, inside)
+    nearly_all = NEARLY_ALL * len(everything)
+    offered = [table.path for table in usable if table not in used and len(named[table.path]) >= nearly_all]
+    if offered and not by_table & inside:
+        found.notes.append(f"if the labels are in {listed(offered)}, and the folders are no classes: {COLUMNS_REMEDY}")
     for table in used:
         _assign(found, table, names, by_table, choices.skip_bad, keep_split=len(tables) > 1)
     if used:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -22,6 +23,12 @@ SPLIT_NAMES: dict[str, Split] = {
 TEST_SHARE = 0.2
 MAX_LISTED = 5  # names in a message
 _ORDER: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
+
+
+def split_in(name: str) -> Split | None:
+    """train for trainLabels.csv, test for test.csv, val for labels_val.csv; None for latest.csv."""
+    words = (word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name))
+    return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -107,11 +107,6 @@ def _from_path(
                 remedy=f"`{shell_line(f'cifar download --dataset {archive.dataset} --from', path)}`",
             )
         _require_no_choices(config)
-        if config.img_size not in (None, 32):
-            raise DataError(
-                f"{archive.dataset}'s official images have 32×32 pixels and are stored in that size",
-                remedy="leave out --img-size here and pass it to `cifar train`",
-            )
         if place.is_dir():
             return import_folder(place, archive, source=source, on_progress=on_progress)
         md5 = checksum_of(path, "md5", on_progress)
@@ -125,7 +120,7 @@ def _from_path(
 
 
 def _require_no_choices(config: ImportConfig) -> None:
-    """Raise DataError for shares, a seed or columns of a source that has its splits and labels."""
+    """Raise DataError for shares, a seed, columns or a size of a source that has its splits, labels and pixels."""
     if (config.test_share, config.val_share, config.seed) != (None, None, None):
         raise DataError(
             f"{config.data.dataset} has a training and a test split of its own",
@@ -135,6 +130,11 @@ def _require_no_choices(config: ImportConfig) -> None:
         raise DataError(
             f"{config.data.dataset} has no CSV or parquet file whose columns --columns could name",
             remedy="leave out --columns",
+        )
+    if config.img_size not in (None, 32) or (config.img_size and own_source(config)):
+        raise DataError(
+            f"{config.data.dataset}'s images are stored in the size that they have",
+            remedy="leave out --img-size here and pass it to `cifar train`",
         )
 
 

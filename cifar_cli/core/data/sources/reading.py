@@ -243,5 +243,7 @@ class _Reading:
             val_share=self.choices.shares.val,
             split_seed=self.choices.shares.seed,
             columns=self.choices.columns or (),
+            img_size=self.choices.img_size,
+            skip_bad=self.choices.skip_bad,
             notes=self.notes,
         )

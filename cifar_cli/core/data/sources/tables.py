@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -56,6 +57,6 @@ def require_class_names(origin: str, classes: Iterable[object]) -> None:
                 f"{origin} has a class name that can't be used, {shown!r}",
                 remedy=f"use names of 1 to {MAX_CLASS_NAME} printable characters",
             )
-        if name in seen:
+        if (composed := unicodedata.normalize("NFC", name)) in seen:
             raise DataError(f"{origin} has two classes named {name}", remedy="give every class a name of its own")
-        seen.add(name)
+        seen.add(composed)
