@@ -176,8 +176,10 @@ class NamedModels(ArchitectureOptions):
     """Set the number of classes."""
 
     def names(self) -> tuple[str, ...]:
-        """The models in the order given, each once."""
+        """The models in the order given, each once. Raises UsageError where there is none."""
         asked = [_as_registered(name.strip()) for value in self.model for name in value.split(",") if name.strip()]
+        if not asked:
+            raise UsageError("--model names no model", remedy="pass for example --model null")
         return tuple(dict.fromkeys(known for name in asked for known in (MODELS if name == "all" else (name,))))
 
 

@@ -32,9 +32,10 @@ def doctor(data: DoctorOptions, output: OutputOptions) -> None:
     from cifar_cli.core.doctor.config import DoctorConfig
     from cifar_cli.core.doctor.diagnose import diagnose
     from cifar_cli.core.doctor.gather import gather
+    from cifar_cli.core.training.config import runs_dir
     from cifar_cli.render import console, doctor_table
 
-    report = diagnose(gather(DoctorConfig(data_dir=data.data_dir)))
+    report = diagnose(gather(DoctorConfig(data_dir=data.data_dir, runs_dir=runs_dir())))
     if output.as_json:
         console.print_json(report.to_dict())
     else:

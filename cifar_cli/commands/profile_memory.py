@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
@@ -28,6 +28,9 @@ from cifar_cli.options import (
     OutputOptions,
     TrimBackboneOpt,
 )
+
+if TYPE_CHECKING:
+    from cifar_cli.core.memory.results import MemoryReport
 
 
 @option_group("Model")
@@ -158,6 +161,7 @@ def profile_memory(
         report = profile(request, on_progress=on_progress)
     if output.as_json:
         console.print_json(report.to_dict())
+        _exit_if_none_fits(report)
         return
     console.show(*memory_tables.report(report.peaks, report.largest, report.fits, report.helps))
     console.show(*memory_tables.steps(request.configs, auto=request.precision_auto))
@@ -170,6 +174,10 @@ def profile_memory(
         if check.help:
             remedy = "" if search.what_would_help else f"; {check.help}"
             console.warn(f"batch {check.batch:,} of {check.model} doesn't fit on {check.gpu}{remedy}")
+    _exit_if_none_fits(report)
+
+
+def _exit_if_none_fits(report: MemoryReport) -> None:
     if report.fits and not any(check.fits for check in report.fits):
         raise typer.Exit(1)
 

@@ -30,7 +30,7 @@ class CountOptions:
 @command(
     examples=(
         ("Count one model, with a table of its layers.", "cifar summarize --model hybrid --batch 128"),
-        ("Compare the three models.", "cifar summarize --model all --memory"),
+        ("Compare the models.", "cifar summarize --model all --memory"),
         ("Count a timm classifier, as JSON.", "cifar summarize --model timm:resnet50 --img-size 224 --json"),
     )
 )

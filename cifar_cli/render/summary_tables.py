@@ -37,9 +37,10 @@ _MEMORY = {
     "memory.total_bytes": "memory: sum",
 }
 _NOTES = {
-    "parameters": "Numbers that training can change. Unused: no gradient reaches them from the logits.",
-    "multiply-adds": "torchinfo's count: a convolution's parameters once per output pixel, any other layer's "
-    "parameters once per image, however many tokens it processes. Attention products are not counted. "
+    "parameters": "Weights, frozen ones included. Unused: no gradient reaches them from the logits.",
+    "multiply-adds": "torchinfo's count: a convolution's parameters once per output pixel, those of a recurrent layer "
+    "once per time step, any other layer's once per image, however many tokens it processes. Attention products are "
+    "not counted. "
     "Some papers call these FLOPs.",
     "FLOPs": "torch's FlopCounterMode: 2 per multiply-add of a convolution or a matrix product, including attention.",
     "step FLOPs": "Forward and backward pass of a training step, without the optimizer's update.",

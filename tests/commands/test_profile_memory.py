@@ -90,6 +90,17 @@ def test_a_named_card_answers_whether_the_batch_fits(batch: str, status: int) ->
     assert "Does it fit" in result.stdout
     message = "batch 4,000,000 of null doesn't fit on T4; add --what-would-help"
     assert (message in result.stderr) == bool(status)
+    document = RUN.invoke(app, ["profile-memory", "-m", "null", "-b", batch, "--gpu", "T4", "--json"])
+    assert document.exit_code == status
+    assert json.loads(document.stdout)["fits"][0]["fits"] is not bool(status)
+
+
+@pytest.mark.parametrize("command", ["profile-memory", "summarize"])
+@pytest.mark.parametrize("names", ["", ",", " , "])
+def test_a_model_option_without_a_name_is_a_usage_error(command: str, names: str) -> None:
+    result = RUN.invoke(app, [command, "-m", names])
+    assert result.exit_code == 2
+    assert "--model names no model" in result.stderr
 
 
 def test_what_would_help_ranks_options_that_keep_their_promise_when_they_are_added() -> None:

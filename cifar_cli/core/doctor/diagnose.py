@@ -53,7 +53,7 @@ def _packages(facts: Facts) -> Iterator[Check]:
             yield check
         else:
             others.append(package)
-    different = [package for package in others if package.tested and package.installed != package.tested]
+    different = [package for package in others if package.tested and not _is_tested(package)]
     known = [package for package in others if package.tested]
     if not different:
         found = f"{len(known)} of {len(others)} direct dependencies are those tested" if known else "unknown"
@@ -67,6 +67,14 @@ def _packages(facts: Facts) -> Iterator[Check]:
         remedy="install the tested versions in case of trouble: pip install "
         + " ".join(f"{each.name}=={each.tested}" for each in different),
     )
+
+
+def _is_tested(package: Package) -> bool:
+    """Whether the version is the tested one; a build of its own, such as 2.15.0+cpu, has that version too."""
+    try:
+        return Version(package.installed or "").public == package.tested
+    except InvalidVersion:
+        return False
 
 
 def _bad_package(package: Package) -> Check | None:
@@ -110,6 +118,13 @@ def _torch(facts: Facts) -> Check:
 def _gpu(facts: Facts) -> Check:
     """The GPU, its memory, its driver, and whether torch can use it."""
     torch = facts.torch
+    if not facts.gpus and not torch.gpus and facts.driver_failure is not None:
+        return Check(
+            name="GPU",
+            state="warning",
+            found=f"nvidia-smi fails ({facts.driver_failure}); models are trained on the CPU",
+            remedy="restart the machine, or install NVIDIA's driver again",
+        )
     if not facts.gpus:
         found = ", ".join(torch.gpus) or "none; models are trained on the CPU"
         return Check(name="GPU", state="ok", found=found)

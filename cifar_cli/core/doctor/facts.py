@@ -63,6 +63,8 @@ class Facts:
     torch: TorchFacts
     gpus: tuple[Gpu, ...] = ()
     """Those of the driver, whether torch can use them or not."""
+    driver_failure: str | None = None
+    """What the driver's program says when it fails; None where there is none."""
     cpu: str = ""
     cpu_flags: frozenset[str] = field(default_factory=frozenset)
     """Instruction sets as Linux names them; empty where they are unknown."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from cifar_cli.core.container import reclaimable_bytes
 from cifar_cli.core.data.config import STORE_SUFFIX
 from cifar_cli.core.doctor.config import DoctorConfig
 from cifar_cli.core.doctor.facts import Disk, Facts, Gpu, Package, TorchFacts
@@ -49,12 +50,14 @@ def gather(config: DoctorConfig) -> Facts:
     memory, available = memory_of(Path("/proc/meminfo"), Path("/sys/fs/cgroup"))
     cpu, flags = cpu_of(Path("/proc/cpuinfo"))
     datasets, damaged = datasets_in(config.data_dir)
+    gpus, driver_failure = driver_gpus()
     return Facts(
         python=(sys.version_info.major, sys.version_info.minor, sys.version_info.micro),
         platform=f"{platform.system()} {platform.machine()}",
         packages=packages_of(DISTRIBUTION),
         torch=torch_facts(),
-        gpus=driver_gpus(),
+        gpus=gpus,
+        driver_failure=driver_failure,
         cpu=cpu or platform.processor(),
         cpu_flags=flags,
         cores=usable_cores(),
@@ -123,19 +126,24 @@ def torch_facts(run: Run = run_program, python: str = sys.executable) -> TorchFa
     return TorchFacts(failure=said[-1] if said else f"the process ended with status {done.returncode}")
 
 
-def driver_gpus(run: Run = run_program) -> tuple[Gpu, ...]:
-    """The GPUs that NVIDIA's driver reports; none where there is no driver."""
+def driver_gpus(run: Run = run_program) -> tuple[tuple[Gpu, ...], str | None]:
+    """The GPUs that NVIDIA's driver reports, none where there is no driver; and why it fails, None if it doesn't."""
     query = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
     try:
-        lines = run(query, DRIVER_SECONDS).stdout.splitlines()
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    rows = [[cell.strip() for cell in line.split(",")] for line in lines]
-    return tuple(
+        done = run(query, DRIVER_SECONDS)
+    except OSError:
+        return (), None
+    except subprocess.TimeoutExpired:
+        return (), f"no answer within {DRIVER_SECONDS} s"
+    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
+    gpus = tuple(
         Gpu(name=row[0], memory_bytes=int(row[1]) * 2**20, driver=row[2])
         for row in rows
         if len(row) == 3 and row[1].isdecimal()
     )
+    said = (done.stdout.strip() or done.stderr.strip()).splitlines()
+    failed = done.returncode != 0 and not gpus
+    return gpus, (said[0] if said else f"status {done.returncode}") if failed else None
 
 
 def cpu_of(cpuinfo: Path) -> tuple[str, frozenset[str]]:
@@ -168,7 +176,8 @@ def memory_of(meminfo: Path, cgroup: Path) -> tuple[int | None, int | None]:
         used = int((cgroup / "memory.current").read_text(encoding="ascii"))
         if total is None or limit < total:
             total = limit
-            available = min(limit - used, limit if available is None else available)
+            left = limit - used + reclaimable_bytes(cgroup)
+            available = min(left, limit if available is None else available)
     return total, available
 
 

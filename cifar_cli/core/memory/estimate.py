@@ -8,13 +8,11 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from cifar_cli.core.choices import Precision
 from cifar_cli.core.memory.allocator import Block, CachingAllocator, OutOfDeviceMemory
 from cifar_cli.core.memory.config import MIB, MemoryConfig, Risk
-from cifar_cli.core.memory.gpus import CONTEXT_BYTES, NOT_DERIVED, half_precision
-from cifar_cli.core.memory.real_steps import built
+from cifar_cli.core.memory.gpus import CONTEXT_BYTES, NOT_DERIVED, precision_on
+from cifar_cli.core.memory.real_steps import built, least_batch
 from cifar_cli.core.memory.recorder import Category, Trace
 from cifar_cli.core.memory.results import FitCheck, MaxBatch, MemoryTerms, ModuleMemory, PeakMemory
 from cifar_cli.core.memory.search import largest_that
@@ -65,9 +63,8 @@ class Tracer:
 
     @cached_property
     def least_batch(self) -> int:
-        """The smallest batch that trains: batch norm needs two images at once."""
-        has_batch_norm = any(isinstance(module, _BatchNorm) for module in self.model.modules())
-        return (2 if has_batch_norm and not self.config.evaluate else 1) * self.config.devices * self.config.accumulate
+        """The smallest batch that trains; see `least_batch`."""
+        return least_batch(self.model, self.config)
 
     def scaled(self, batch: int) -> Trace | None:
         """The trace of a batch size as two small ones predict it; None where their events differ."""
@@ -125,7 +122,10 @@ def find_max_batch(
     guess = int((capacity - WORKSPACE_BYTES - fixed) / max(slope, 1.0)) // multiple_of
     predicted = largest_that(should_run, guess=guess, most=most)
     best = largest_that(runs, guess=predicted, most=most) * multiple_of
-    peak = tracer.peak(best, capacity_bytes=capacity, risk=risk) if best else tracer.peak(FIRST_SIZES[0], risk=risk)
+    if best:
+        peak = tracer.peak(best, capacity_bytes=capacity, risk=risk)
+    else:
+        peak = tracer.peak(max(FIRST_SIZES[0], tracer.least_batch), risk=risk)
     even = best
     if even_batch and risk != "even":
         options = {"gpu": gpu, "memory_bytes": memory_bytes, "margin": margin, "multiple_of": multiple_of}
@@ -166,7 +166,7 @@ def largest(
         memory_bytes=memory_bytes,
         margin_left_bytes=memory_bytes - peak.device_bytes,
         tested=tuple(dict.fromkeys(tested)),
-        help=None if batch else memory_remedy(tracer.config, half_precision(str(found["gpu"]))),
+        help=None if batch else memory_remedy(tracer.config, precision_on(str(found["gpu"]))),
         **found,
     )
 

@@ -102,21 +102,19 @@ _BYTES = (
     }
 )
 # bfloat16 begins with compute capability 8.0, matrix units for float16 with 7.0 (of Turing, not in the GTX 16 series).
-_FLOAT16 = re.compile(r"T4$|V100|Titan|RTX 20")
-_FLOAT32 = re.compile(r"GTX|P100")
+_FLOAT16 = re.compile(
+    r"\b(T4|V100\S*|Titan (V|RTX)|(Quadro )?RTX (20[5-8]0|[34568]000)|Quadro T\d+)\b(?! Ada)", re.IGNORECASE
+)
+_FLOAT32 = re.compile(r"\b(GTX|P100|P40|P4|Titan Xp?|K80|M\d0)\b", re.IGNORECASE)
 
 
-def _precision_on(card: str) -> Precision:
-    return "32" if _FLOAT32.match(card) else "16" if _FLOAT16.match(card) else "bf16"
-
-
-def half_precision(card: str) -> Precision:
-    """The 16-bit precision of a card in the list; "32" if it has none; of any other one bf16."""
-    return GPUS[card].precision if card in GPUS else "bf16"
+def precision_on(card: str) -> Precision:
+    """The 16-bit precision of a card by its name, as the list or its driver has it; "32" if it has none."""
+    return "32" if _FLOAT32.search(card) else "16" if _FLOAT16.search(card) else "bf16"
 
 
 GPUS = {
-    name: Gpu(name=name, memory_bytes=size, source=source, precision=_precision_on(name))
+    name: Gpu(name=name, memory_bytes=size, source=source, precision=precision_on(name))
     for source, cards in _BYTES.items()
     for name, size in cards.items()
 }

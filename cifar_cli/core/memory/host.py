@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import _disable_current_modes
 
+from cifar_cli.core.container import reclaimable_bytes
 from cifar_cli.core.memory.meta_ops import Metadata
 
 _MARK = "cifar: operator "
@@ -120,7 +121,7 @@ def available_bytes() -> int:
     with contextlib.suppress(OSError, ValueError):
         control = Path("/sys/fs/cgroup")
         limit, used = (int((control / name).read_text()) for name in ("memory.max", "memory.current"))
-        free = min(free, max(0, limit - used))
+        free = min(free, max(0, limit - used + reclaimable_bytes(control)))
     return free
 
 

@@ -20,7 +20,7 @@ from cifar_cli.core.memory.estimate import (
     require_weights_fit,
     tensor_peak_bytes,
 )
-from cifar_cli.core.memory.gpus import Gpu
+from cifar_cli.core.memory.gpus import Gpu, precision_on
 from cifar_cli.core.memory.host import available_bytes
 from cifar_cli.core.memory.real_steps import peak_of_trial, run_on_gpu, run_on_host
 from cifar_cli.core.memory.results import BatchTrial, MaxBatch, PeakMemory
@@ -53,7 +53,8 @@ def this_machine() -> Machine:
     if not torch.cuda.is_available():
         return Machine(gpu=None)
     device = torch.cuda.get_device_properties(0)
-    precision: Precision = "bf16" if device.major >= 8 else "16" if device.major == 7 else "32"
+    has_matrix_units = device.major == 7 and precision_on(device.name) != "32"
+    precision: Precision = "bf16" if device.major >= 8 else "16" if has_matrix_units else "32"
     gpu = Gpu(name=device.name, memory_bytes=device.total_memory, source="this machine", precision=precision)
     return Machine(gpu=gpu)
 
@@ -204,7 +205,7 @@ class _NotBelow:
 
 
 def _smallest_traced(tracer: Tracer) -> PeakMemory:
-    peak = tracer.peak(FIRST_SIZES[0])
+    peak = tracer.peak(max(FIRST_SIZES[0], tracer.least_batch))
     if tracer.config.backend == "cuda":
         return peak
     taken = tensor_peak_bytes(tracer.at(peak.batch))

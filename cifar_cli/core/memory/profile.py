@@ -65,12 +65,15 @@ def profile(
     if not on_host and gpu_to_run_on(request, machine) is None:
         largest.sort(key=lambda found: order.index((found.model, found.gpu)))
     remarks = dict.fromkeys(text for config in request.configs for text in remarks_on(config))
+    if request.device == "cpu" and not request.measure:
+        remarks["the figures are of a GPU; --measure --device cpu runs the steps in the memory of this host"] = None
     return MemoryReport(
         peaks=tuple(peaks),
         largest=tuple(largest),
         fits=tuple(checks),
         helps=tuple(helps),
         remarks=tuple(remarks),
+        configs=request.configs,
     )
 
 
@@ -131,7 +134,8 @@ def gpu_to_run_on(request: MemoryRequest, machine: Machine) -> Gpu | None:
     """
     names_memory = request.names_memory and not request.measure
     several = any(config.devices > 1 for config in request.configs)
-    if machine.gpu is None or request.estimate or request.device == "cpu" or names_memory or several:
+    estimates = request.estimate or request.what_would_help or request.device == "cpu"
+    if machine.gpu is None or estimates or names_memory or several:
         return None
     total = machine.gpu.memory_bytes
     return replace(machine.gpu, memory_bytes=min(request.memory_bytes or total, total))

@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cifar_cli.core.choices import require_at_least
 from cifar_cli.core.memory.config import MIB, MemoryConfig
@@ -88,13 +89,20 @@ def prove_steps(
     """
     steps = make_steps(config, batch, device=device)
     speed = steps.timed(PROOF_STEPS)
-    if batch > 1:
-        steps.draw(-(-batch // 2))
+    partial_batch = -(-batch // 2)
+    if batch > 1 and partial_batch >= least_batch(steps.step.model, config):
+        steps.draw(partial_batch)
         steps.train()
         steps.draw(batch)
     steps.validate()
     steps.train()
     return speed
+
+
+def least_batch(model: nn.Module, config: MemoryConfig) -> int:
+    """The smallest batch that trains: batch norm needs two images at once."""
+    has_batch_norm = any(isinstance(module, _BatchNorm) for module in model.modules())
+    return (2 if has_batch_norm and not config.evaluate else 1) * config.devices * config.accumulate
 
 
 @lru_cache(maxsize=1)
@@ -134,6 +142,11 @@ def measure(
     outcome = in_child(
         partial(run_on_gpu, config, usable_bytes), batch, False, timeout_seconds=TRIAL_SECONDS, start=start
     )
+    if outcome.kind == "failed":
+        raise ModelError(
+            f"{batch} images of {config.model.label} don't run on this GPU: {outcome.value}",
+            remedy="pass another --img-size, --precision or --batch, or --estimate",
+        )
     if outcome.kind != "done":
         raise ResourceError(
             f"{batch} images of {config.model.label} don't run on this GPU: {outcome.kind}",

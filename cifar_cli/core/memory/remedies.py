@@ -9,7 +9,7 @@ from typing import Any
 from cifar_cli.core.choices import Precision
 from cifar_cli.core.memory.config import MemoryConfig, Risk
 from cifar_cli.core.memory.estimate import Tracer, check_fit
-from cifar_cli.core.memory.gpus import half_precision
+from cifar_cli.core.memory.gpus import precision_on
 from cifar_cli.core.memory.results import FitCheck, HelpReport, Remedy
 from cifar_cli.core.models.config import RectangularConfig
 from cifar_cli.errors import CifarError
@@ -29,7 +29,7 @@ def what_would_help(tracer: Tracer, check: FitCheck, risk: Risk) -> HelpReport:
     """
     remedies: list[Remedy] = []
     not_possible: list[str] = []
-    for ladder in () if check.fits else ladders(tracer.config, check.batch, half_precision(check.gpu)):
+    for ladder in () if check.fits else ladders(tracer.config, check.batch, precision_on(check.gpu)):
         try:
             remedies.append(_first_that_fits(ladder, tracer, check, risk))
         except CifarError as error:

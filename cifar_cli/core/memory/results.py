@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 from cifar_cli.core.choices import Precision
+from cifar_cli.core.memory.config import MemoryConfig
 from cifar_cli.core.notebook import NotebookView
 from cifar_cli.core.plain import plain
 
@@ -238,6 +239,8 @@ class MemoryReport(NotebookView):
     """For every check, if that was asked for."""
     remarks: tuple[str, ...] = ()
     """What a reader must know about the predictions."""
+    configs: tuple[MemoryConfig, ...] = ()
+    """The models and steps that were asked for; each figure has its own precision."""
 
     def to_dict(self) -> dict[str, Any]:
         """The documented keys of `--json`."""
@@ -248,6 +251,7 @@ class MemoryReport(NotebookView):
             "fits": [check.to_dict() for check in self.fits],
             "what_would_help": [found.to_dict() for found in self.helps],
             "remarks": list(self.remarks),
+            "configs": [plain(asdict(config)) for config in self.configs],
         }
 
 

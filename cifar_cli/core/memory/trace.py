@@ -86,7 +86,8 @@ class TracedStep(TrainingStep):
     def optimizer_of(self, model: nn.Module, config: MemoryConfig) -> Optimizer:
         """The optimizer, with the implementation that torch chooses on the backend."""
         # An optimizer that isn't fused updates lists of tensors by default on CUDA, and single ones on meta tensors.
-        unfused = config.backend == "cuda" and config.step.precision == "16"
+        unfused = config.step.precision == "16" or (config.step.optimizer == "sgd" and config.shards)
+        unfused = unfused and config.backend == "cuda"
         return make_optimizer(model, config.step, **({"foreach": True} if unfused else {}))
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:

@@ -85,7 +85,9 @@ def make_optimizer(model: nn.Module, config: StepConfig, **options: Any) -> Opti
         )
     # torch's fused SGD does not take sharded weights.
     takes = config.optimizer != "sgd" or not any(isinstance(weight, DTensor) for weight in model.parameters())
-    return OPTIMIZERS[config.optimizer](model, config, options or {"fused": config.precision != "16" and takes})
+    fused = config.precision != "16" and takes
+    # Without it torch chooses: lists of tensors on CUDA. `fused=False` would make it update one after the other.
+    return OPTIMIZERS[config.optimizer](model, config, options or ({"fused": True} if fused else {}))
 
 
 def groups_of(model: nn.Module, config: StepConfig) -> list[dict[str, Any]]:

@@ -49,6 +49,12 @@ def test_a_good_installation_is_ok_in_every_check() -> None:
             "CUDA 13.2 needs driver 580 or newer",
         ),
         ({"torch": replace(GOOD.torch, cuda_available=False)}, "GPU", "error", "torch can't use it"),
+        (
+            {"gpus": (), "torch": replace(GOOD.torch, gpus=()), "driver_failure": "Driver/library version mismatch"},
+            "GPU",
+            "warning",
+            "nvidia-smi fails (Driver/library version mismatch)",
+        ),
         ({"cpu_flags": frozenset({"sse2"})}, "CPU", "warning", "no AVX2"),
         ({"omp_num_threads": "1", "torch": replace(GOOD.torch, threads=1)}, "cores", "warning", "OMP_NUM_THREADS=1"),
         ({"cores": 2}, "cores", "warning", "2 usable, torch takes 8"),
@@ -104,3 +110,9 @@ def test_the_table_reads_as_in_the_golden_file(golden: Golden, name: str) -> Non
     from cifar_cli.render.doctor_table import report
 
     golden.tables(f"doctor-{name}", report(diagnose({"good": GOOD, "bad": BAD}[name])))
+
+
+def test_a_build_for_the_cpu_of_the_tested_version_is_the_tested_one() -> None:
+    report = diagnose(replace(GOOD, packages=(replace(TORCH, installed="2.15.0+cpu"),)))
+    (check,) = (check for check in report.checks if check.name == "package versions")
+    assert (check.state, check.found) == ("ok", "1 of 1 direct dependencies are those tested")

@@ -66,14 +66,30 @@ def test_a_torch_that_is_absent_crashes_or_hangs_is_a_fact(run, failure: str) ->
 
 
 def test_the_driver_names_its_gpus() -> None:
-    (first, second) = driver_gpus(answering("NVIDIA A100, 81920, 580.95.05\nTesla T4, 15360, 580.95.05\n"))
+    (first, second), failure = driver_gpus(answering("NVIDIA A100, 81920, 580.95.05\nTesla T4, 15360, 580.95.05\n"))
+    assert failure is None
     assert (first.name, first.memory_bytes, first.driver) == ("NVIDIA A100", 80 * 2**30, "580.95.05")
     assert second.name == "Tesla T4"
 
 
-@pytest.mark.parametrize("run", [missing, hanging, answering("NVIDIA-SMI has failed\n", status=9)])
-def test_without_a_driver_there_are_no_gpus(run) -> None:  # type: ignore[no-untyped-def]
-    assert driver_gpus(run) == ()
+@pytest.mark.parametrize(
+    ("run", "failure"),
+    [
+        (missing, None),
+        (hanging, "no answer within 20 s"),
+        (
+            answering("NVIDIA-SMI has failed because it couldn't reach the driver\nMake sure\n", status=9),
+            "NVIDIA-SMI has",
+        ),
+        (answering("", "Driver/library version mismatch", status=18), "Driver/library version mismatch"),
+        (answering("", status=9), "status 9"),
+        (answering("", status=0), None),
+    ],
+)
+def test_without_a_driver_that_works_there_are_no_gpus(run, failure) -> None:  # type: ignore[no-untyped-def]
+    gpus, found = driver_gpus(run)
+    assert gpus == ()
+    assert found is None if failure is None else str(found).startswith(failure)
 
 
 def test_the_processor_is_read_as_linux_lists_it(tmp_path: Path) -> None:
@@ -91,6 +107,10 @@ def test_memory_is_that_of_the_machine_or_of_the_smaller_container(tmp_path: Pat
     (tmp_path / "memory.max").write_text("2048000\n")
     (tmp_path / "memory.current").write_text("2000000\n")
     assert memory_of(meminfo, tmp_path) == (2048000, 48000)
+    (tmp_path / "memory.stat").write_text(
+        "anon 500000\ninactive_file 1000000\nactive_file 1\n"
+    )  # the kernel's to give up
+    assert memory_of(meminfo, tmp_path) == (2048000, 1048000)
     assert memory_of(tmp_path / "absent", tmp_path / "absent") == (None, None)
 
 

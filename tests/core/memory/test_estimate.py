@@ -15,7 +15,7 @@ from cifar_cli.core.memory.estimate import (
     require_weights_fit,
     scaled_trace,
 )
-from cifar_cli.core.memory.gpus import CONTEXT_BYTES, half_precision
+from cifar_cli.core.memory.gpus import CONTEXT_BYTES, GPUS, precision_on
 from cifar_cli.core.memory.remedies import ladders
 from cifar_cli.core.memory.trace import trace_steps
 from cifar_cli.core.models.build import build_untrained
@@ -109,11 +109,31 @@ def test_each_gpu_needs_room_for_its_part_of_the_weights_only() -> None:
     require_weights_fit(Tracer(MemoryConfig(model=model, devices=8, strategy="fsdp")), memory)
 
 
-@pytest.mark.parametrize(("card", "half"), [("RTX 3090", "bf16"), ("T4", "16"), ("GTX 1080 Ti", "32")])
+@pytest.mark.parametrize(("card", "half"), [
+        ("RTX 3090", "bf16"), ("T4", "16"), ("GTX 1080 Ti", "32"), ("Tesla T4", "16"),
+        ("NVIDIA GeForce GTX 1660 Ti", "32"),
+        ("NVIDIA GeForce RTX 2080 Ti", "16"), ("Tesla V100-SXM2-16GB", "16"), ("NVIDIA TITAN RTX", "16"),
+        ("NVIDIA TITAN Xp", "32"), ("Quadro RTX 8000", "16"), ("NVIDIA RTX 4000 Ada Generation", "bf16"),
+        ("NVIDIA RTX 2000 Ada Generation", "bf16"), ("NVIDIA A100-SXM4-80GB", "bf16"), ("NVIDIA H100 PCIe", "bf16"),
+        ("Tesla P100-PCIE-16GB", "32"), ("24 GiB", "bf16"), ("NVIDIA L4", "bf16"),
+    ],
+)  # fmt: skip
 def test_a_precision_that_the_card_lacks_is_not_recommended(card: str, half: str) -> None:
     config = MemoryConfig(model=ModelConfig(name="null", weights="none"))
-    assert half_precision(card) == half
-    offered = [ladder[0][0] for ladder in ladders(config, 64, half_precision(card))]
+    assert precision_on(card) == half
+    offered = [ladder[0][0] for ladder in ladders(config, 64, precision_on(card))]
     assert (f"--precision {half}" in offered) == (half != "32")
     assert sum(options.startswith("--precision") for options in offered) == (half != "32")
-    assert ("--precision" in memory_remedy(config, half_precision(card))) == (half != "32")
+    assert ("--precision" in memory_remedy(config, precision_on(card))) == (half != "32")
+
+
+def test_cards_of_the_list_have_the_precision_of_their_name_whatever_is_added() -> None:
+    assert all(precision_on(f"NVIDIA {name}") == gpu.precision for name, gpu in GPUS.items())
+
+
+@pytest.mark.parametrize("parts", [{"devices": 8}, {"accumulate": 8}])
+def test_a_search_that_finds_nothing_says_so_with_many_parts_too(parts: dict[str, int]) -> None:
+    tracer = Tracer(MemoryConfig(model=ModelConfig(name="cnn", weights="none"), **parts))  # type: ignore[arg-type]
+    found = find_max_batch(tracer, gpu="a card", memory_bytes=CONTEXT_BYTES + MIB)
+    assert found.max_batch == 0
+    assert found.help is not None

@@ -150,6 +150,20 @@ def test_the_proof_runs_full_and_partial_batches_and_a_validation(batch: int, em
     assert batch == 1 or ("train", 4) in ran
 
 
+@pytest.mark.parametrize(("batch", "partial_batches"), [(2, []), (3, [2]), (4, [2])])
+def test_the_proof_has_no_partial_batch_that_batch_norm_can_t_train_on(batch: int, partial_batches: list[int]) -> None:
+    drawn: list[int] = []
+
+    class Noted(RealSteps):
+        def draw(self, batch: int) -> None:
+            drawn.append(batch)
+            super().draw(batch)
+
+    config = replace(NULL, model=ModelConfig(name="cnn", weights="none"))  # 1x1 features at 32 pixels
+    prove_steps(config, batch, device="cpu", make_steps=Noted)
+    assert [each for each in drawn if each != batch] == partial_batches
+
+
 @pytest.mark.slow
 def test_a_trial_beyond_the_limit_counts_as_out_of_memory() -> None:
     outcome = in_child(partial(run_on_host, NULL, 10 * MIB), 64, timeout_seconds=120)

@@ -1,5 +1,6 @@
 """What `cifar profile-memory` does, by request and by machine."""
 
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -16,7 +17,8 @@ from cifar_cli.core.memory.worker import Outcome
 from cifar_cli.core.models import build
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.progress import Progress
-from cifar_cli.errors import ConfigError, ResourceError
+from cifar_cli.core.training.config import StepConfig
+from cifar_cli.errors import ConfigError, ModelError, ResourceError
 
 MIB = 1 << 20
 NULL = MemoryConfig(model=ModelConfig(name="null", weights="none"))
@@ -180,3 +182,39 @@ def test_cards_are_answered_once_each_in_the_order_asked_for(find_max_batch: boo
     assert [answer.gpu for answer in answers] == ["RTX 3090", "T4", "RTX 4090", "GTX 1080 Ti"]
     precisions = [found.peak.precision for found in report.largest] or [check.precision for check in report.fits]
     assert precisions == ["bf16", "16", "bf16", "32"]
+
+
+def test_what_would_help_estimates_where_there_is_a_gpu_too() -> None:
+    report = profile(request(batches=(10_000_000,), what_would_help=True), machine=WITH_GPU)
+    assert {peak.method for peak in report.peaks} == {"estimate"}
+    (found,) = report.helps
+    assert found.check.gpu == "NVIDIA Pretended 9000"
+    assert found.remedies
+
+
+@pytest.mark.parametrize("options", [{"find_max_batch": True}, {"batches": (8,)}])
+def test_figures_of_a_gpu_are_called_that_where_the_cpu_was_named(options: dict[str, Any]) -> None:
+    report = profile(request(device="cpu", **options), machine=NO_GPU)
+    assert report.remarks == (
+        "the figures are of a GPU; --measure --device cpu runs the steps in the memory of this host",
+    )
+    assert not profile(request(**options), machine=NO_GPU).remarks
+
+
+def test_the_json_document_has_the_step_that_was_asked_for() -> None:
+    config = replace(NULL, accumulate=4, step=StepConfig(optimizer="sgd", freeze="none"))
+    (found,) = profile(MemoryRequest(configs=(config,)), machine=NO_GPU).to_dict()["configs"]
+    assert (found["accumulate"], found["step"]["optimizer"], found["model"]["name"]) == (4, "sgd", "null")
+
+
+class Failing(UpTo200):
+    """A process in which no step runs."""
+
+    def ask(self, *arguments: Any, timeout_seconds: float) -> Outcome:
+        return Outcome(kind="failed", value="RuntimeError: no C compiler")
+
+
+def test_steps_that_fail_on_a_gpu_say_why() -> None:
+    machine = replace(WITH_GPU, start=lambda function: Failing())
+    with pytest.raises(ModelError, match="don't run on this GPU: RuntimeError: no C compiler"):
+        profile(request(batches=(16,), measure=True), machine=machine)

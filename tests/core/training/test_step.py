@@ -145,3 +145,11 @@ def test_muon_orthogonalises_all_but_the_last_matrix_and_its_state_survives_savi
     assert again.param_groups[0]["lr"] == 0.02
     key = hidden["params"][0]
     assert torch.equal(again.state[key]["momentum"], optimizer.state[key]["momentum"])
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_float16_leaves_the_choice_of_kernels_to_torch(name: str) -> None:
+    model = torch.nn.Linear(4, 2)
+    in_16 = make_optimizer(model, StepConfig(optimizer=name, precision="16"))
+    assert (in_16.defaults.get("fused"), in_16.defaults["foreach"]) == (None, None)
+    assert make_optimizer(model, StepConfig(optimizer=name, precision="bf16")).defaults["fused"] is True
