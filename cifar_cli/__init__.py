@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cifar_cli.library import evaluate, open_dataset, predict, profile_memory, summarize, train
+    from cifar_cli.library import evaluate, load_model, open_dataset, predict, profile_memory, summarize, train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "open_dataset", "predict", "profile_memory", "summarize", "train"]
+__all__ = ["__version__", "evaluate", "load_model", "open_dataset", "predict", "profile_memory", "summarize", "train"]
 
 
 def __getattr__(name: str) -> Any:

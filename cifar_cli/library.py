@@ -5,6 +5,7 @@ Each function imports the part of the core that it needs when it is called.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,9 @@ from cifar_cli.core.progress import OnProgress, silent
 if TYPE_CHECKING:
     from cifar_cli.core.counting.results import ModelSummary
     from cifar_cli.core.data.store import Store
+    from cifar_cli.core.evaluation.config import SplitName
     from cifar_cli.core.evaluation.results import EvaluateResult, PredictResult
+    from cifar_cli.core.evaluation.trained_model import TrainedModel
     from cifar_cli.core.memory.config import Risk
     from cifar_cli.core.memory.results import MemoryReport
     from cifar_cli.core.training.config import StepConfig
@@ -27,7 +30,7 @@ PathLike = Path | str
 
 
 def train(
-    model: str = "null",
+    model: str | None = None,
     *,
     dataset: str | None = None,
     data_dir: PathLike | None = None,
@@ -41,9 +44,10 @@ def train(
 ) -> TrainResult:
     """Train a classifier, keep its best weights, and score them on the test split, as `cifar train` does.
 
-    model: null, cnn, hybrid, timm:NAME, or the file and function of an own one. dataset, data_dir, recipe: as the
-    options; None for those of `config`, or the defaults. config: the config.yaml of a run to repeat. settings: single
-    settings by the names they have in that file, such as {"recipe.max_epochs": 3}. run_dir: None creates one.
+    model: null, cnn, hybrid, airbench, timm:NAME, or the file and function of an own one. dataset, data_dir, recipe: as
+    the options. None for these takes what `config` has, or what the command takes by default. config: the config.yaml
+    of a run to repeat. settings: single settings by the names they have in that file, such as {"recipe.max_epochs": 3}.
+    run_dir: None creates one.
     on_progress, on_step, on_epoch: get the progress of preparing and scoring, of the steps, and every finished epoch.
     Raises a CifarError for what the user can mend.
     """
@@ -51,16 +55,17 @@ def train(
     from cifar_cli.core.training.settings import layered
     from cifar_cli.core.training.train import train as run
 
+    folder = data_dir or os.environ.get("CIFAR_DATA_DIR")
     asked = {
-        "model.name": None if config is not None and model == "null" else model,
+        "model.name": model,
         "data.dataset": dataset,
-        "data.data_dir": None if data_dir is None else Path(data_dir),
+        "data.data_dir": None if folder is None else Path(folder),
         "run_dir": None if run_dir is None else Path(run_dir),
     }
     given = {path: value for path, value in asked.items() if value is not None}
     flags = dict.fromkeys((*given, *(["recipe.name"] if recipe else [])), "argument")
     chosen = layered(
-        {"model.trim_backbone": True} | given,
+        {"model.name": "null", "model.trim_backbone": True} | given,
         flags,
         recipe=recipe or "course",
         file=None if config is None else Path(config),
@@ -73,26 +78,32 @@ def train(
 def evaluate(
     checkpoint: PathLike,
     *,
+    split: SplitName = "test",
     dataset: str | None = None,
     data_dir: PathLike | None = None,
     batch: int = 512,
+    views: bool = False,
+    corruptions: bool = False,
     device: DeviceChoice = "auto",
     out: PathLike | None = None,
     on_progress: OnProgress = silent,
 ) -> EvaluateResult:
-    """Score a run directory or a checkpoint file on the test split, as `cifar evaluate` does.
+    """Score a run directory or a checkpoint file, as `cifar evaluate` does.
 
-    dataset, data_dir: None for those of the training. out: the folder for the figures; None for the run directory.
-    Raises CheckpointError, DataError, ConfigError or ResourceError.
+    split, views, corruptions: as in EvaluateConfig. dataset, data_dir: None for those of the training. out: the folder
+    for the figures; None for the run directory. Raises CheckpointError, DataError, ConfigError or ResourceError.
     """
     from cifar_cli.core.evaluation.config import EvaluateConfig
     from cifar_cli.core.evaluation.evaluate import evaluate as run
 
     config = EvaluateConfig(
         checkpoint=Path(checkpoint),
+        split=split,
         dataset=dataset,
         data_dir=None if data_dir is None else Path(data_dir),
         batch=batch,
+        views=views,
+        corruptions=corruptions,
         device=device,
         out=None if out is None else Path(out),
     )
@@ -124,6 +135,17 @@ def predict(
     return run(config, on_progress=on_progress)
 
 
+def load_model(checkpoint: PathLike) -> TrainedModel:
+    """A trained model for a program of your own, on the CPU and in evaluation mode, with what makes its input.
+
+    checkpoint: a run directory, whose best weights are taken, or a checkpoint file. Nothing in it is executed.
+    Raises CheckpointError or WeightsError.
+    """
+    from cifar_cli.core.evaluation.trained_model import trained_model
+
+    return trained_model(Path(checkpoint))
+
+
 def summarize(
     model: str,
     *,
@@ -131,16 +153,18 @@ def summarize(
     img_size: int = 32,
     classes: int = 10,
     depth: int = 3,
+    top: int = 5,
     backbone: str = DEFAULT_BACKBONE,
 ) -> ModelSummary:
     """Count parameters, multiply-adds and FLOPs of a model, as `cifar summarize` does.
 
-    img_size: side of the images in pixels. backbone: of cnn. Raises ModelError or ConfigError.
+    img_size: side of the images in pixels. depth, top: as in SummaryConfig. backbone: of cnn. Raises ModelError or
+    ConfigError.
     """
     from cifar_cli.core.counting.config import SummaryConfig
     from cifar_cli.core.counting.summary import summarize as run
 
-    return run(SummaryConfig(model=_counted(model, img_size, classes, backbone), batch=batch, depth=depth))
+    return run(SummaryConfig(model=_counted(model, img_size, classes, backbone), batch=batch, depth=depth, top=top))
 
 
 def profile_memory(
@@ -157,6 +181,7 @@ def profile_memory(
     img_size: int | tuple[int, int] = 32,
     classes: int = 10,
     backbone: str = DEFAULT_BACKBONE,
+    trim_backbone: bool = True,
     step: StepConfig | None = None,
     evaluate: bool = False,
     accumulate: int = 1,
@@ -169,15 +194,16 @@ def profile_memory(
 
     batch: images of a step; several are compared. gpu: names of cards, such as "RTX 3090". memory_bytes: the memory of
     the card instead. risk, margin, multiple_of, what_would_help: as in MemoryRequest. img_size: pixels of a side, or
-    (rows, columns). step: optimizer, precision, memory format, what is frozen and averaged. evaluate, accumulate,
-    grad_checkpointing, devices, strategy: as in MemoryConfig. Raises ModelError, ConfigError or ResourceError.
+    (rows, columns). trim_backbone: of hybrid, as `cifar train` does. step: optimizer, precision, memory format, what is
+    frozen and averaged. evaluate, accumulate, grad_checkpointing, devices, strategy: as in MemoryConfig. Raises
+    ModelError, ConfigError or ResourceError.
     """
     from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest
     from cifar_cli.core.memory.profile import profile
     from cifar_cli.core.training.config import StepConfig
 
     config = MemoryConfig(
-        model=_counted(model, img_size, classes, backbone),
+        model=_counted(model, img_size, classes, backbone, trim_backbone=trim_backbone),
         step=step or StepConfig(),
         evaluate=evaluate,
         accumulate=accumulate,
@@ -200,8 +226,10 @@ def profile_memory(
     return profile(request, on_progress=on_progress)
 
 
-def open_dataset(name: str = "cifar10", *, data_dir: PathLike = "data", on_progress: OnProgress = silent) -> Store:
+def open_dataset(name: str = "cifar10", *, data_dir: PathLike | None = None, on_progress: OnProgress = silent) -> Store:
     """Open a dataset; a built-in one that is missing is downloaded or drawn.
+
+    data_dir: None for CIFAR_DATA_DIR, or `data`.
 
     The store has `train` and `test`, each with uint8 images [N, H, W, 3] and int64 labels [N].
     Raises DataError or ResourceError.
@@ -209,11 +237,21 @@ def open_dataset(name: str = "cifar10", *, data_dir: PathLike = "data", on_progr
     from cifar_cli.core.data.config import DataConfig
     from cifar_cli.core.data.dataset import open_dataset as run
 
-    return run(DataConfig(dataset=name, data_dir=Path(data_dir)), on_progress=on_progress)
+    folder = Path(data_dir or os.environ.get("CIFAR_DATA_DIR") or "data")
+    return run(DataConfig(dataset=name, data_dir=folder), on_progress=on_progress)
 
 
-def _counted(model: str, img_size: int | tuple[int, int], classes: int, backbone: str) -> ModelConfig:
+def _counted(
+    model: str, img_size: int | tuple[int, int], classes: int, backbone: str, *, trim_backbone: bool = False
+) -> ModelConfig:
     """A model without weights. img_size: pixels of a side, or (rows, columns)."""
     height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-    config = ModelConfig(name=model, img_size=height, classes=classes, weights="none", backbone=backbone)
+    config = ModelConfig(
+        name=model,
+        img_size=height,
+        classes=classes,
+        weights="none",
+        backbone=backbone,
+        trim_backbone=trim_backbone,
+    )
     return config if width == height else RectangularConfig(**asdict(config), img_width=width)

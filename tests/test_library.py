@@ -9,18 +9,22 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 import cifar_cli
 from cifar_cli.app import app
+from cifar_cli.core.counting.config import SummaryConfig
+from cifar_cli.core.evaluation.config import EvaluateConfig, PredictConfig
 from cifar_cli.core.notebook import MOST_ROWS, NotebookView
-from cifar_cli.errors import ConfigError
+from cifar_cli.errors import CheckpointError, ConfigError, DataError
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
@@ -124,7 +128,10 @@ def here(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: str(text).strip().splitlines()[0])
-def test_the_example_of_the_page_runs(here: Path, example: str) -> None:
+def test_the_example_of_the_page_runs(here: Path, trained_run: Path, example: str) -> None:
+    (here / "runs").mkdir()
+    (here / "runs" / "first").symlink_to(trained_run)
+    Image.new("RGB", (40, 60), "orange").save("first.png")
     namespace: dict[str, Any] = {}
     exec(compile(example, "library.md", "exec"), namespace)
     if "load" in namespace:
@@ -152,6 +159,74 @@ def test_predictions_of_files_name_those_that_cant_be_read(here: Path, trained_r
     assert both.problems == (f"there is no file {here / 'none.png'}",)
     assert len(one.places) == 1
     assert "first.png" in one._repr_html_()
+
+
+@pytest.mark.slow
+def test_a_loaded_model_computes_the_predictions_of_the_command(here: Path, trained_run: Path) -> None:
+    Image.new("RGB", (40, 60), "orange").save("large.png")
+    Image.fromarray(cifar_cli.open_dataset("shapes").test.pixels_NHWC[0].numpy()).save("small.png")
+    trained = cifar_cli.load_model(trained_run)
+    images_NHWC = trained.read(["large.png", here / "small.png"])
+    shares_NK = trained.model(trained.normalise(images_NHWC)).double().softmax(dim=1)
+    expected = cifar_cli.predict(["large.png", "small.png"], checkpoint=trained_run)
+    assert trained.classes == expected.classes
+    assert torch.equal(images_NHWC, expected.images_NHWC)
+    torch.testing.assert_close(
+        shares_NK, torch.tensor([each.probabilities for each in expected.predictions], dtype=torch.float64)
+    )
+    wide = torch.randint(0, 256, (2, 40, 60, 3), dtype=torch.uint8)
+    assert torch.equal(trained.normalise(wide), trained.normalise(wide[:, :, 10:50]))
+    assert trained.read([]).shape == (0, 32, 32, 3)
+    assert not trained.model.training
+    assert trained.unfinished is None
+
+
+@pytest.mark.slow
+def test_a_loaded_model_refuses_other_input_in_words(here: Path, trained_run: Path) -> None:
+    trained = cifar_cli.load_model(trained_run)
+    (here / "text.png").write_text("no image")
+    with pytest.raises(DataError, match=r"there is no file none\.png"):
+        trained.read(["none.png"])
+    with pytest.raises(DataError, match=r"text\.png is not a readable image"):
+        trained.read(["text.png"])
+    with pytest.raises(ConfigError, match=r"images of type torch.float32 and shape \[1, 32, 32, 3\]"):
+        trained.normalise(torch.zeros(1, 32, 32, 3))
+    with pytest.raises(ConfigError, match=r"shape \[1, 3, 32, 32\]"):
+        trained.normalise(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    with pytest.raises(CheckpointError, match="there is no run or checkpoint at none"):
+        cifar_cli.load_model("none")
+
+
+@pytest.mark.parametrize(
+    ("function", "config"),
+    [
+        (cifar_cli.evaluate, EvaluateConfig),
+        (cifar_cli.predict, PredictConfig),
+        (cifar_cli.summarize, SummaryConfig),
+    ],
+    ids=lambda each: each.__name__,
+)
+def test_a_function_takes_every_setting_of_its_command(function: Callable[..., Any], config: type) -> None:
+    of_the_terminal = {"top", "explain_out"} if config is PredictConfig else set()
+    missing = {field.name for field in fields(config)} - set(inspect.signature(function).parameters)
+    assert missing == of_the_terminal
+
+
+@pytest.mark.slow
+def test_training_takes_the_data_folder_and_the_model_as_the_command_does(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "data").rename(here / "elsewhere")
+    monkeypatch.setenv("CIFAR_DATA_DIR", str(here / "elsewhere"))
+    assert cifar_cli.open_dataset("shapes").path.parent == here / "elsewhere"
+    quick = {"fast_dev_run": True, "model.weights": "none"}
+    first = cifar_cli.train(dataset="shapes", settings=quick, run_dir="first")
+    assert first.config.data.data_dir == here / "elsewhere"
+    assert first.config.model.name == "null"
+    tuned = cifar_cli.train(dataset="shapes", recipe="finetune", settings=quick | {"recipe.head_first": 0}, run_dir="b")
+    assert tuned.config.model.name == "cnn"
+    other = cifar_cli.train("null", config="b/config.yaml", settings=quick | {"recipe.policy": "crop-flip"})
+    assert other.config.model.name == "null"
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def predict(config: PredictConfig, *, stdin: BinaryIO | None = None, on_progress
                 raise content
             image, said = prepared(content, checkpoint)
         except (DataError, OSError, ValueError) as error:
-            problems.append(_problem(name, error))
+            problems.append(problem_of(name, error))
             continue
         names.append(name)
         classified.add(image)
@@ -245,7 +245,8 @@ def _files(word: str) -> list[Path]:
     return files
 
 
-def _problem(name: str, error: Exception) -> str:
+def problem_of(name: str, error: Exception) -> str:
+    """Why an image file can't be classified, in words."""
     if isinstance(error, DataError):
         return error.what
     if isinstance(error, FileNotFoundError):

@@ -188,12 +188,13 @@ def eval_loader(
 ) -> BatchLoader:
     """Images in the order of `indices`, resized to `img_size` where they differ, and normalised.
 
-    Encoded ones are decoded by `workers` processes, in batches of EVAL_PIXELS at most.
+    A batch has EVAL_PIXELS at most. Encoded images are decoded by `workers` processes.
     """
+    batch = min(batch, max(1, EVAL_PIXELS // img_size**2))
     transform = EvalTransform(img_size, normalisation.mean, normalisation.std)
     make: Callable[..., BatchLoader] = BatchLoader
     if part.pictures is not None:
-        make, batch = partial(PictureLoader, workers=workers), min(batch, max(1, EVAL_PIXELS // img_size**2))
+        make = partial(PictureLoader, workers=workers)
     return make(
         part.at_side(img_size).images_NHWC,
         part.labels_N,

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.store import Part
+from cifar_cli.core.evaluation import corruptions
 from cifar_cli.core.evaluation.corruptions import CORRUPTIONS, accuracy_under_corruptions, corrupted
 
 
@@ -83,3 +84,35 @@ def test_every_kind_is_scored_at_five_severities(images: torch.Tensor) -> None:
     assert [score.kind for score in scores] == list(CORRUPTIONS)
     assert all(score.accuracies == (1.0,) * 5 for score in scores)
     assert scores[0].mean == 1
+
+
+def test_every_image_is_scored_whatever_the_number_decoded_at_once(
+    images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    class Recorder(torch.nn.Module):
+        def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+            seen.append(images_BCHW)
+            return images_BCHW.mean(dim=(2, 3))
+
+    part = Part(images_NHWC=images, labels_N=torch.arange(12) % 3)
+    monkeypatch.setattr(corruptions, "CHUNK", 4)
+    found = []
+    for at_once in (4, 8, 12):
+        monkeypatch.setattr(corruptions, "DECODED_AT_ONCE", at_once)
+        scores = accuracy_under_corruptions(
+            Recorder(),
+            part,
+            torch.arange(12),
+            classes=3,
+            img_size=32,
+            normalisation=Normalisation(),
+            device=torch.device("cpu"),
+        )
+        passes = -(-12 // at_once)
+        assert len(seen) == 25 * passes
+        of_noise = torch.cat([seen[25 * each] for each in range(passes)])
+        found.append((scores, of_noise))
+        seen.clear()
+    assert all(scores == found[0][0] and torch.equal(noise, found[0][1]) for scores, noise in found)

@@ -58,3 +58,10 @@ def test_the_test_scores_are_computed_without_tf32() -> None:
     loader = eval_loader(part, torch.arange(5), img_size=4, normalisation=Normalisation(), batch=5)
     score(Asking(48, 3), loader, classes=3, device=torch.device("cpu"), flip_average=True)
     assert allowed == [("highest", False)] * 2
+
+
+@pytest.mark.parametrize(("side", "largest"), [(32, 512), (224, 32), (4096, 1)])
+def test_a_batch_of_large_images_is_small_whatever_was_asked_for(side: int, largest: int) -> None:
+    part = Part(images_NHWC=torch.zeros(600, 8, 8, 3, dtype=torch.uint8), labels_N=torch.zeros(600, dtype=torch.long))
+    loader = eval_loader(part, torch.arange(600), img_size=side, normalisation=Normalisation(), batch=512)
+    assert loader.batch == largest
