@@ -34,7 +34,10 @@ class Golden:
 
     def __call__(self, name: str, text: str) -> None:
         """Compare `text` with golden_files/NAME.txt. Raises AssertionError with a diff."""
-        path = FOLDER / f"{name}.txt"
+        self.file(FOLDER / f"{name}.txt", text)
+
+    def file(self, path: Path, text: str) -> None:
+        """Compare `text` with a file of the repository, or rewrite it. Raises AssertionError with a diff."""
         if self.update:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")

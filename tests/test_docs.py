@@ -133,6 +133,12 @@ def accepted(words: list[str]) -> bool:
     return True
 
 
+def test_every_extra_is_in_the_table_of_the_installation() -> None:
+    page = (ROOT / "docs" / "installation.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(project["optional-dependencies"])
+
+
 @pytest.mark.parametrize(("page", "line"), cases(commands))
 def test_the_command_line_in_the_page_is_accepted(page: Path, line: str) -> None:
     for words in filled(shlex.split(line)[1:]):

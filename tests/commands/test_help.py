@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from cifar_cli.commands import COMMANDS
 from tests.commands.command_lines import GROUP, commands, every_option, parse
 from tests.golden import WIDTHS, Golden
 
+ROOT = Path(__file__).parents[2]
 ENGLISH_IMPERATIVE = re.compile(r"[A-Z][a-z-]+ .*\.$", re.DOTALL)
 
 
@@ -30,6 +32,12 @@ def test_a_help_page_reads_as_in_its_golden_file(golden: Golden, name: str | Non
     text = page(name, width)
     assert max(map(len, text.splitlines())) <= width
     golden(f"commands/help-{name or 'cifar'}-{width}", text)
+
+
+def test_the_page_of_all_options_has_every_help_page(golden: Golden) -> None:
+    parts = ["# Options\n\nWhat `cifar COMMAND --help` prints, for every command."]
+    parts += [f"## cifar {name}\n\n```text\n{page(name, 100).strip()}\n```" for name in COMMANDS]
+    golden.file(ROOT / "docs" / "options.md", "\n\n".join(parts) + "\n")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
