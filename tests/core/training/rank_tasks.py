@@ -18,6 +18,7 @@ from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.store import open_store
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.training import group
 from cifar_cli.core.training.batches import eval_loader
 from cifar_cli.core.training.config import ResumeConfig, StepConfig, TrainConfig
 from cifar_cli.core.training.group import joined
@@ -129,6 +130,24 @@ def run_on_a_full_disk(asked: Any) -> Outcome:
         return run(asked)
     finally:
         torch.save = original
+
+
+def run_on_a_slow_disk(asked: Any) -> Outcome:
+    """Two checkpoints take longer than a process may take to answer within a step."""
+    original, limit, slow = torch.save, group.STEP_SECONDS, [True, True]
+    group.STEP_SECONDS = 5.0
+
+    def save(content: Any, path: Any, **options: Any) -> None:
+        if slow and isinstance(content, dict):  # a checkpoint: weights on their way to others are pickled by it too
+            slow.pop()
+            time.sleep(1.5 * group.STEP_SECONDS)
+        original(content, path, **options)
+
+    torch.save = save  # type: ignore[assignment]
+    try:
+        return run(asked)
+    finally:
+        torch.save, group.STEP_SECONDS = original, limit
 
 
 def run_at_speeds(asked: TrainConfig, *, seconds: tuple[float, ...]) -> tuple[int, int, float]:

@@ -16,6 +16,7 @@ from tests.core.training.rank_tasks import (
     run,
     run_at_speeds,
     run_on_a_full_disk,
+    run_on_a_slow_disk,
     run_spoiled,
     run_with_signal,
 )
@@ -64,6 +65,14 @@ def test_the_steps_are_planned_by_rank_0_and_begin_again_in_all(
     assert [epochs for epochs, _, _ in capped] == [3, 3]
     assert [steps for _, steps, _ in capped] == [3 * STEPS + measured] * 2
     assert [loss for _, _, loss in capped] == [loss for _, _, loss in asked]
+
+
+def test_a_disk_of_rank_0_that_is_slower_than_a_step_may_be_ends_no_run(
+    config: ConfigOf, tmp_path: Path, crew: Crew
+) -> None:
+    two = crew(run_on_a_slow_disk, config(tmp_path / "run", epochs=1, checkpoint_seconds=0.01))
+    assert [(part.error, len(part.losses)) for part in two] == [(None, STEPS)] * 2
+    assert (tmp_path / "run/checkpoints/best.ckpt").is_file()
 
 
 def test_a_finished_run_is_finished_in_all_processes(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
