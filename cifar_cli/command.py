@@ -43,7 +43,8 @@ def option_group(panel: str) -> Callable[[type[_Group]], type[_Group]]:
 def command(*, examples: tuple[tuple[str, str], ...]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Turn a function whose parameters are option groups into one that Typer can register.
 
-    Every field of a group becomes an option of the command. The function gets the groups back, filled.
+    Every field of a group becomes an option of the command. The function gets the groups back, filled. `declared` of
+    the result is the function's own signature, for another command of the same options.
     examples: what each does, in a sentence, and its command line. The help page ends with them.
     """
 

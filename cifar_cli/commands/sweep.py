@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Options of `train` that a sweep sets or replaces.
 OWN = ("seed", "seeds", "run_dir", "name", "resume", "print_config", "as_json", "debug")
+# Those that no run has in its record, so that a continued one is given them again.
 AGAIN = ("loggers", "requeue", "quiet", "verbose")
 
 
@@ -87,7 +88,7 @@ def _command(function: Callable[..., None]) -> Any:
 
 
 def _again(context: typer.Context) -> Iterator[str]:
-    """The options that a run which is continued takes again: what it prints and where it logs is not in its record."""
+    """The words of those options of a command line that a continued run is given again."""
     for param in context.command.params:
         if param.name in AGAIN and _is_given(context, param.name):
             for value in context.params[param.name] if param.multiple else [None]:

@@ -217,9 +217,8 @@ def _resume_config(
 def _requeued(run_dir: Path | None, model: str) -> ResumeConfig | None:
     """The run that this command began before SLURM started it again; None for its first start.
 
-    model: as the user names it in this command, which is to trust its file.
-
-    Raises UsageError without a run directory, where it couldn't be found again.
+    model: as the user names it in this command, which is to trust its file. Raises UsageError without a run directory,
+    where it couldn't be found again.
     """
     from cifar_cli.core.training.config import ResumeConfig
     from cifar_cli.core.training.run_dir import RunDir

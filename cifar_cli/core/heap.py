@@ -10,7 +10,7 @@ import platform
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # glibc's malloc.h
 _DEFAULT_MMAP_MAX = 65_536
-LARGE_BYTES = 4 << 20  # a picture that is decoded in full, or a batch: their page faults cost little beside them
+LARGE_BYTES = 4 << 20  # such as a picture that is decoded in full, or a batch
 TOP_BYTES = 16 << 20  # that the heap may keep at its end
 
 

@@ -79,8 +79,8 @@ def function_of(point: metadata.EntryPoint, error: type[CifarError]) -> Callable
 def trust(text: str) -> None:
     """Let this process and those it starts execute the file of path/to/file.py:function, which the user has named."""
     if (parts := file_and_function(text)) is not None:
-        known = [each for each in (os.environ.get(TRUSTED), str(parts[0].absolute())) if each]
-        os.environ[TRUSTED] = os.pathsep.join(known)
+        known = [each for each in os.environ.get(TRUSTED, "").split(os.pathsep) if each]
+        os.environ[TRUSTED] = os.pathsep.join(dict.fromkeys([*known, str(parts[0].absolute())]))
 
 
 def require_trusted(text: str, error: type[CifarError], *, wanted_by: str) -> None:

@@ -36,7 +36,7 @@ def test_a_help_page_reads_as_in_its_golden_file(golden: Golden, name: str | Non
 
 def test_the_page_of_all_options_has_every_help_page(golden: Golden) -> None:
     parts = ["# Options\n\nWhat `cifar COMMAND --help` prints, for every command."]
-    parts += [f"## cifar {name}\n\n```text\n{page(name, 100).strip()}\n```" for name in COMMANDS]
+    parts += [f"## cifar {name}\n\n```text\n{page(name, 80).strip()}\n```" for name in COMMANDS]
     golden.file(ROOT / "docs" / "options.md", "\n\n".join(parts) + "\n")
 
 

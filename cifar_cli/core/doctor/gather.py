@@ -17,7 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cifar_cli.core.container import reclaimable_bytes
+from cifar_cli.core.container import used_bytes
 from cifar_cli.core.data.config import STORE_SUFFIX
 from cifar_cli.core.doctor.config import DoctorConfig
 from cifar_cli.core.doctor.facts import Disk, Facts, Gpu, Package, TorchFacts
@@ -173,11 +173,10 @@ def memory_of(meminfo: Path, cgroup: Path) -> tuple[int | None, int | None]:
     total, available = fields.get("MemTotal"), fields.get("MemAvailable")
     with suppress(OSError, ValueError):  # "max" where there is no limit
         limit = int((cgroup / "memory.max").read_text(encoding="ascii"))
-        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
+        used = used_bytes(cgroup)
         if total is None or limit < total:
             total = limit
-            left = limit - used + reclaimable_bytes(cgroup)
-            available = min(left, limit if available is None else available)
+            available = min(limit - used, limit if available is None else available)
     return total, available
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils._python_dispatch import _disable_current_modes
 
-from cifar_cli.core.container import reclaimable_bytes
+from cifar_cli.core.container import used_bytes
 from cifar_cli.core.memory.meta_ops import Metadata
 
 _MARK = "cifar: operator "
@@ -120,8 +120,7 @@ def available_bytes() -> int:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     with contextlib.suppress(OSError, ValueError):
         control = Path("/sys/fs/cgroup")
-        limit, used = (int((control / name).read_text()) for name in ("memory.max", "memory.current"))
-        free = min(free, max(0, limit - used + reclaimable_bytes(control)))
+        free = min(free, max(0, int((control / "memory.max").read_text()) - used_bytes(control)))
     return free
 
 
