@@ -10,6 +10,7 @@ from torch import nn
 
 from cifar_cli.core.choices import MemoryFormat
 from cifar_cli.core.models.onednn import OneDNNSequential, computes, is_plain_max_pooling
+from cifar_cli.core.models.small_maps import SmallMapConv2d
 
 LAYOUTS: dict[MemoryFormat, torch.memory_format] = {
     "channels-last": torch.channels_last,
@@ -19,7 +20,7 @@ LAYOUTS: dict[MemoryFormat, torch.memory_format] = {
 
 
 def training_form(model: nn.Module, memory_format: MemoryFormat) -> nn.Module:
-    """Reorder a model's layers and convert its kernels to a memory format, a key of LAYOUTS.
+    """Reorder a model's layers, convert kernels to a memory format of LAYOUTS, and multiply matrices for small maps.
 
     Parameters keep their names. Outputs and gradients stay equal up to rounding. The argument is modified: use only the
     returned model, which may be the same object.
@@ -28,6 +29,7 @@ def training_form(model: nn.Module, memory_format: MemoryFormat) -> nn.Module:
         _pool_before_relu(sequence)
     if memory_format == "onednn":
         model = _in_onednn(model)
+    _products_for_small_maps(model)
     return model.to(memory_format=LAYOUTS[memory_format])
 
 
@@ -43,6 +45,14 @@ def _in_onednn(module: nn.Module) -> nn.Module:
     for name, child in list(module.named_children()):
         setattr(module, name, _in_onednn(child))
     return module
+
+
+def _products_for_small_maps(module: nn.Module) -> None:
+    if SmallMapConv2d.takes(module):
+        module.__class__ = SmallMapConv2d  # keeps parameters and hooks
+    if not isinstance(module, OneDNNSequential):
+        for child in module.children():
+            _products_for_small_maps(child)
 
 
 def _pool_before_relu(sequence: nn.Sequential) -> None:
