@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -192,6 +192,25 @@ def refuse_both(ctx: typer.Context, first: str, second: str) -> None:
     passed = typed(ctx)
     if first in passed and second in passed:
         raise UsageError(f"{passed[first]} and {passed[second]} contradict each other", remedy="pass one of them")
+
+
+def refuse_without(ctx: typer.Context, option: str, *needed: str) -> None:
+    """Raise UsageError if the user passed a parameter that does nothing without one of the others."""
+    passed = typed(ctx)
+    if option in passed and not any(name in passed for name in needed):
+        opts = {param.name: param.opts[0] for param in ctx.command.params}
+        others = " or ".join(opts[name] for name in needed)
+        raise UsageError(
+            f"{passed[option]} has no effect without {others}", remedy=f"leave it out, or pass {opts[needed[0]]}"
+        )
+
+
+def refuse_beside(ctx: typer.Context, chosen: str, options: Iterable[str], why: str) -> None:
+    """Raise UsageError if the user passed `chosen` and an option that has no effect then. why: what `chosen` does."""
+    passed = typed(ctx)
+    without = [passed[name] for name in options if name in passed]
+    if chosen in passed and without:
+        raise UsageError(f"{passed[chosen]} {why}, and {without[0]} has no effect", remedy="leave one of them out")
 
 
 def _typed_of(spellings: Sequence[str], words: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_cli.core.choices import DeviceChoice, StrategyChoice
+from cifar_cli.core.data.config import DATA_DIR
 from cifar_cli.core.models.config import DEFAULT_BACKBONE, ModelConfig, RectangularConfig
 from cifar_cli.core.progress import OnProgress, silent
 
@@ -55,7 +56,7 @@ def train(
     from cifar_cli.core.training.settings import layered
     from cifar_cli.core.training.train import train as run
 
-    folder = data_dir or os.environ.get("CIFAR_DATA_DIR")
+    folder = data_dir or os.environ.get(DATA_DIR)
     asked = {
         "model.name": model,
         "data.dataset": dataset,
@@ -237,7 +238,7 @@ def open_dataset(name: str = "cifar10", *, data_dir: PathLike | None = None, on_
     from cifar_cli.core.data.config import DataConfig
     from cifar_cli.core.data.dataset import open_dataset as run
 
-    folder = Path(data_dir or os.environ.get("CIFAR_DATA_DIR") or "data")
+    folder = Path(data_dir or os.environ.get(DATA_DIR) or "data")
     return run(DataConfig(dataset=name, data_dir=folder), on_progress=on_progress)
 
 

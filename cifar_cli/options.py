@@ -6,6 +6,7 @@ Options of a single command are declared beside that command.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,9 +15,10 @@ import typer
 from typer import Option
 
 from cifar_cli import completion, parsers
-from cifar_cli.command import option_group
+from cifar_cli.command import option_group, typed
 from cifar_cli.core.augment.policy import POLICIES
 from cifar_cli.core.choices import DeviceChoice, PatchSize, PipelineName
+from cifar_cli.core.data.config import DATA_DIR as FOLDER_OF_DATA
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.models.config import DEFAULT_BACKBONE, ModelConfig, RectangularConfig
 from cifar_cli.core.models.registry import MODELS
@@ -48,7 +50,7 @@ DATASET = partial(
 DATA_DIR = partial(
     Option,
     metavar="DIR",
-    envvar="CIFAR_DATA_DIR",
+    envvar=FOLDER_OF_DATA,
     help="Read datasets from this folder, and save them there.",
 )
 POLICY = partial(
@@ -165,6 +167,21 @@ class ArchitectureOptions:
             small_images=self.small_images,
             **given,
         )
+
+
+PARTS = {"backbone": "cnn", "patch_size": "hybrid", "trim_backbone": "hybrid"}
+"""Options that one model has, where `ModelConfig` can't see whether they were passed."""
+
+
+def refuse_foreign_parts(ctx: typer.Context, names: Sequence[str]) -> None:
+    """Raise UsageError if the user passed an option that none of the models has."""
+    passed = typed(ctx)
+    for option, model in PARTS.items():
+        if option in passed and model not in names:
+            raise UsageError(
+                f"{' and '.join(names)} {'have' if len(names) > 1 else 'has'} no {passed[option]}",
+                remedy=f"leave it out, or pass --model {model}",
+            )
 
 
 @option_group("Model")

@@ -21,7 +21,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Numbers, and names that are limited to letters, digits, dots, dashes and underscores.
 HARMLESS = {
     "gpus", "smallest", "SMALLEST_SIDE", "BUNDLED_BACKBONE", "name", "archive.dataset", "config.dataset", "self.device",
-    "self.memory_format", "step", "self.name", "job", "result.dataset.command_again", "epochs_done", "models",
+    "self.memory_format", "step", "self.name", "job", "result.dataset.command_again", "epochs_done", "models", "model",
 }  # fmt: skip
 SHORT = ("--max-epochs", 1, "--precision", "32", "--memory-format", "contiguous", "--no-report")
 PATHS = ["run [a] 1", "it's", "a;b", "$(c)", "`d`"]

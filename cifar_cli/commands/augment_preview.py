@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from cifar_cli import completion, parsers
-from cifar_cli.command import command, given, option_group, refuse_both
+from cifar_cli.command import command, given, option_group, refuse_beside, refuse_both
 from cifar_cli.core.choices import require_picture_path
 from cifar_cli.core.data.config import DataConfig
 from cifar_cli.core.training.recipe import RECIPES
@@ -35,7 +35,7 @@ class AugmentationOptions:
         Option(metavar="|".join(RECIPES), parser=parsers.one_of(RECIPES), autocompletion=completion.recipes),
     ] = None
     """Show the policy of this recipe."""
-    run: Annotated[Path | None, Option(metavar="RUN_DIR")] = None
+    run: Annotated[Path | None, Option(metavar="RUN_DIR", autocompletion=completion.run_paths)] = None
     """Show the policy, the image size and the dataset of this run."""
     img_size: Annotated[int | None, Option(metavar="PIXELS", show_default="the run's, or the dataset's")] = None
     """Show images of this size, as `cifar train --img-size` does."""
@@ -77,6 +77,7 @@ def augment_preview(
     """Show what the augmentation does to training images, as a picture and a table."""
     for first, second in combinations(("policy", "augment_file", "recipe", "run"), 2):
         refuse_both(ctx, first, second)
+    refuse_beside(ctx, "steps", ("variants",), "draws a column for each step")
     from cifar_cli.core.augment.config import PreviewConfig
 
     require_picture_path(picture.out)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from typer import Option
 
 from cifar_cli import parsers
-from cifar_cli.command import command, option_group
+from cifar_cli.command import command, option_group, refuse_beside, refuse_without
 from cifar_cli.options import DataOptions, OutputOptions
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ class ImportOptions:
     """With --duplicates: write duplicates.csv and duplicates.png into this folder."""
 
 
+OF_AN_IMPORT = ("source", "img_size", "test_share", "val_share", "seed", "columns", "skip_bad", "force")
+
+
 @command(
     examples=(
         ("Fetch CIFAR-10 from the fastest of its mirrors.", "cifar download"),
@@ -61,8 +65,11 @@ class ImportOptions:
         ("Find test images that are among the training images as well.", "cifar download --duplicates"),
     )
 )
-def download(data: DataOptions, images: ImportOptions, output: OutputOptions) -> None:
+def download(ctx: typer.Context, data: DataOptions, images: ImportOptions, output: OutputOptions) -> None:
     """Fetch a dataset, import your own images, or check what is on disk."""
+    refuse_without(ctx, "out", "duplicates")
+    for chosen in ("check", "duplicates"):
+        refuse_beside(ctx, chosen, OF_AN_IMPORT, "imports nothing")
     from cifar_cli.core.data.config import ImportConfig
 
     if images.check or images.duplicates:

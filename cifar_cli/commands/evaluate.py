@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import typer
 from typer import Argument, Option
 
 from cifar_cli import completion
-from cifar_cli.command import command, option_group
+from cifar_cli.command import command, option_group, typed
 from cifar_cli.core.evaluation.config import SplitName
 from cifar_cli.errors import ResourceError
 from cifar_cli.options import DATA_DIR, DATASET, BatchOpt, DeviceOptions, OutputOptions
@@ -58,9 +59,11 @@ class EvaluateOutput(OutputOptions):
         ("Compare two runs, on corrupted images as well.", "cifar evaluate runs/null runs/cnn --corruptions"),
     )
 )  # fmt: skip
-def evaluate(asked: CheckpointOptions, device: DeviceOptions, output: EvaluateOutput) -> None:
+def evaluate(ctx: typer.Context, asked: CheckpointOptions, device: DeviceOptions, output: EvaluateOutput) -> None:
     """Score checkpoints, and show which images they get wrong."""
-    configs = asked.configs(device=device.chosen_device(), out=output.out)
+    # CIFAR_DATA_DIR is where new runs find their datasets; a run that is there knows its own.
+    named: dict[str, Any] = {} if asked.dataset or "data_dir" in typed(ctx) else {"data_dir": None}
+    configs = asked.configs(device=device.chosen_device(), out=output.out, **named)
     from cifar_cli.core.evaluation.evaluate import evaluate_several
     from cifar_cli.render import console, evaluation_tables
     from cifar_cli.render.progress import progress_shown

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from cifar_cli import completion
 from cifar_cli.command import command, option_group
 from cifar_cli.core.evaluation.config import ExportFormat
 from cifar_cli.options import OutputOptions
@@ -16,7 +17,7 @@ from cifar_cli.options import OutputOptions
 class ExportOptions:
     """What is exported."""
 
-    checkpoint: Annotated[Path, Argument(metavar="RUN_DIR|CHECKPOINT")]
+    checkpoint: Annotated[Path, Argument(metavar="RUN_DIR|CHECKPOINT", autocompletion=completion.run_paths)]
     """Export the best weights of this run directory, or the weights of this checkpoint file."""
     format: ExportFormat = "onnx"
     """Write an ONNX graph, a program of torch.export, or the weights only."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
 from typer import Argument, Option
 
-from cifar_cli.command import command, option_group
+from cifar_cli import completion
+from cifar_cli.command import command, option_group, refuse_without
 from cifar_cli.errors import DataError
 from cifar_cli.options import BatchOpt, DeviceOptions, OutputOptions
 
@@ -18,7 +20,15 @@ class PredictOptions:
 
     images: Annotated[list[str], Argument(metavar="IMAGE", rich_help_panel="Data")]
     """Classify this image file, all in this folder, all that match this pattern, or with - the one on stdin."""
-    checkpoint: Annotated[Path, Option("--checkpoint", "-c", metavar="RUN_DIR|CHECKPOINT", rich_help_panel="Model")]
+    checkpoint: Annotated[
+        Path,
+        Option(
+            *("--checkpoint", "-c"),
+            metavar="RUN_DIR|CHECKPOINT",
+            rich_help_panel="Model",
+            autocompletion=completion.run_paths,
+        ),
+    ]
     """Use the best weights of this run directory, or the weights of this checkpoint file."""
     batch: BatchOpt = 512
     explain: Annotated[bool, Option("--explain")] = False
@@ -45,8 +55,9 @@ class PredictOutput(OutputOptions):
         ("Show what a prediction rests on.", "cifar predict cat.png --checkpoint RUN_DIR --explain"),
     )
 )  # fmt: skip
-def predict(asked: PredictOptions, device: DeviceOptions, output: PredictOutput) -> None:
+def predict(ctx: typer.Context, asked: PredictOptions, device: DeviceOptions, output: PredictOutput) -> None:
     """Classify images with a trained model."""
+    refuse_without(ctx, "explain_out", "explain")
     import sys
 
     from cifar_cli.core.evaluation.config import PredictConfig

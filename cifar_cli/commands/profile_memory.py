@@ -9,7 +9,7 @@ import typer
 from typer import Option
 
 from cifar_cli import completion, parsers
-from cifar_cli.command import command, option_group, refuse_both
+from cifar_cli.command import command, option_group, refuse_both, refuse_without
 from cifar_cli.commands.recipe_options import OVERRIDES
 from cifar_cli.core.choices import Freeze, MemoryFormat, OptimizerName, PrecisionChoice, StrategyChoice
 from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest, Risk
@@ -27,6 +27,7 @@ from cifar_cli.options import (
     NamedModels,
     OutputOptions,
     TrimBackboneOpt,
+    refuse_foreign_parts,
 )
 
 if TYPE_CHECKING:
@@ -152,6 +153,11 @@ def profile_memory(
     """Show how much memory a training step takes and which batch size fits, with or without a GPU."""
     refuse_both(ctx, "estimate", "measure")
     refuse_both(ctx, "gpu", "memory_bytes")
+    refuse_both(ctx, "batch", "find_max_batch")
+    refuse_without(ctx, "multiple_of", "find_max_batch")
+    refuse_without(ctx, "strategy", "devices")
+    refuse_without(ctx, "margin", "find_max_batch", "gpu", "memory_bytes")
+    refuse_foreign_parts(ctx, models.names())
     request = _request(models, step, hardware, search)
     from cifar_cli.core.memory.profile import profile
     from cifar_cli.render import console, memory_tables

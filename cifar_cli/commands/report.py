@@ -7,6 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from cifar_cli import completion
 from cifar_cli.command import command, option_group
 from cifar_cli.options import OutputOptions
 
@@ -15,7 +16,9 @@ from cifar_cli.options import OutputOptions
 class ReportOptions:
     """The runs, and the page to write."""
 
-    runs: Annotated[list[Path], Argument(metavar="RUN_DIR", rich_help_panel="Runs")]
+    runs: Annotated[
+        list[Path], Argument(metavar="RUN_DIR", rich_help_panel="Runs", autocompletion=completion.run_paths)
+    ]
     """Report on these run directories; several are compared in one page."""
     out: Annotated[
         Path | None, Option(metavar="FILE.html", show_default="report.html in the run directory, or beside several")

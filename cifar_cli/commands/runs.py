@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
 
 from cifar_cli import completion
 from cifar_cli.command import command, option_group
-from cifar_cli.errors import Interrupted, UsageError
+from cifar_cli.errors import UsageError
 from cifar_cli.options import OutputOptions
+
+if TYPE_CHECKING:
+    from cifar_cli.core.training.runs import RunSummary
 
 
 @option_group("Runs")
@@ -41,17 +44,19 @@ def runs(asked: RunsOptions, output: OutputOptions) -> None:
     from cifar_cli.render import console, run_tables
 
     if asked.action == "rm":
-        _remove(asked.names or [], yes=asked.yes)
+        removed = _remove(asked.names or [], yes=asked.yes)
+        if output.as_json:
+            console.print_json({"removed": [str(run.path) for run in removed]})
         return
     found = list_runs(runs_dir())
     if output.as_json:
         console.print_json(found.to_dict())
         return
-    console.show(*run_tables.runs(found))
+    console.show(*run_tables.runs(found, width=console.stdout().width))
 
 
-def _remove(names: list[str], *, yes: bool) -> None:
-    """Remove runs after a question. Raises UsageError where nobody can answer it."""
+def _remove(names: list[str], *, yes: bool) -> list[RunSummary]:
+    """Remove runs after a question, and return them. Raises UsageError where nobody can answer it."""
     from cifar_cli.core.training.config import runs_dir
     from cifar_cli.core.training.runs import remove_run, runs_to_remove
     from cifar_cli.render import console
@@ -61,8 +66,12 @@ def _remove(names: list[str], *, yes: bool) -> None:
     chosen = runs_to_remove(names, runs_dir())
     if not yes and not sys.stdin.isatty():
         raise UsageError("nobody can answer whether to remove a run", remedy="pass --yes")
+    removed = []
     for run in chosen:
         if not yes and not typer.confirm(f"remove {run.path} ({run.model} on {run.dataset})?", err=True):
-            raise Interrupted(f"{run.path} stays")
+            console.note(f"{run.path} stays")
+            continue
         remove_run(run)
         console.note(f"removed {run.path}")
+        removed.append(run)
+    return removed

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import typer
 from typer import Option
 
 from cifar_cli.command import command, option_group
-from cifar_cli.options import DEFAULT_BATCH, BatchOpt, CountedModels, OutputOptions
+from cifar_cli.options import DEFAULT_BATCH, BatchOpt, CountedModels, OutputOptions, refuse_foreign_parts
 
 ONE_MODEL_DEPTH = 3
 
@@ -34,8 +35,9 @@ class CountOptions:
         ("Count a timm classifier, as JSON.", "cifar summarize --model timm:resnet50 --img-size 224 --json"),
     )
 )
-def summarize(models: CountedModels, count: CountOptions, output: OutputOptions) -> None:
+def summarize(ctx: typer.Context, models: CountedModels, count: CountOptions, output: OutputOptions) -> None:
     """Count the parameters, multiply-adds and FLOPs of a model, and find layers that never reach the logits."""
+    refuse_foreign_parts(ctx, models.names())
     from cifar_cli.core.counting.config import SummaryConfig
 
     depth = ONE_MODEL_DEPTH if count.depth is None else count.depth

@@ -42,18 +42,19 @@ class SweptOptions:
     """Train each combination once with each of these seeds."""
     budget: Annotated[float | None, Option(metavar="HH:MM:SS", parser=parsers.duration)] = None
     """Interrupt the sweep after this time, with everything saved."""
-    sweep_dir: Annotated[Path, Option(metavar="DIR")] = Path("runs/sweep")
+    sweep_dir: Annotated[Path | None, Option(metavar="DIR", show_default="sweep in runs, or in CIFAR_RUNS_DIR")] = None
     """Write the runs and sweep.csv to this directory. Runs that are finished there are not trained again, and
     interrupted ones are continued.
     """
 
     def config(self) -> SweepConfig:
         """The sweep. Raises UsageError or ConfigError before anything is trained if a run's options are wrong."""
+        from cifar_cli.core.training.config import runs_dir
         from cifar_cli.core.workflow.sweep_config import SweepConfig
 
         trains, checks = _command(train), _command(command(examples=())(check_settings))
         config = SweepConfig(
-            folder=self.sweep_dir,
+            folder=self.sweep_dir or runs_dir() / "sweep",
             options=tuple(_swept(text, trains.params) for text in self.grid),
             seeds=self.seeds or (),
             words=tuple(self.options),
@@ -113,9 +114,21 @@ def _swept(text: str, params: list[Any]) -> SweptOption:
     path = key.strip()
     by_path = {setting: name for name, setting in PATHS.items() if "." in setting}
     name = by_path.get(path, path.rsplit(".", 1)[-1])
-    known = {spelling: param for param in params for spelling in _spellings(param) if param.name not in OWN}
+    known = {spelling: param for param in params for spelling in _spellings(param)}
     param = known.get(name) or known.get(name.replace("_", "-"))
-    if param is None or param.is_flag:
+    if param is not None and param.name in OWN:
+        ours = "--seeds" if param.name in ("seed", "seeds") else "--sweep-dir" if "dir" in param.name else None
+        raise ConfigError(
+            f"--grid {key}: a sweep sets {param.opts[0]} of its runs itself",
+            remedy=f"pass {ours} to the sweep" if ours else "leave it out",
+        )
+    if param is not None and param.is_flag:
+        raise ConfigError(
+            f"--grid {key}: {param.opts[0]} is a switch and takes no values",
+            remedy="pass it to all runs, after --",
+        )
+    if param is None:
+        known = {spelling: each for spelling, each in known.items() if each.name not in OWN and not each.is_flag}
         raise ConfigError(f"--grid {key}: cifar train has no option of that name", remedy=nearest(name, known))
     return SweptOption(key=key.strip(), flag=param.opts[0], values=listed)
 

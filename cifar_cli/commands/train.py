@@ -27,7 +27,7 @@ from cifar_cli.core.own_code import trust
 from cifar_cli.core.training.launch import silence_all_but_rank_0
 from cifar_cli.core.training.loggers import require_loggers
 from cifar_cli.errors import UsageError, shell_line
-from cifar_cli.options import DeviceOptions, chosen_pipeline
+from cifar_cli.options import DeviceOptions, chosen_pipeline, refuse_foreign_parts
 
 if TYPE_CHECKING:
     from cifar_cli.core.training.config import ResumeConfig, TrainConfig
@@ -93,7 +93,11 @@ def train(
     data, source = _named(data)
     settings = settings_of(ctx, model, recipe, augmentation, data, device, numerics, processes, run, config)
     chosen = settings.config()
+    refuse_foreign_parts(ctx, [chosen.model.name])
     if config.print_config:
+        if recipe.batch == "auto":
+            raise UsageError("--print-config can't know what --batch auto will find", remedy="pass --batch N")
+        refuse_both(ctx, "print_config", "seeds")
         _print_settings(settings, as_json=output.as_json)
         return
     if source is not None:

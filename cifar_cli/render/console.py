@@ -72,8 +72,8 @@ def note(message: str, console: Console | None = None) -> None:
 
 
 def warn(message: str) -> None:
-    """Print a warning on stderr."""
-    _print_sentence(stderr(), printable(f"note: {message}"), "yellow")
+    """Print a warning on stderr, with --quiet too."""
+    _print_sentence(console_on(sys.stderr), printable(f"note: {message}"), "yellow")
 
 
 def print_json(document: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from rich.console import JustifyMethod
+from rich.console import JustifyMethod, OverflowMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -23,19 +23,21 @@ def table_of(
     columns: Mapping[str, Sequence[str | Text]],
     *,
     words: Collection[str] = (),
+    whole: Collection[str] = (),
     footer: Sequence[str] = (),
     **options: Any,
 ) -> Table:
     """A table by its columns, under their headings.
 
-    words: the columns that hold words; the others hold numbers, to the right. footer: the last row, below a
-    line. options: those of `rich.table.Table`.
+    words: the columns that hold words; the others hold numbers, to the right. whole: columns that are never
+    broken. footer: the last row, below a line. options: those of `rich.table.Table`.
     """
     table = new_table(show_footer=bool(footer), **options)
     for heading, below in zip_longest(columns, footer, fillvalue=""):
         longest = max(map(len, heading.split()), default=0)  # no word of a heading is broken
         side: JustifyMethod = "left" if heading in words else "right"
-        table.add_column(heading, below, justify=side, overflow="fold", min_width=longest)
+        overflow: OverflowMethod = "ignore" if heading in whole else "fold"
+        table.add_column(heading, below, justify=side, overflow=overflow, no_wrap=heading in whole, min_width=longest)
     for cells in zip(*columns.values(), strict=True):
         table.add_row(*cells)
     return table

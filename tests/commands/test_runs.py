@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from cifar_cli.core.training.run_lock import LOCK
-from cifar_cli.core.training.runs import list_runs
+from cifar_cli.core.training.runs import RunList, list_runs
 from cifar_cli.render import run_tables
 from tests.conftest import Cifar
 from tests.golden import rendered
@@ -36,7 +37,7 @@ def test_runs_are_listed_with_accuracy_time_and_state(cifar: Cifar, runs: Path) 
     assert (found["good"]["model"], found["good"]["dataset"], found["good"]["state"]) == ("null", "shapes", "finished")
     assert 0 <= found["good"]["test_accuracy"] <= 1
     assert (found["several/seed-0"]["state"], found["several/seed-0"]["test_accuracy"]) == ("unfinished", None)
-    table = rendered(*run_tables.runs(list_runs(runs)), width=80)
+    table = rendered(*run_tables.runs(list_runs(runs), width=80), width=80)
     assert "several/seed-0" in table
     assert "photos" not in table
 
@@ -48,6 +49,53 @@ def test_a_run_that_is_trained_now_is_running_and_stays(cifar: Cifar, runs: Path
     assert result.exit_code == 1
     assert "is being trained and stays" in result.stderr
     assert (runs / "good").is_dir()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_names_stay_whole_in_a_narrow_terminal(runs: Path, width: int) -> None:
+    names = ["20261125-165433-airbench", "20261125-165433-airbench/seed-0"]
+    run = replace(list_runs(runs).runs[0], model="airbench", dataset="cifar10", train_seconds=999.0)
+    table = rendered(
+        *run_tables.runs(RunList(folder=runs, runs=tuple(replace(run, name=name) for name in names)), width=width),
+        width=width,
+    )
+    assert all(any(f" {name} " in line for line in table.splitlines()) for name in names), table
+    assert max(map(len, table.splitlines())) <= width
+
+
+@pytest.mark.parametrize("content", ["null", "[1]", '{"test_accuracy": "x"}', "{", '{"test_accuracy": null}'])
+def test_a_run_with_another_summary_is_unfinished(cifar: Cifar, runs: Path, content: str) -> None:
+    (runs / "good" / "summary.json").write_text(content)
+    assert cifar("runs").exit_code == 0
+    assert {run.name: run.state for run in list_runs(runs).runs}["good"] == "unfinished"
+
+
+def test_a_folder_that_can_not_be_read_hides_no_other(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Path.is_file
+    (runs / "a-colleague").mkdir()
+
+    def is_file(path: Path) -> bool:
+        if path.parent.name == "a-colleague":
+            raise PermissionError(13, "Permission denied")
+        return before(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert "good" in {run.name for run in list_runs(runs).runs}
+
+
+def test_the_runs_of_several_seeds_are_removed_by_one_name(cifar: Cifar, runs: Path) -> None:
+    (runs / "several" / "seeds.json").write_text("{}")
+    with FileLock(runs / "several" / "seed-0" / LOCK):
+        assert "is being trained" in cifar("runs", "rm", "several", "--yes").stderr
+    removed = cifar("runs", "rm", "several", "--yes", "--json")
+    assert json.loads(removed.stdout) == {"removed": [str(runs / "several")]}
+    assert not (runs / "several").exists()
+
+
+def test_several_seeds_with_something_else_stay(cifar: Cifar, runs: Path) -> None:
+    (runs / "several" / "thesis.pdf").write_text("")
+    assert "is no run" in cifar("runs", "rm", "several", "--yes").stderr
+    assert (runs / "several" / "thesis.pdf").exists()
 
 
 def test_a_run_is_removed_by_name_or_path(cifar: Cifar, runs: Path) -> None:

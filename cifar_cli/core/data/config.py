@@ -35,6 +35,7 @@ LOWEST_STD = 1 / 255  # of a channel: images of one colour have a deviation of 0
 SPLITS = ("train", "test")  # as published; the validation images are taken from "train"
 BUILT_IN = ("cifar10", "cifar100", "shapes")  # datasets that need no --from
 STORE_SUFFIX = ".safetensors"
+DATA_DIR = "CIFAR_DATA_DIR"  # the variable that names the folder of the datasets
 MAX_PIXELS_SIDE = 128
 """Larger images are stored as files and decoded in training; up to this side, in pixels, they are stored as pixels."""
 PHOTO_SIDE = 224

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from cifar_cli.core.data.config import BUILT_IN
 from cifar_cli.core.doctor.facts import Disk, Facts, Package
 from cifar_cli.core.doctor.results import Check, DoctorReport, State
+from cifar_cli.errors import shell_line
 
 GIB, MIB = 2**30, 2**20
 OLDEST_PYTHON = (3, 11)
@@ -230,10 +232,15 @@ def _datasets(facts: Facts) -> Check:
             name="datasets",
             state="warning",
             found=f"{found}; damaged: {', '.join(facts.damaged_datasets)}",
-            remedy="download or import a damaged one again with `cifar download --force`",
+            remedy=" and ".join(_get_again(name) for name in facts.damaged_datasets),
         )
     remedy = None if facts.datasets else "cifar download, or train on --dataset shapes, which is drawn"
     return Check(name="datasets", state="ok" if facts.datasets else "warning", found=found, remedy=remedy)
+
+
+def _get_again(name: str) -> str:
+    """The command that fetches or imports a dataset again."""
+    return shell_line("cifar download --force --dataset", name, *(() if name in BUILT_IN else ("--from", "PATH")))
 
 
 def _hub(facts: Facts) -> Check:

@@ -47,7 +47,8 @@ def run_program(words: Sequence[str], seconds: float) -> subprocess.CompletedPro
 
 def gather(config: DoctorConfig) -> Facts:
     """Everything that the checks need to know of this machine."""
-    memory, available = memory_of(Path("/proc/meminfo"), Path("/sys/fs/cgroup"))
+    container = Path("/sys/fs/cgroup")
+    memory, available = memory_of(Path("/proc/meminfo"), container)
     cpu, flags = cpu_of(Path("/proc/cpuinfo"))
     datasets, damaged = datasets_in(config.data_dir)
     gpus, driver_failure = driver_gpus()
@@ -60,7 +61,7 @@ def gather(config: DoctorConfig) -> Facts:
         driver_failure=driver_failure,
         cpu=cpu or platform.processor(),
         cpu_flags=flags,
-        cores=usable_cores(),
+        cores=usable_cores(container),
         omp_num_threads=os.environ.get("OMP_NUM_THREADS"),
         memory_bytes=memory,
         available_bytes=available,
@@ -156,11 +157,13 @@ def cpu_of(cpuinfo: Path) -> tuple[str, frozenset[str]]:
     return fields.get("model name", ""), frozenset(fields.get("flags", fields.get("Features", "")).split())
 
 
-def usable_cores() -> int:
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def usable_cores(cgroup: Path) -> int:
+    """The cores that this process may run on, and at least one of as many as its container may keep busy."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # "max" where there is no limit
+        quota, period = map(int, (cgroup / "cpu.max").read_text(encoding="ascii").split())
+        cores = min(cores, max(1, quota // period))
+    return cores
 
 
 def memory_of(meminfo: Path, cgroup: Path) -> tuple[int | None, int | None]:
@@ -182,8 +185,8 @@ def memory_of(meminfo: Path, cgroup: Path) -> tuple[int | None, int | None]:
 
 def disk_of(folder: Path) -> Disk | None:
     """The space where the folder is, or would be created; None where that can't be asked."""
-    existing = next((each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir()), None)
     try:
+        existing = next((each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir()), None)
         usage = shutil.disk_usage(existing or Path("/"))
     except OSError:
         return None
@@ -201,7 +204,7 @@ def datasets_in(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
             try:
                 summary = read_header(path).summary
             except DataError:
-                bad.append(path.name)
+                bad.append(path.stem)
             else:
                 good.append(f"{path.stem} ({summary.train_images + summary.test_images:,} images)")
     return tuple(good), tuple(bad)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from cifar_cli.core.training.run_lock import LOCK
 from cifar_cli.errors import CheckpointError, ResourceError
 
 RunState = Literal["finished", "running", "unfinished"]
+BESIDE_SEEDS = {"seeds.json", "report.html"}
 DEPTH = 2  # runs/NAME, and runs/NAME/seed-0 of a run with several seeds
 
 
@@ -67,19 +68,32 @@ def read_run(path: Path, folder: Path) -> RunSummary | None:
         model, dataset, recipe = config["model"]["name"], config["data"]["dataset"], config["recipe"]["name"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    summary: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        summary = dict(read_json(directory.summary))
+    test_accuracy, train_seconds = _result(directory.summary)
+    finished = test_accuracy is not None
     return RunSummary(
         path=path,
         name=path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path),
         model=str(model),
         dataset=str(dataset),
         recipe=str(recipe),
-        state="running" if _is_locked(path) else "finished" if summary else "unfinished",
-        test_accuracy=summary.get("test_accuracy"),
-        train_seconds=summary.get("train_seconds"),
+        state="running" if _is_locked(path) else "finished" if finished else "unfinished",
+        test_accuracy=test_accuracy,
+        train_seconds=train_seconds,
     )
+
+
+def _result(summary: Path) -> tuple[float | None, float | None]:
+    """Test accuracy and seconds of a finished run; None for what the file doesn't say."""
+    try:
+        read = read_json(summary)
+    except (OSError, ValueError):
+        return None, None
+    values = read if isinstance(read, dict) else {}
+    first, second = (
+        float(value) if isinstance(value := values.get(name), (int, float)) else None
+        for name in ("test_accuracy", "train_seconds")
+    )
+    return first, second
 
 
 def runs_to_remove(names: Iterable[str], folder: Path) -> tuple[RunSummary, ...]:
@@ -92,7 +106,7 @@ def _run_to_remove(name: str, folder: Path) -> RunSummary:
     if path is None:
         known = [run.name for run in list_runs(folder).runs]
         raise CheckpointError(f"there is no run {name} in {folder}", remedy=nearest(name, known) if known else None)
-    run = None if path.is_symlink() else read_run(path, folder)
+    run = None if path.is_symlink() else read_run(path, folder) or _several_seeds(path, folder)
     if run is None:
         raise CheckpointError(
             f"{path} is no run of `cifar train` and stays",
@@ -101,6 +115,20 @@ def _run_to_remove(name: str, folder: Path) -> RunSummary:
     if run.state == "running":
         raise CheckpointError(f"{path} is being trained and stays", remedy="wait until it ends, or interrupt it")
     return run
+
+
+def _several_seeds(path: Path, folder: Path) -> RunSummary | None:
+    """A folder that holds nothing but the runs of several seeds and what is written beside them, as one run."""
+    try:
+        inside = sorted(path.iterdir())
+    except OSError:
+        return None
+    found = [run for each in inside if not each.is_symlink() and (run := read_run(each, folder)) is not None]
+    others = {each.name for each in inside} - {run.path.name for run in found}
+    if not others <= BESIDE_SEEDS or not inside:
+        return None
+    first = replace(found[0], state="running") if any(run.state == "running" for run in found) else found[0]
+    return replace(first, path=path, name=path.name)
 
 
 def remove_run(run: RunSummary) -> None:
@@ -114,8 +142,11 @@ def remove_run(run: RunSummary) -> None:
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    paths: list[Path] = []
     with suppress(OSError):
-        for path in sorted(folder.iterdir()):
+        paths = sorted(folder.iterdir())
+    for path in paths:
+        with suppress(OSError):  # one that the user may not look at hides no other
             if path.is_dir() and not path.is_symlink():
                 yield path
                 if depth > 1 and not RunDir(path).config.is_file():

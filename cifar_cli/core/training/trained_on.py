@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cifar_cli.core.data.config import BUILT_IN, STORE_SUFFIX, DataConfig
+from cifar_cli.core.data.config import BUILT_IN, DATA_DIR, STORE_SUFFIX, DataConfig
 from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store, open_store, read_header
 from cifar_cli.core.progress import OnProgress, silent
@@ -90,6 +91,8 @@ def _places(trained: DataConfig, at: Path) -> Iterator[DataConfig]:
         if not folder.is_absolute():
             yield moved(trained, above / folder)
         yield moved(trained, above / folder.name)
+    if named := os.environ.get(DATA_DIR):
+        yield moved(trained, Path(named))
 
 
 def _content(data: DataConfig) -> str | None:

@@ -63,7 +63,7 @@ def test_a_good_installation_is_ok_in_every_check() -> None:
         ({"disks": BAD.disks}, "disk of data", "error", "20 MiB of 500.0 GiB free"),
         ({"disks": (replace(BAD.disks[0], free_bytes=GIB),)}, "disk of data", "warning", "1.0 GiB of 500.0 GiB free"),
         ({"datasets": ()}, "datasets", "warning", "none on disk"),
-        ({"damaged_datasets": ("cifar10.safetensors",)}, "datasets", "warning", "damaged: cifar10.safetensors"),
+        ({"damaged_datasets": ("cifar10", "pets")}, "datasets", "warning", "damaged: cifar10, pets"),
         ({"hub_failure": "timed out"}, "model hub", "warning", "can't be reached (timed out)"),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_folder_that_does_not_exist_yet_has_the_space_of_its_parent(tmp_path: 
 def test_datasets_and_damaged_files_are_told_apart(data_dir: Path, tmp_path: Path) -> None:
     assert datasets_in(data_dir) == (("shapes (500 images)",), ())
     (tmp_path / "pets.safetensors").write_bytes(b"no dataset")
-    assert datasets_in(tmp_path) == ((), ("pets.safetensors",))
+    assert datasets_in(tmp_path) == ((), ("pets",))
     assert datasets_in(tmp_path / "absent") == ((), ())
 
 
@@ -142,4 +142,18 @@ def test_direct_dependencies_come_with_their_pinned_versions() -> None:
 
 
 def test_this_process_may_use_a_core() -> None:
-    assert usable_cores() >= 1
+    assert usable_cores(Path("nowhere")) >= 1
+
+
+@pytest.mark.parametrize(("limit", "most"), [("max 100000", None), ("100000 100000", 1), ("50000 100000", 1)])
+def test_a_container_limits_the_cores(tmp_path: Path, limit: str, most: int | None) -> None:
+    (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert usable_cores(tmp_path) == (most or usable_cores(tmp_path / "absent"))
+
+
+def test_a_folder_that_may_not_be_looked_at_has_no_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def is_dir(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    assert disk_of(tmp_path / "closed") is None
