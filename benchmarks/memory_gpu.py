@@ -2,8 +2,9 @@
 
     python benchmarks/memory_gpu.py [--models null,cnn,hybrid] [--batches 16,64] [--page PATH] [--skip-largest]
 
-null, cnn and hybrid, precision 32, bf16 and 16, Adam and SGD, five batch sizes. Every measurement runs in a process of
-its own, and one that runs out of memory is a row in the table. Then the largest batch of each combination is searched
+null, cnn and hybrid at 32 pixels and twelve timm networks at 224, precision 32, bf16 and 16, Adam and SGD, five batch
+sizes. Every measurement runs in a process of its own, and one that runs out of memory is a row in the table; a model
+that can't be built or predicted is named. The page is written after every row. The largest batch of each is searched
 as `cifar profile-memory --find-max-batch` does it; a search that ends in another way than memory that ran out and was
 reported is counted. Without a GPU, or when no step ran, no page is written and the exit code is 1.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -31,7 +33,12 @@ from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import StepConfig
 from cifar_cli.errors import CifarError
 
-MODELS = ("null", "cnn", "hybrid")
+NETWORKS = """
+    resnet50 vit_small_patch16_224 vit_base_patch16_224 deit_tiny_patch16_224 swin_tiny_patch4_window7_224 convnext_tiny
+    efficientnet_b0 mobilenetv3_large_100 regnety_008 densenet121 vgg11_bn mixer_b16_224
+""".split()  # noqa: SIM905 - a list of names reads best as words
+SIDE_OF_TIMM = 224
+MODELS = ("null", "cnn", "hybrid", *(f"timm:{name}" for name in NETWORKS))
 PRECISIONS: tuple[Precision, ...] = ("32", "bf16", "16")
 OPTIMIZERS: tuple[OptimizerName, ...] = ("adam", "sgd")
 BATCHES = "16,64,128,256,512"
@@ -74,19 +81,34 @@ def main(arguments: list[str] | None = None, machine: Machine | None = None) -> 
         return 1
     rows: list[Row] = []
     largest: list[Largest] = []
+    failed: list[str] = []
+
+    def write() -> None:
+        """The page, as soon as there is something on it, so that nothing measured is lost."""
+        if any(row.measured for row in rows):
+            described = _described(cast(Gpu, machine.gpu))
+            options.page.write_text(page(rows, largest, machine=described, failed=failed), encoding="utf-8")
+
     for name, precision, optimizer in product(options.models, PRECISIONS, OPTIMIZERS):
         step = StepConfig(precision=precision, optimizer=optimizer)
-        tracer = Tracer(MemoryConfig(model=ModelConfig(name=name, weights="none"), step=step))
-        for batch in options.batches:
-            rows.append(compare(tracer, batch, machine))
-            print(_line(rows[-1]), flush=True)
-        if not options.skip_largest:
-            largest.append(compare_largest(tracer, machine))
-            print(_largest_line(largest[-1]), flush=True)
+        side = SIDE_OF_TIMM if name.startswith("timm:") else 32
+        config = MemoryConfig(model=ModelConfig(name=name, weights="none", img_size=side), step=step)
+        try:
+            tracer = Tracer(config)
+            for batch in options.batches:
+                rows.append(compare(tracer, batch, machine))
+                print(_line(rows[-1]), flush=True)
+                write()
+            if not options.skip_largest:
+                largest.append(compare_largest(tracer, machine))
+                print(_largest_line(largest[-1]), flush=True)
+        except (CifarError, ImportError, RuntimeError) as error:  # a package that is missing, or no memory at all
+            failed.append(f"{_name(config).replace(' |', ',')}: {str(error).splitlines()[0]}")
+            print(failed[-1], flush=True)
+        write()
     if not any(row.measured for row in rows):
         print("no step ran: no page was written", file=sys.stderr)
         return 1
-    options.page.write_text(page(rows, largest, machine=_described(machine.gpu)), encoding="utf-8")
     print(f"wrote {options.page}")
     return 0
 
@@ -110,7 +132,7 @@ def compare_largest(tracer: Tracer, machine: Machine) -> Largest:
     )
 
 
-def page(rows: list[Row], largest: list[Largest], *, machine: str) -> str:
+def page(rows: list[Row], largest: list[Largest], *, machine: str, failed: Sequence[str] = ()) -> str:
     """The page's text: summary, then every comparison."""
     lines = [
         "# How accurate is the memory estimate?",
@@ -119,6 +141,7 @@ def page(rows: list[Row], largest: list[Largest], *, machine: str) -> str:
         "and negative where the prediction is too low.",
         "",
         *_summary(rows, largest),
+        *(f"- {each}" for each in failed),
         "",
         "| model | precision | optimizer | batch | allocated: predicted | measured | reserved: predicted | measured "
         "| error |",

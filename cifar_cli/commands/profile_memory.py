@@ -9,7 +9,7 @@ import typer
 from typer import Option
 
 from cifar_cli import completion, parsers
-from cifar_cli.command import command, option_group, refuse_both, refuse_without
+from cifar_cli.command import command, option_group, refuse_beside, refuse_both, refuse_without
 from cifar_cli.commands.recipe_options import OVERRIDES
 from cifar_cli.core.choices import Freeze, MemoryFormat, OptimizerName, PrecisionChoice, StrategyChoice
 from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest, Risk
@@ -156,6 +156,7 @@ def profile_memory(
     refuse_both(ctx, "batch", "find_max_batch")
     refuse_without(ctx, "multiple_of", "find_max_batch")
     refuse_without(ctx, "strategy", "devices")
+    refuse_beside(ctx, "evaluate", ("optimizer", "strategy"), "is a forward pass")
     refuse_without(ctx, "margin", "find_max_batch", "gpu", "memory_bytes")
     refuse_foreign_parts(ctx, models.names())
     request = _request(models, step, hardware, search)
@@ -176,15 +177,22 @@ def profile_memory(
     for found in report.largest:
         if found.help:
             console.warn(f"{found.model} on {found.gpu}: no batch size fits; {found.help}")
+    helped = {(found.check.model, found.check.gpu, found.check.batch): found.remedies for found in report.helps}
     for check in report.fits:
         if check.help:
-            remedy = "" if search.what_would_help else f"; {check.help}"
+            remedy = f"; {check.help}"
+            if search.what_would_help:
+                remedy = (
+                    "" if helped.get((check.model, check.gpu, check.batch)) else ", and no option saves memory here"
+                )
             console.warn(f"batch {check.batch:,} of {check.model} doesn't fit on {check.gpu}{remedy}")
     _exit_if_none_fits(report)
 
 
 def _exit_if_none_fits(report: MemoryReport) -> None:
-    if report.fits and not any(check.fits for check in report.fits):
+    none_fits = report.fits and not any(check.fits for check in report.fits)
+    none_found = report.largest and not any(found.max_batch for found in report.largest)
+    if none_fits or none_found:
         raise typer.Exit(1)
 
 

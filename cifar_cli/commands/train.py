@@ -24,7 +24,7 @@ from cifar_cli.commands.train_options import (
 )
 from cifar_cli.commands.train_settings import ConfigOptions
 from cifar_cli.core.own_code import trust
-from cifar_cli.core.training.launch import silence_all_but_rank_0
+from cifar_cli.core.training.launch import place_of, silence_all_but_rank_0
 from cifar_cli.core.training.loggers import require_loggers
 from cifar_cli.errors import UsageError, shell_line
 from cifar_cli.options import DeviceOptions, chosen_pipeline, refuse_foreign_parts
@@ -100,7 +100,7 @@ def train(
         refuse_both(ctx, "print_config", "seeds")
         _print_settings(settings, as_json=output.as_json)
         return
-    if source is not None:
+    if source is not None and place_of(os.environ).local_rank == 0:  # the others of this machine wait for it
         import_on_first_use(source, chosen.data)
     say_if_changed(chosen.data)
     if "workers" in typed(ctx) and not _uses_workers(chosen):

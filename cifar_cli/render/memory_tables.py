@@ -70,7 +70,7 @@ def peaks(results: Iterable[PeakMemory]) -> Table:
         "allocated": [_mib(peak.peak_allocated_bytes) for peak in rows],
         "reserved": [_mib(peak.peak_reserved_bytes) for peak in rows],
         "total": [_mib(peak.device_bytes) for peak in rows],
-        "per image": ["-" if peak.bytes_per_image is None else f"{peak.bytes_per_image / MIB:.2f}" for peak in rows],
+        "per image": ["-" if peak.bytes_per_image is None else f"{peak.bytes_per_image / MIB:,.2f}" for peak in rows],
     }
     if set(columns["per image"]) == {"-"}:
         del columns["per image"]
@@ -146,6 +146,7 @@ def fits(checks: Iterable[FitCheck]) -> Table:
         "precision": [_PRECISIONS[check.precision] for check in rows],
         "fits": ["yes" if check.fits else "no" for check in rows],
         "needs\nMiB": [f"{check.needed_bytes / MIB:,.0f}" for check in rows],
+        "middle\nMiB": [f"{check.even_bytes / MIB:,.0f}" for check in rows],
         "left\nMiB": [f"{check.left_bytes / MIB:,.0f}" if check.fits else "-" for check in rows],
     }
     model = _shared(columns, "model")

@@ -68,6 +68,26 @@ def test_the_page_holds_every_comparison_and_their_summary(benchmark: ModuleType
     assert "Pretended, 1,024 MiB" in text
 
 
+def test_a_model_that_fails_is_named_and_what_was_measured_before_it_is_kept(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, real = tmp_path / "page.md", benchmark.Tracer
+    seen: list[str] = []
+
+    def tracer(config: MemoryConfig) -> Tracer:
+        if config.model.name == "hybrid":
+            seen.append(page.read_text())
+            raise ModuleNotFoundError("No module named 'vit_pytorch'")
+        made: Tracer = real(config)
+        return made
+
+    monkeypatch.setattr(benchmark, "Tracer", tracer)
+    options = ["--models", "null,hybrid", "--batches", "8", "--page", str(page), "--skip-largest"]
+    assert benchmark.main(options, MACHINE) == 0
+    assert "| null | 32 | adam | 8 |" in seen[0]
+    assert "- hybrid, 32, sgd: No module named 'vit_pytorch'" in page.read_text()
+
+
 def test_the_largest_batch_is_searched_and_proved_as_in_profile_memory(benchmark: ModuleType) -> None:
     largest = benchmark.compare_largest(Tracer(MemoryConfig(model=ModelConfig(name="null"))), MACHINE)
     assert largest.found == 200

@@ -43,7 +43,8 @@ def summarize(config: SummaryConfig, *, on_progress: OnProgress = silent) -> Mod
         if smallest is None:
             if isinstance(error, ModelError):
                 raise
-            why = next(iter(str(error).splitlines()), type(error).__name__)
+            cause = error.__cause__ or error  # torchinfo wraps what the model raised
+            why = next(iter(str(cause).splitlines()), type(cause).__name__)
             raise ModelError(
                 f"{model.label} can't be counted at {model.img_size} pixels ({why})",
                 remedy="pass another --img-size; many models need a multiple of 32",

@@ -121,6 +121,10 @@ class BatchLoader:
             yield made
         self.set_epoch(epoch + 1)
 
+    def batches_of(self, indices: range) -> Iterator[Batch]:
+        """These batches of the present epoch, made as in a complete pass; the position stays."""
+        return self._pass(self.epoch, indices)
+
     def first_rows(self, epoch: int, count: int) -> Tensor:
         """The rows of the first images of an epoch, in the order of `make`."""
         return self._ordered(epoch)[1][: min(count, self.batch)]

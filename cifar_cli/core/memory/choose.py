@@ -34,6 +34,7 @@ def choose_batch(
     *,
     device: DeviceChoice = "auto",
     most: int = MOST,
+    sharing: int = 1,
     machine: Machine | None = None,
     run_steps: RunSteps = try_steps,
     on_progress: OnProgress = silent,
@@ -42,7 +43,8 @@ def choose_batch(
 
     The smallest batch within 5 % of the best throughput. On a CUDA GPU: among the sizes that ran while the largest one
     was measured and verified, with 5 % of the memory left free. On the CPU: among a few sizes, in about 10 seconds.
-    most: no larger batch, for example the number of training images. machine: None for this one. run_steps: times
+    most: no larger batch, for example the number of training images. sharing: processes that share the memory of this
+    machine, each of which gets such a batch; a GPU has one. machine: None for this one. run_steps: times
     steps on the CPU.
     On a GPU it starts processes, which import the caller's main module: that must be guarded with
     `if __name__ == "__main__"`. Raises ResourceError when no batch size fits, or without the GPU asked for.
@@ -56,7 +58,7 @@ def choose_batch(
     config = MemoryConfig(model=model, step=step, backend="cpu" if gpu is None else "cuda")
     tracer = Tracer(config, on_progress=on_progress)
     if gpu is None:
-        return _on_host(tracer, int((1 - MARGIN) * machine.spare_host_bytes()), run_steps, most=most)
+        return _on_host(tracer, int((1 - MARGIN) * machine.spare_host_bytes() / sharing), run_steps, most=most)
     return _on_gpu(tracer, machine, gpu, most=most)
 
 

@@ -30,7 +30,7 @@ CUDNN_WORKSPACE_BYTES = 64 * MIB
 WORKSPACE_BYTES = CUBLAS_WORKSPACE_BYTES + CUDNN_WORKSPACE_BYTES
 MODULES_SHOWN = 5
 FIRST_SIZES = (8, 32)  # batch normalisation needs more than one image where the features are 1x1
-MOST = 1 << 22  # no step takes more images than this
+MOST = 1 << 22  # a GPU takes no more images at once than this
 
 
 class Tracer:
@@ -118,7 +118,7 @@ def find_max_batch(
         return runs(multiples) if scaled is None else fits(scaled, usable, risk)
 
     fixed, slope = tracer.line()
-    most = MOST // multiple_of
+    most = tracer.config.devices * tracer.config.accumulate * MOST // multiple_of
     guess = int((capacity - WORKSPACE_BYTES - fixed) / max(slope, 1.0)) // multiple_of
     predicted = largest_that(should_run, guess=guess, most=most)
     best = largest_that(runs, guess=predicted, most=most) * multiple_of
@@ -171,20 +171,22 @@ def largest(
     )
 
 
-def require_weights_fit(tracer: Tracer, memory_bytes: int) -> None:
+def require_weights_fit(tracer: Tracer, memory_bytes: int, *, measured: bool = False) -> None:
     """Raise ResourceError when the weights alone, on a GPU with the CUDA context, don't fit.
 
+    measured: steps will run, so that the context, whose size is an assumption, doesn't count.
     Of a model that several GPUs share, the part of one of them counts.
     """
     weights = sum(p.numel() * p.element_size() for p in tracer.model.parameters())
     if tracer.config.shards:
         weights //= tracer.config.devices
     on_gpu = tracer.config.backend == "cuda"
-    if weights + on_gpu * CONTEXT_BYTES > memory_bytes:
-        context = f" and the CUDA context ({CONTEXT_BYTES / MIB:.0f} MiB)" if on_gpu else ""
+    with_context = on_gpu and not measured
+    if weights + with_context * CONTEXT_BYTES > memory_bytes:
+        context = f" and the CUDA context ({CONTEXT_BYTES / MIB:,.0f} MiB)" if with_context else ""
         raise ResourceError(
-            f"the weights of {tracer.config.model.label} ({weights / MIB:.0f} MiB){context} alone don't fit into "
-            f"{memory_bytes / MIB:.0f} MiB",
+            f"the weights of {tracer.config.model.label} ({weights / MIB:,.0f} MiB){context} alone don't fit into "
+            f"{memory_bytes / MIB:,.0f} MiB",
             remedy="pass a larger --gpu or --memory, or a smaller --model"
             + (", or share the weights with --devices and --strategy fsdp" if on_gpu else ""),
         )

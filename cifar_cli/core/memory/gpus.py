@@ -68,7 +68,12 @@ _DRIVER_MIB = {
 }  # fmt: skip
 _NOMINAL_MIB = {
     "NVIDIA's product pages, nominal size": {
-        "GTX 1050 Ti": 4_096, "GTX 1060 6GB": 6_144, "GTX 1070": 8_192, "GTX 1080": 8_192, "GTX 1080 Ti": 11_264,
+        "GTX 1050": 2_048, "GTX 1050 Ti": 4_096, "GTX 1060 3GB": 3_072, "GTX 1060 6GB": 6_144, "GTX 1070": 8_192,
+        "GTX 1070 Ti": 8_192, "GTX 1650 Super": 4_096, "GTX 1660": 6_144, "GTX 1660 Super": 6_144,
+        "RTX 2060 Super": 8_192, "RTX 2070 Super": 8_192, "RTX 2080 Super": 8_192, "RTX 3050 6GB": 6_144,
+        "RTX 3080 12GB": 12_288, "RTX 5050": 8_192, "RTX 3050 Laptop": 4_096, "RTX 3070 Ti Laptop": 8_192,
+        "RTX 3080 Ti Laptop": 16_384, "RTX 5060 Laptop": 8_192,
+        "GTX 1080": 8_192, "GTX 1080 Ti": 11_264,
         "GTX 1650": 4_096, "Titan V": 12_288, "Titan RTX": 24_576, "P100 16GB": 16_384,
         "RTX 2070": 8_192, "RTX 2080": 8_192,
         "RTX 3050 8GB": 8_192, "RTX 3060 Ti": 8_192, "RTX 3070 Ti": 8_192,
@@ -121,7 +126,7 @@ GPUS = {
 TABLE_GPUS = ("RTX 3070", "RTX 3060", "T4", "RTX 3090", "A100 40GB", "H100 80GB")
 # Words that drivers, shops and people add to a card's name, or leave out.
 _ADDED = re.compile(
-    r"nvidia|geforce|tesla|quadro|amd|instinct|radeon|generation|gpu|pcie|sxm\d?|hbm\d?e?|with|max-q|-|_|,|\(|\)|\s"
+    r"nvidia|geforce|tesla|quadro|amd|instinct|radeon|generation|gpu|pcie|sxm\d?|hbm\d?e?|with|design|max-q|blackwell|workstation|server|edition|-|_|,|\(|\)|\s"
 )
 _LEFT_OUT = re.compile(r"^(rtx|gtx)")
 _APPLE = re.compile(r"^(apple)?m[1-9](pro|max|ultra)?(?!i)$")

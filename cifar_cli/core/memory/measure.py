@@ -88,7 +88,7 @@ def max_batch_on_gpu(
     Raises ResourceError when the weights alone don't fit.
     """
     memory, config = gpu.memory_bytes, tracer.config
-    require_weights_fit(tracer, memory)
+    require_weights_fit(tracer, memory, measured=True)
     predicted = find_max_batch(
         tracer, gpu=gpu.name, memory_bytes=memory, margin=margin, multiple_of=multiple_of, risk=risk
     )

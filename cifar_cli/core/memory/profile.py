@@ -47,13 +47,13 @@ def profile(
         step = replace(asked.step, precision=precision or asked.step.precision)
         config = replace(asked, step=step, backend="cpu" if on_host else asked.backend)
         tracer = Tracer(config, on_progress=on_progress)
-        if request.names_memory and not request.what_would_help:
-            require_weights_fit(tracer, max(card.memory_bytes for card in cards))
+        if request.names_memory and not request.what_would_help and len(request.configs) == 1:
+            require_weights_fit(tracer, max(card.memory_bytes for card in cards), measured=request.measure)
         if request.find_max_batch:
             largest.extend(_largest(request, tracer, machine, alike))
             continue
         peaks.extend(_peaks(request, tracer, machine))
-        if (request.names_memory or request.what_would_help) and not on_host:
+        if (request.names_memory or request.what_would_help) and not (on_host or request.measure):
             checked = list(_checks(request, tracer, alike))
             checks.extend(checked)
             if request.what_would_help:
@@ -67,6 +67,8 @@ def profile(
     remarks = dict.fromkeys(text for config in request.configs for text in remarks_on(config))
     if request.device == "cpu" and not request.measure:
         remarks["the figures are of a GPU; --measure --device cpu runs the steps in the memory of this host"] = None
+    if request.device == "cuda" and machine.gpu is None:
+        remarks["this machine has no CUDA GPU; the figures are predicted"] = None
     return MemoryReport(
         peaks=tuple(peaks),
         largest=tuple(largest),

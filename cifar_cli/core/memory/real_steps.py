@@ -135,8 +135,13 @@ def measure(
             raise
         except Exception as error:  # a model may raise anything on images or batches that it can't read
             outcome = outcome_of(error)
+            if outcome.kind == "out of memory":
+                raise ResourceError(
+                    f"{batch:,} images of {config.model.label} don't fit into the memory of this machine",
+                    remedy="pass a smaller --batch, or --find-max-batch",
+                ) from error
             raise ModelError(
-                f"{batch} images of {config.model.label} don't run on the CPU: {outcome.value}",
+                f"{batch:,} images of {config.model.label} don't run on the CPU: {outcome.value}",
                 remedy="pass another --img-size (`cifar summarize` names the smallest that the model reads) or --batch",
             ) from error
     outcome = in_child(
@@ -144,12 +149,12 @@ def measure(
     )
     if outcome.kind == "failed":
         raise ModelError(
-            f"{batch} images of {config.model.label} don't run on this GPU: {outcome.value}",
+            f"{batch:,} images of {config.model.label} don't run on this GPU: {outcome.value}",
             remedy="pass another --img-size, --precision or --batch, or --estimate",
         )
     if outcome.kind != "done":
         raise ResourceError(
-            f"{batch} images of {config.model.label} don't run on this GPU: {outcome.kind}",
+            f"{batch:,} images of {config.model.label} don't run on this GPU: {outcome.kind}",
             remedy="pass a smaller --batch, or --find-max-batch",
         )
     return peak_of_trial(config, outcome.value)

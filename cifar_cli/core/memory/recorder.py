@@ -64,6 +64,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.phase = Category.WEIGHTS
         self._in_backward = False
         self.module_path: list[str] = []
+        self.failed_in = ""
+        """The innermost module whose forward pass failed in this stage."""
         self._ids: dict[int, int] = {}
         self._calls: dict[Call, list[int]] = {}
         self._operators = operators
@@ -76,6 +78,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Tensors made from here on are activations in the forward pass, temporaries in every other stage."""
         self.phase = Category.ACTIVATIONS if stage == "forward" else Category.TEMPORARIES
         self._in_backward = stage == "backward"
+        self.failed_in = ""
 
     def track(self, tensor: Tensor) -> int:
         """The id of a tensor's storage; -1 for an empty one, and for a tensor on the CPU in a trace of a GPU."""

@@ -32,7 +32,7 @@ from cifar_cli.core.memory.variants import run_step, with_checkpoints
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.sharded import own_part
 from cifar_cli.core.training.step import AUTOCAST_DTYPES, TrainingStep, make_optimizer
-from cifar_cli.errors import ModelError
+from cifar_cli.errors import CifarError, ModelError
 
 STEPS = 2  # the second one runs with the optimizer's state in place
 
@@ -151,16 +151,12 @@ def trace_steps(
                     recorder.phase = Category.TEMPORARIES  # of a forward pass alone
                     for _ in range(STEPS):
                         run_step(step, config, images_BCHW, labels_B)
-    except _UNTRACEABLE as error:
-        where = recorder.module_path[-1] if recorder.module_path else ""
-        raise _untraceable(model, batch, config, error, step_type, where) from error
+    except CifarError:
+        raise
+    except Exception as error:  # a model may raise anything on tensors without data
+        raise _untraceable(model, batch, config, error, step_type, recorder.failed_in) from error
     recorder.measure_scratch()
     return recorder.trace
-
-
-_UNTRACEABLE = (
-    ArithmeticError, AssertionError, AttributeError, IndexError, RuntimeError, TypeError, ValueError
-)  # fmt: skip
 
 
 def _untraceable(
@@ -177,7 +173,7 @@ def _untraceable(
             trace_steps(model, 2, config, step_type=step_type)
             remedy = f"pass --batch {2 * config.devices * config.accumulate} or more"
     return ModelError(
-        f"a training step of {config.model.label} with {batch} images at {config.model.pixels} pixels can't be traced "
+        f"a training step of {config.model.label} with {batch:,} images at {config.model.pixels} pixels can't be traced "
         f"({_why(error, where)})",
         remedy=remedy,
     )
@@ -234,12 +230,15 @@ def _modules_named(model: nn.Module, recorder: Recorder) -> Iterator[None]:
     """Tell the recorder which module's forward pass runs."""
     path = recorder.module_path
 
-    def leave(*_: Any) -> None:  # a value would replace the module's output
-        path.pop()
+    def leave(*called: Any) -> None:  # a value would replace the module's output
+        name = path.pop()
+        if called[-1] is None and not recorder.failed_in:
+            recorder.failed_in = name
 
     with contextlib.ExitStack() as hooks:
         for name, module in model.named_modules():
             if name:
                 hooks.enter_context(module.register_forward_pre_hook(lambda *_, name=name: path.append(name)))
-                hooks.enter_context(module.register_forward_hook(leave))
+                # After a failure too: a checkpointed block stops in the middle when it computes activations again.
+                hooks.enter_context(module.register_forward_hook(leave, always_call=True))
         yield

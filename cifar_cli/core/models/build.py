@@ -14,6 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.models.weights import load_initial_weights
+from cifar_cli.core.out_of_memory import is_out_of_memory
 from cifar_cli.errors import ModelError
 
 
@@ -56,6 +57,14 @@ def build_without_weights(config: ModelConfig) -> nn.Module:
             return build_untrained(config)
     except ModelError:  # a builder that reads values of parameters
         return build_untrained(config)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"a layer of {config.label} at {config.pixels} pixels with {config.classes:,} classes doesn't fit into the "
+            "memory of this machine, where models are built",
+            remedy="pass a smaller --img-size or --classes",
+        ) from error
 
 
 def initialise_from_images(model: nn.Module, config: ModelConfig, images: Callable[[], Tensor]) -> None:

@@ -78,7 +78,7 @@ def save_checkpoint(
         content["current_model_state"] = _prefixed(step.model.state_dict())
         content["averaging_state"] = {"n_averaged": step.average.n_averaged}
     content |= {"optimizer": _with_plain_rates(step.optimizer.state_dict()), "scaler": step.scaler.state_dict(), **more}
-    content = whole(content)
+    content = whole(content, keep=write)
     if not write:
         return
     with replacing(path, keep=keep) as part:

@@ -240,3 +240,9 @@ class ResumeConfig:
     """As in TrainConfig: a run may continue on another number of devices. None keeps the run's."""
     num_nodes: int | None = None
     """None keeps the run's."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.devices, int):
+            require_at_least("--devices", self.devices, 1, example=2)
+        if self.num_nodes is not None:
+            require_at_least("--num-nodes", self.num_nodes, 1, example=2)

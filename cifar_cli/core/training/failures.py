@@ -27,6 +27,11 @@ def explained(error: Exception, run: RunDir, *, compiled: bool) -> Exception:
             f"torch.compile can't compile this model here ({first_line(error)})",
             remedy="pass --no-compile, or install a C++ compiler",
         )
+    if "stream is capturing" in str(error):
+        return ConfigError(
+            f"the training step of this model can't be captured as a CUDA graph ({first_line(error)})",
+            remedy="pass --cuda-graph off, or auto",
+        )
     if "does not have a deterministic implementation" in str(error):
         return ConfigError(
             f"--deterministic isn't possible for this model on this device ({first_line(error)})",

@@ -65,6 +65,11 @@ class ClassifierModule(LightningModule):
         return self.step.optimizer
 
     def on_train_start(self) -> None:
+        if self.trainer.precision == "16-mixed" and self.step.config.clip_norm is not None:
+            raise ConfigError(
+                "ClassifierModule would clip the scaled gradients of the Trainer's precision 16-mixed",
+                remedy='pass precision="bf16-mixed" or "32-true" to the Trainer, or a recipe without clipping',
+            )
         steps = int(self.trainer.estimated_stepping_batches)
         self._rate = LearningRate(self.step.optimizer, self.recipe, steps=steps)
 
@@ -176,7 +181,13 @@ class CifarDataModule(LightningDataModule):
         return self.normalisation or normalisation_of_images(self.store)
 
     def train_dataloader(self) -> _TrainerLoader:
+        """Raises ConfigError in a Trainer of several processes, each of which would get the same batches."""
         assert self.store is not None
+        if self.trainer is not None and self.trainer.world_size > 1:
+            raise ConfigError(
+                "CifarDataModule would give every process of the Trainer the same batches",
+                remedy="train on one device, or on several with `cifar train --devices N`",
+            )
         return _TrainerLoader(
             train_loader(
                 self.store.train,

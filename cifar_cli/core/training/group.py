@@ -26,7 +26,17 @@ from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_
 from cifar_cli import errors
 from cifar_cli.core.choices import DeviceChoice
 from cifar_cli.core.data.loader import Batch, BatchLoader
-from cifar_cli.core.training.launch import LEAVE_SECONDS, Helpers, Place, place_of, require_agreement, started_count
+from cifar_cli.core.out_of_memory import is_out_of_memory
+from cifar_cli.core.training.failures import first_line
+from cifar_cli.core.training.launch import (
+    LEAVE_SECONDS,
+    Helpers,
+    Place,
+    place_of,
+    require_agreement,
+    require_gpus,
+    started_count,
+)
 from cifar_cli.core.training.machine import device_of
 from cifar_cli.core.training.parallel import Parallel
 from cifar_cli.core.training.ranks import ALONE, Agreement, LostProcessError, Ranks
@@ -34,6 +44,7 @@ from cifar_cli.errors import CifarError, ResourceError
 
 STEP_SECONDS = 20.0  # a process that doesn't answer for so long within a step is taken for dead
 MEETING_SECONDS = 3600.0  # of a wait for rank 0, which may download, compile, or write to a slow disk
+START_SECONDS = 300.0  # of rank 0's wait for the others, until they have imported torch from a slow disk
 # Of a wait of rank 0 for the others at the end of an evaluation, which they share evenly.
 LATE_SECONDS = 60.0
 # That rank 0 serves the store after its end, for others that have not read its last word. They may look for it only
@@ -52,7 +63,7 @@ class Group(Ranks):
         self.rank, self.world_size, self.local_rank = place.rank, place.world_size, place.local_rank
         self._store, self._helpers, self._device_type = store, helpers, device_type
         self._counter, self._orders = itertools.count(), itertools.count()
-        self.meet(MEETING_SECONDS)
+        self._meet_first()
         limit = timedelta(seconds=STEP_SECONDS)
         options: dict[str, Any] = {"rank": self.rank, "world_size": self.world_size, "timeout": limit}
         self._owns_world = not dist.is_initialized()
@@ -65,8 +76,7 @@ class Group(Ranks):
         self._gradients, self._statistics = (dist.new_group(backend=backend, timeout=limit) for _ in range(2))
 
     def own_batches(self, loader: BatchLoader) -> Iterator[Batch]:
-        for index in range(self.rank, len(loader), self.world_size):
-            yield loader.make(loader.epoch, range(index, index + 1))[0]
+        return loader.batches_of(range(self.rank, len(loader), self.world_size))
 
     def parallel(self, model: nn.Module, *, shards: bool = False) -> Callable[[Tensor], Tensor]:
         return Parallel(
@@ -123,6 +133,19 @@ class Group(Ranks):
             self._store.set(f"{name}-complete", "")
         self._wait_for(f"{name}-complete", limit_seconds)
 
+    def _meet_first(self) -> None:
+        """Wait until all processes have started. Raises ResourceError on rank 0, with their number, if some don't."""
+        try:
+            self.meet(START_SECONDS if self.is_first else MEETING_SECONDS)
+        except LostProcessError as error:
+            came = self._store.add("meeting-0", 0) if self.is_first else self.world_size
+            if came == self.world_size:
+                raise
+            raise ResourceError(
+                f"{came} of the {self.world_size} processes of this run started within {START_SECONDS:g} seconds",
+                remedy="start one process for each device, and look at the launcher's log for why others ended",
+            ) from error
+
     def order(self, what: Any) -> None:
         self._store.set(f"order-{next(self._orders)}", pickle.dumps(what))  # type: ignore[arg-type]
 
@@ -150,9 +173,12 @@ class Group(Ranks):
             raise self._failure() from None
 
     def explained(self, error: Exception) -> Exception:
-        if isinstance(error, CifarError) or not is_broken_connection(error):
+        if isinstance(error, CifarError) or is_out_of_memory(error) or not is_broken_connection(error):
             return error
-        return self._failure()
+        failure = self._failure()
+        if isinstance(failure, LostProcessError) and self._dead() is None:
+            failure.what += f" ({first_line(error)})"  # NCCL says what it lacks in the same class of errors
+        return failure
 
     def leave(self, error: BaseException | None) -> None:
         """Leave the group. error: why, if this process fails; the others then raise it too."""
@@ -228,7 +254,7 @@ def joined(*, devices: int | str = 1, num_nodes: int = 1, device: DeviceChoice =
     if kind == "mps":
         raise ResourceError("several processes can't share an MPS device", remedy="pass --device cpu, or --devices 1")
     if gpus and not dist.is_initialized():  # a program that has initialised it has chosen the GPU too
-        started_count(place.local_rank + 1, gpus=gpus)
+        require_gpus(place, gpus=gpus)
         torch.cuda.set_device(place.local_rank)
     with _threads_shared(place.local_size):
         group = _connected(place, device_type=kind)
@@ -257,8 +283,14 @@ def _connected(place: Place, *, device_type: str) -> Group:
     listens = place.rank == 0 and not place.agent_store
     try:
         store = dist.TCPStore(  # type: ignore[attr-defined]
-            place.host, place.port, place.world_size, listens, timedelta(seconds=STEP_SECONDS), wait_for_workers=False
+            place.host,
+            place.port,
+            place.world_size,
+            listens,
+            timedelta(seconds=MEETING_SECONDS),
+            wait_for_workers=False,
         )
+        store.set_timeout(timedelta(seconds=STEP_SECONDS))
     except RuntimeError as error:
         raise ResourceError(
             f"process {place.rank} of {place.world_size} can't reach {place.host}:{place.port}",
@@ -275,9 +307,13 @@ def _connected(place: Place, *, device_type: str) -> Group:
 
 @contextmanager
 def _threads_shared(processes: int) -> Iterator[None]:
-    """Give each process of this machine its share of the threads, unless OMP_NUM_THREADS says how many."""
+    """Give each process of this machine its share of the threads, unless OMP_NUM_THREADS says how many.
+
+    A launcher that has bound each process to its share of the cores has done that.
+    """
     before = torch.get_num_threads()
-    if "OMP_NUM_THREADS" not in os.environ:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "OMP_NUM_THREADS" not in os.environ and usable * processes > (os.cpu_count() or 1):
         torch.set_num_threads(max(1, before // processes))
     try:
         yield

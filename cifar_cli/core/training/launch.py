@@ -67,7 +67,7 @@ def requeued_on_time_limit(requeue: bool) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        if requeue and error.before_time_limit:
+        if requeue and error.before_time_limit and place_of(os.environ).rank == 0:
             job = os.environ["SLURM_JOB_ID"]
             try:
                 subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, timeout=REQUEUE_SECONDS)
@@ -174,7 +174,7 @@ class Helpers:
         shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(world_size)}
         self._processes = {
             rank: subprocess.Popen(
-                [sys.executable, "-m", "cifar_cli.core.training.helper", device],
+                [sys.executable, "-P", "-m", "cifar_cli.core.training.helper", device],
                 env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -226,6 +226,21 @@ def end_with_the_first_process() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def require_gpus(place: Place, *, gpus: int) -> None:
+    """Raise ResourceError where a launcher started more processes on this machine than it has GPUs.
+
+    Each process checks the number of all, so that rank 0, which speaks for them, says it.
+    """
+    needed = max(place.local_size, place.local_rank + 1)
+    if needed > gpus:
+        raise ResourceError(
+            f"the launcher started {needed} processes on a machine, of which this one sees "
+            f"{gpus} GPU{'s' if gpus > 1 else ''}",
+            remedy="start as many processes as GPUs, and let each see all of them (with srun: --gpus-per-node), "
+            "or pass --device cpu",
+        )
 
 
 def started_count(devices: int | str, *, gpus: int) -> int:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from torch import nn
+from torch import Tensor, nn
 
 from cifar_cli.core.data.loader import Batch
 from cifar_cli.core.models.build import build_untrained
@@ -50,6 +50,7 @@ from cifar_cli.core.training.step import TrainingStep, seed_draws
 from cifar_cli.core.training.step_trace import traced_steps
 from cifar_cli.errors import Interrupted
 
+READY_SECONDS = 3600.0  # until the other processes have opened, or downloaded, the dataset on their machines
 TEST_PASSES = 2  # each test image is scored as it is and mirrored
 FLOAT32_COST = 2  # time of a pass in float32, in which the test runs, as a multiple of one in 16 bits
 
@@ -80,8 +81,8 @@ def fit(
         run = create_run_dir(_folder(prepared.config), model=prepared.config.model.label)
     prepared = replace(prepared, config=replace(prepared.config, run_dir=run.path))
     if ranks.is_first:
-        ranks.order(prepared.config)
-    ranks.meet()
+        ranks.order((prepared.config, prepared.store.content))
+    ranks.meet(READY_SECONDS)
     try:
         with locked(run.path, hold=ranks.is_first), Loop(prepared, run, listeners, seams) as loop:
             with kernels(prepared.device, deterministic=prepared.config.deterministic), loop.interrupts.listening():
@@ -228,8 +229,6 @@ class Loop:
         self._agree()
         if not self.planner.is_decided and self.global_step == 0:
             self.planner.keep_start()
-        # A graph can't be told that weights and optimizer were taken back, so it begins after the plan.
-        captured = self.captured if self.planner.is_decided else None
         last = self.clock()
         for images_BCHW, labels_B in self.accounting.fetched(self._batches()):
             self.rate.set_for(self.global_step)
@@ -238,8 +237,7 @@ class Loop:
             own_images = self.ranks.images_of(images)
             self.step.weight = own_images * self.ranks.world_size / images
             self.accounting.start_step()
-            is_full = images_BCHW.shape[-1] == self.growth.full  # the graph holds images of the full side
-            loss, logits_BK = (captured if captured is not None and is_full else self.step)(images_BCHW, labels_B)
+            loss, logits_BK = self._step_for(images_BCHW)(images_BCHW, labels_B)
             self.accounting.enter("metrics")
             if own_images:
                 plain = self.step.cross_entropy(loss, logits_BK, labels_B)
@@ -270,6 +268,16 @@ class Loop:
                 what = f"interrupted in epoch {self.epoch + 1}; saved"
                 raise interrupted(what, self.run, by=self.agreed.signal)
         return True
+
+    def _step_for(self, images_BCHW: Tensor) -> TrainingStep | CapturedStep:
+        """The captured step where there is one.
+
+        A graph can't be told that weights and optimizer were taken back, so it begins after the plan; and it holds
+        images of the full side.
+        """
+        if self.captured is not None and self.planner.is_decided and images_BCHW.shape[-1] == self.growth.full:
+            return self.captured
+        return self.step
 
     def _batches(self) -> Iterator[Batch]:
         """Those of the loader, with images of the side that the step has."""
@@ -435,7 +443,7 @@ class Loop:
         return model.to(self.device)
 
     def _profiled(self, steps: int) -> AbstractContextManager[Callable[[], None]]:
-        if not self.config.profile:
+        if not (self.config.profile and self.ranks.is_first):
             return nullcontext(lambda: None)
         return traced_steps(self.run.path / "profile", self.device, steps=steps)
 

@@ -33,7 +33,8 @@ TRIAL_RATES: dict[OptimizerName, float] = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1
 COMPARED_STEPS = 3  # losses are compared after so many; the first one warms up and isn't timed
 TRIAL_SECONDS = 0.4  # for the timed steps of one combination
 LONGEST_STEP_SECONDS = 0.15  # slower steps are timed with smaller batches
-STEP_VERSION = "pooled before ReLU, clipped one by one"  # part of the key: trials of another step must not be reused
+# Part of the key: trials of another step must not be reused.
+STEP_VERSION = "pooled before ReLU, clipped one by one, small maps by products"
 CACHE = "numerics"
 TOO_SLOW_FACTOR = 1.5  # a combination this many times slower than the fastest is not repeated
 

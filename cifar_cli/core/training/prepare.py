@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -180,10 +181,18 @@ def prepare_resumed(
 
 
 @memory_named()
-def prepare_ordered(config: TrainConfig, ranks: Ranks) -> Prepared:
-    """Get ready to train a config that rank 0 has prepared. The weights come from rank 0 later."""
+def prepare_ordered(config: TrainConfig, ranks: Ranks, *, content: str) -> Prepared:
+    """Get ready to train a config that rank 0 has prepared. The weights come from rank 0 later.
+
+    content: the hash of rank 0's dataset. Raises DataError where this machine's has another one.
+    """
     device = prepared_device(config.device, deterministic=config.deterministic)
     store = open_dataset(config.data)
+    if store.content != content:
+        raise DataError(
+            f"{store.path} holds other images on {platform.node() or 'another machine'} than on the machine of rank 0",
+            remedy="copy the file of that machine to all others",
+        )
     assert config.precision != "auto"
     assert config.memory_format != "auto"
     return Prepared(

@@ -84,8 +84,11 @@ class Ranks:
     def same_weights(self, model: nn.Module) -> None:
         """Give the model the weights and buffers of rank 0's."""
 
-    def meet(self) -> None:
-        """Wait for all, however long rank 0 takes. Raises CifarError when one of them failed."""
+    def meet(self, limit_seconds: float | None = None) -> None:
+        """Wait for all, however long rank 0 takes. Raises CifarError when one of them failed.
+
+        limit_seconds: that rank 0 waits for the others; None where they have nothing to do but to wait for it.
+        """
 
     def order(self, what: Any) -> None:
         """Tell the others what to do. Rank 0 only."""

@@ -5,7 +5,7 @@ Source: Zhao et al. 2023, "PyTorch FSDP"; torch's `fully_shard`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -48,9 +48,17 @@ def own_part(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(values: Any) -> Any:
-    """The same nested containers with complete tensors in place of sharded ones. Called by all processes."""
-    complete: Callable[[DTensor], Tensor] = DTensor.full_tensor
+def whole(values: Any, *, keep: bool = True) -> Any:
+    """The same nested containers with complete tensors in place of sharded ones. Called by all processes.
+
+    Each complete tensor is put into the memory of the host before the next one is made: a device may have no room for
+    all of them. keep: False leaves them out, for a process that doesn't need them.
+    """
+
+    def complete(tensor: DTensor) -> Tensor | None:
+        made: Tensor = tensor.full_tensor()
+        return made.cpu() if keep else None
+
     return tree_map_only(DTensor, complete, values)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
+from cifar_cli.core.choices import DeviceChoice
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.group import joined, this_place
 from cifar_cli.core.training.listeners import SILENT, Listeners
@@ -14,6 +15,7 @@ from cifar_cli.core.training.ranks import Ranks
 from cifar_cli.core.training.results import TrainResult
 from cifar_cli.core.training.run_dir import RunDir
 from cifar_cli.core.training.run_lock import locked
+from cifar_cli.errors import CheckpointError
 
 
 def train(config: TrainConfig, listeners: Listeners = SILENT, *, seams: Seams = REAL) -> TrainResult:
@@ -54,7 +56,10 @@ def ranks_of(asked: TrainConfig | ResumeConfig) -> AbstractContextManager[Ranks]
     if isinstance(asked, TrainConfig):
         return joined(devices=asked.devices, num_nodes=asked.num_nodes, device=asked.device)
     if this_place().world_size > 1:  # what the run began with says nothing about this launch
-        return joined(devices=asked.devices or 1, num_nodes=asked.num_nodes or 1)
+        device: DeviceChoice = "auto"
+        with suppress(CheckpointError):  # on a node without the run, which rank 0 has
+            device = run_config(asked.run_dir).device
+        return joined(devices=asked.devices or 1, num_nodes=asked.num_nodes or 1, device=device)
     config = run_config(asked.run_dir)
     return joined(
         devices=asked.devices or config.devices, num_nodes=asked.num_nodes or config.num_nodes, device=config.device
@@ -68,5 +73,7 @@ def serve(ranks: Ranks, *, seams: Seams = REAL) -> list[TrainResult]:
         if isinstance(order, TrainResult):  # of a run that is finished
             results.append(order)
         else:
-            results.append(fit(prepare_ordered(order, ranks), run=RunDir(order.run_dir), seams=seams))
+            config, content = order
+            prepared = prepare_ordered(config, ranks, content=content)
+            results.append(fit(prepared, run=RunDir(config.run_dir), seams=seams))
     return results

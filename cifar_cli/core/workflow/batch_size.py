@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
 from cifar_cli.core.memory.choose import choose_batch
 from cifar_cli.core.memory.results import BatchChoice
+from cifar_cli.core.training.launch import place_of
 from cifar_cli.core.training.listeners import Listeners
 from cifar_cli.core.training.machine import release_cached_memory
 from cifar_cli.core.training.prepare import Prepared
@@ -29,10 +31,16 @@ def with_batch_found(
         )
     release_cached_memory(device)  # of the trials of the precisions: other processes measure now
     images, recipe = len(prepared.loaders.train_indices), config.recipe
+    processes = prepared.ranks.world_size
     found = choose(
-        config.model, config.step_config(), device=device.type, most=images, on_progress=listeners.on_progress
+        config.model,
+        config.step_config(),
+        device=device.type,
+        most=images,
+        sharing=place_of(os.environ).local_size if place_of(os.environ).world_size > 1 else processes,
+        on_progress=listeners.on_progress,
     )
-    message, processes = f"--batch auto: {found.reason}", prepared.ranks.world_size
+    message = f"--batch auto: {found.reason}"
     batch = min(found.batch * processes, images)
     if processes > 1:
         message += f"; {processes} processes take {batch} together"

@@ -248,3 +248,10 @@ def test_each_worker_returns_large_blocks_which_the_process_of_the_run_keeps(mon
     monkeypatch.setattr(worker_loader, "return_large_blocks", note)
     assert len(list(loader(WorkerLoader, transform=PER_IMAGE, workers=workers))) > 0
     assert len(log.read_text().splitlines()) == workers
+
+
+@both_pipelines
+def test_every_other_batch_is_that_of_a_complete_pass(transform):
+    complete, some = list(loader(batch=7, transform=transform)), loader(batch=7, transform=transform)
+    assert same(some.batches_of(range(1, len(some), 2)), complete[1::2])
+    assert some.state_dict() == loader(batch=7).state_dict()

@@ -137,6 +137,18 @@ class Particular(nn.Module):
         return logits_BK
 
 
+class Odd(nn.Module):
+    """Raises what no operator raises."""
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return {"cpu": images_BCHW}[images_BCHW.device.type]
+
+
+def test_whatever_a_model_raises_is_a_sentence() -> None:
+    with pytest.raises(ModelError, match=r"can't be traced \('meta'\)"):
+        trace_steps(nn.Sequential(Odd(), nn.Flatten(), nn.Linear(3 * 32 * 32, 10)), 4, config_of())
+
+
 @pytest.mark.parametrize(
     ("says", "reason"),
     [

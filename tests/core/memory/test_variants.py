@@ -88,6 +88,14 @@ def test_checkpointing_keeps_less_and_computes_again(precision: Precision) -> No
     assert few.activations_bytes + few.recomputed_activations_bytes < 0.6 * many.activations_bytes
 
 
+def test_checkpointing_leaves_no_module_as_the_owner_of_what_follows() -> None:
+    """A block that stops in the middle, when it computes activations again, is left as well."""
+    traced = Tracer(MemoryConfig(model=VIT, grad_checkpointing=True)).at(8)
+    by_module = zip(traced.modules, traced.categories, strict=True)
+    owners = {module for module, category in by_module if category == Category.OPTIMIZER}
+    assert owners == {""}
+
+
 @pytest.mark.parametrize("name", ["null", "hybrid", "airbench"])
 def test_a_model_without_checkpointing_says_so(name: str) -> None:
     with pytest.raises(ModelError, match=f"{name} has no activation checkpointing"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -90,6 +91,34 @@ def test_a_trainer_s_precision_is_used_and_its_checkpoint_resumes(data_dir: Path
     assert not torch.equal(
         first.model.state_dict()["head.1.weight"], first.average.module.state_dict()["head.1.weight"]
     )
+
+
+def begin(module: ClassifierModule, data: CifarDataModule) -> None:
+    module.on_train_start()
+    data.train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("trainer", "recipe", "message"),
+    [
+        ({"precision": "16-mixed"}, "course", "would clip the scaled gradients"),
+        ({"world_size": 2}, "course", "would give every process of the Trainer the same batches"),
+    ],
+    ids=["float16", "two processes"],
+)
+def test_what_a_trainer_would_do_wrong_is_refused(
+    data_dir: Path, trainer: dict[str, Any], recipe: str, message: str
+) -> None:
+    pretended = SimpleNamespace(**{"precision": "32-true", "world_size": 1, "estimated_stepping_batches": 4} | trainer)
+    data = CifarDataModule(data_dir, dataset="shapes")
+    data.trainer = pretended  # type: ignore[assignment]
+    data.setup("fit")
+    model = build_model(ModelConfig(name="null"), seed=0)
+    module = ClassifierModule(model, classes=10, learning_rate=1e-3, recipe=RECIPES[recipe])
+    module._trainer = pretended  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match=message) as caught:
+        begin(module, data)
+    assert caught.value.remedy
 
 
 def test_class_weights_are_refused_where_no_dataset_is_known() -> None:

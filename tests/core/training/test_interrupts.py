@@ -134,6 +134,16 @@ def test_slurm_s_signal_before_the_time_limit_saves_and_requeues(
     assert begun == [1], "a new run in that folder goes on with nothing"
 
 
+def test_one_process_of_several_requeues_the_job(scontrol: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    error = Interrupted("interrupted")
+    error.before_time_limit = True
+    with pytest.raises(Interrupted), requeued_on_time_limit(True):
+        raise error
+    assert not scontrol.exists()
+
+
 def test_a_cancelled_job_is_not_requeued(config_of: ConfigOf, tmp_path: Path, scontrol: Path) -> None:
     with pytest.raises(Interrupted) as caught, requeued_on_time_limit(True):
         train(config_of(tmp_path / "run"), seams=stopping_at(3, by=signal.SIGTERM))

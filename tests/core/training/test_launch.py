@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
+from cifar_cli.core.training import group
 from cifar_cli.core.training.group import joined
 from cifar_cli.core.training.launch import (
     Place,
     first_host,
     place_of,
     require_agreement,
+    require_gpus,
     started_count,
     tasks_per_node,
 )
@@ -41,6 +44,40 @@ def srun(rank: int, *, tasks_of_nodes: str, node: int = 0, local: int = 0, tasks
         "SLURM_STEP_TASKS_PER_NODE": tasks_of_nodes,
         "SLURM_STEP_NODELIST": "n[07-08]" if tasks_of_nodes.startswith("1") else "n07",
     }
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_process_sees_that_a_launcher_started_more_than_there_are_gpus(rank: int) -> None:
+    require_gpus(Place(rank=rank, world_size=2, local_rank=rank, local_size=2), gpus=2)
+    with pytest.raises(ResourceError, match="started 2 processes on a machine, of which this one sees 1 GPU"):
+        require_gpus(Place(rank=rank, world_size=2, local_rank=rank, local_size=2), gpus=1)
+
+
+def test_processes_that_do_not_start_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "START_SECONDS", 0.5)
+    for name, value in srun(0, tasks_of_nodes="2").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    expected = r"^1 of the 2 processes of this run started within 0.5 seconds"
+    with pytest.raises(ResourceError, match=expected) as caught, joined(device="cpu"):
+        pass
+    assert "launcher's log" in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize(("usable", "threads"), [(2, 8), (64, 4)])
+def test_threads_are_shared_unless_the_launcher_has_shared_the_cores(
+    monkeypatch: pytest.MonkeyPatch, usable: int, threads: int
+) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(usable)))
+    torch.set_num_threads(8)
+    try:
+        with group._threads_shared(2):
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_without_a_launcher_a_process_is_alone() -> None:

@@ -16,10 +16,11 @@ from cifar_cli.core.evaluation.evaluate import evaluate
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+from cifar_cli.core.training.prepare import prepare_ordered
 from cifar_cli.core.training.ranks import ALONE, Agreement
 from cifar_cli.core.training.recipe import recipe_of
 from cifar_cli.core.training.train import train
-from cifar_cli.errors import ConfigError
+from cifar_cli.errors import ConfigError, DataError
 from tests.core.training.crew import Crew
 from tests.core.training.rank_tasks import (
     Normalised,
@@ -238,3 +239,10 @@ def test_library_use_starts_its_own_helpers(config: ConfigOf, tmp_path: Path) ->
     two = train(config(tmp_path / "two", epochs=1, devices=2))
     assert two.test_loss == pytest.approx(one.test_loss, abs=1e-4)
     assert not torch.distributed.is_initialized()
+
+
+def test_a_machine_with_other_images_than_rank_0_is_named(config: ConfigOf, tmp_path: Path) -> None:
+    asked = replace(config(tmp_path / "run"), precision="32", memory_format="contiguous")
+    with pytest.raises(DataError, match=r"holds other images on .* than on the machine of rank 0") as caught:
+        prepare_ordered(asked, ALONE, content="sha256:0123")
+    assert "copy the file" in (caught.value.remedy or "")
