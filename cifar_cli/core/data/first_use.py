@@ -12,6 +12,7 @@ from cifar_cli.core.data.config import BUILT_IN, DATASET_NAME, STORE_SUFFIX, Dat
 from cifar_cli.core.data.sources.obtain import from_root, name_for
 from cifar_cli.core.data.store import read_header
 from cifar_cli.errors import DataError
+from cifar_cli.printable import printable
 
 UNNAMED = "images"
 MAX_LOOKED_AT = 100_000  # files and folders, so that a start never waits for the rest of a large source
@@ -40,7 +41,7 @@ def dataset_of(source: Path, data_dir: Path) -> DataConfig:
         name = UNNAMED
     data = DataConfig(dataset=name, data_dir=data_dir)
     known = _source(data)
-    if known is not None and Path(known).resolve() != source.resolve():
+    if known is not None and known not in (printable(str(source)), printable(str(source.resolve()))):
         digits = hashlib.sha256(str(source).encode("utf-8", "surrogateescape")).hexdigest()[:DIGITS]
         data = DataConfig(dataset=f"{name}-{digits}", data_dir=data_dir)
     return data

@@ -173,8 +173,8 @@ def _untraceable(
             trace_steps(model, 2, config, step_type=step_type)
             remedy = f"pass --batch {2 * config.devices * config.accumulate} or more"
     return ModelError(
-        f"a training step of {config.model.label} with {batch:,} images at {config.model.pixels} pixels can't be traced "
-        f"({_why(error, where)})",
+        f"a training step of {config.model.label} with {batch:,} images at {config.model.pixels} pixels can't be "
+        f"traced ({_why(error, where)})",
         remedy=remedy,
     )
 

@@ -59,8 +59,9 @@ def lay_out(
         raise DataError(
             f"{origin} has no CSV or parquet file whose columns --columns could name", remedy="leave out --columns"
         )
-    top = _common_parent(images)
-    parts = {name: PurePosixPath(name).parts[top:] for name in images}
+    prefix = _common_parent(images)
+    top = len(prefix)
+    parts = {name: PurePosixPath(name).parts[top:] or (PurePosixPath(name).name,) for name in images}
     found = Found(origin=origin, short={name: "/".join(part) for name, part in parts.items()})
     with_splits = _splits_in(parts.values())
     strays = _strays(parts, with_splits=with_splits)
@@ -84,18 +85,27 @@ def lay_out(
     if with_splits:
         _split_labelled(found, parts)
     if by_folder:
-        _note_empty(found, (PurePosixPath(name).parts[top:] for name in names if name.endswith("/")), with_splits)
+        folders = [PurePosixPath(name).parts for name in names if name.endswith("/")]
+        _note_empty(found, (part[top:] for part in folders if part[:top] == prefix), with_splits)
     return arranged(found, shares, expected_classes)
 
 
-def _common_parent(images: list[str]) -> int:
-    """The number of leading folders that all images share, before any folder of a split, and above the classes."""
+def _common_parent(images: list[str]) -> tuple[str, ...]:
+    """The leading folders that all images share, before any folder of a split, and above the classes.
+
+    A few images that lie in such a folder itself, or above it, don't make a class of it if it holds folders of images.
+    """
     parts = [PurePosixPath(name).parts for name in images]
-    first, last = min(parts), max(parts)  # a prefix shared by the first and the last in sorted order is shared by all
-    depth = 0
-    while depth < min(map(len, parts)) - 2 and first[depth] == last[depth] and first[depth].lower() not in SPLIT_NAMES:
-        depth += 1
-    return depth
+    prefix: tuple[str, ...] = ()
+    while True:
+        depth = len(prefix)
+        tops = {part[depth] for part in parts if len(part) > depth + 1}
+        deep = [part for part in parts if len(part) > depth + 2]
+        if len(tops) != 1 or not deep or {top.lower() for top in tops} & SPLIT_NAMES.keys():
+            return prefix
+        if len(deep) < len(parts) and (2 * len(deep) <= len(parts) or len({part[:-1] for part in deep}) < 2):
+            return prefix
+        prefix = (*prefix, *tops)
 
 
 def _splits_in(parts: Iterable[tuple[str, ...]]) -> bool:

@@ -104,12 +104,23 @@ def _walk(top: Path, folder: Path, seen: set[tuple[int, int]], links: list[Path]
                 yield Entry(f"{inner}/", _fails(errno.ELOOP, READ_ALREADY), READ_ALREADY, harmless=True)
             else:
                 yield from _walk(top, path, seen, links)
-        elif child.is_symlink() and not path.exists():
-            yield Entry(inner, _fails(errno.ENOENT, "it is a broken link"), "it is a link to nothing")
+        elif child.is_symlink() and (problem := _broken(path)):
+            yield Entry(inner, _fails(errno.ENOENT, problem), problem)
         elif child.is_dir():
             links.append(path)
         else:
             yield Entry(inner, lambda most, path=path: _read_file(path, most))  # type: ignore[misc]
+
+
+def _broken(link: Path) -> str | None:
+    """Why a link leads to nothing that can be read; None for one that does."""
+    try:
+        link.stat()
+    except FileNotFoundError:
+        return "it is a link to nothing"
+    except OSError as error:
+        return f"it is a link, and what it leads to can't be read ({error.strerror})"
+    return None
 
 
 def _identity(folder: Path) -> tuple[int, int]:

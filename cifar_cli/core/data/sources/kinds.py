@@ -7,15 +7,16 @@ from functools import cache
 from PIL import Image, features
 
 SUFFIXES = {
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
-    ".png": "PNG",
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "JPEG"),
+    **dict.fromkeys((".png", ".apng"), "PNG"),
     ".webp": "WEBP",
     **dict.fromkeys((".bmp", ".dib"), "BMP"),
     ".gif": "GIF",
     **dict.fromkeys((".tif", ".tiff"), "TIFF"),
-    ".avif": "AVIF",
+    **dict.fromkeys((".avif", ".avifs"), "AVIF"),
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
-    **dict.fromkeys((".jp2", ".j2k"), "JPEG2000"),
+    **dict.fromkeys((".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"), "JPEG2000"),
+    ".tga": "TGA",
     **dict.fromkeys((".heic", ".heif"), "HEIF"),
 }
 """Suffix → Pillow's name of the format."""

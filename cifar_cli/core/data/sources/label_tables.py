@@ -72,6 +72,9 @@ class ImageNames:
             for spelling in {spelling.casefold() for spelling in self._spellings(name)}:
                 self._images[spelling].append(name)
 
+    def __len__(self) -> int:
+        return len(self._found.short)
+
     def meant(self, value: str, split: Split | None, folder: tuple[str, ...]) -> list[str]:
         """The images that a value may mean.
 
@@ -151,7 +154,8 @@ def label_table(
         return None
     first = rows[0][image].strip()
     titled = not (first.isdecimal() or is_image(first) or names.meant(first, split_of_file, folder))
-    split = next((index for index, title in enumerate(titles) if titled and title in SPLIT_COLUMNS), None)
+    others = [index for index in range(len(titles)) if index not in (chosen or ())]
+    split = next((index for index in others if titled and titles[index] in SPLIT_COLUMNS), None)
     label, sure = (chosen[1], True) if chosen else _label_column(titles if titled else [], len(titles), {image, split})
     return LabelTable(
         path=path,
@@ -182,7 +186,8 @@ def no_images_named(tables: dict[str, Rows]) -> DataError:
     header = listed(", ".join(rows[0]) for rows in tables.values() if rows)
     return DataError(
         f"no column of {listed(tables)} names the images ({header})",
-        remedy="let one column hold the images' file names, and another one called `label` their classes",
+        remedy=f"let one column hold the images' file names, and another one called `label` their classes; or "
+        f"{COLUMNS_REMEDY}",
     )
 
 
@@ -201,18 +206,32 @@ def _chosen(titles: list[str], columns: tuple[str, str]) -> tuple[int, int] | No
 def _image_column(
     rows: Rows, titles: list[str], names: ImageNames, split: Split | None, folder: tuple[str, ...]
 ) -> int | None:
-    """The column whose values are names of images in at least half of the rows; of several, that with most images."""
-    sample = rows[: 1 + SAMPLED_ROWS]
+    """The column whose values are names of images in at least half of the rows; of several, that with most images.
+
+    A file may name many images that are not there: where no column of the first rows does, one that names at least half
+    of the images does.
+    """
+    hits, images = _images_named(rows[: 1 + SAMPLED_ROWS], len(titles), names, split, folder)
+    least = max(1, (min(len(rows), 1 + SAMPLED_ROWS) - 1) / 2)  # the first row may be a header
+    candidates = [column for column in range(len(titles)) if hits[column] >= least]
+    if not candidates:
+        _, images = _images_named(rows, len(titles), names, split, folder)
+        candidates = [column for column, named in images.items() if 2 * len(named) >= len(names)]
+    return max(candidates, key=lambda column: (titles[column] not in LABEL_COLUMNS, len(images[column])), default=None)
+
+
+def _images_named(
+    rows: Rows, columns: int, names: ImageNames, split: Split | None, folder: tuple[str, ...]
+) -> tuple[Counter[int], dict[int, set[str]]]:
+    """By column, in how many rows it names images, and which."""
     hits: Counter[int] = Counter()
     images: dict[int, set[str]] = defaultdict(set)
-    for row in sample:
-        for column, value in enumerate(row[: len(titles)]):
+    for row in rows:
+        for column, value in enumerate(row[:columns]):
             if meant := names.meant(value, split, folder):
                 hits[column] += 1
                 images[column].update(meant)
-    least = max(1, (len(sample) - 1) / 2)  # the first row may be a header
-    candidates = [column for column in range(len(titles)) if hits[column] >= least]
-    return max(candidates, key=lambda column: (titles[column] not in LABEL_COLUMNS, len(images[column])), default=None)
+    return hits, images
 
 
 def _label_column(titles: list[str], columns: int, others: set[int | None]) -> tuple[int | None, bool]:

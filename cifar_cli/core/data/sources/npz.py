@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cifar_cli.core.data.sources.images import SourceStream
 from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Split, is_are, listed
 from cifar_cli.core.data.sources.reading import ImportChoices, require_no_columns
-from cifar_cli.core.data.sources.tables import Table
+from cifar_cli.core.data.sources.tables import Table, composed, merged
 from cifar_cli.core.data.sources.zip_archive import ZipMembers, open_zip
 from cifar_cli.core.limits import MAX_ARRAY_HEADER_CHARACTERS, MAX_MEMBER_BYTES, MAX_PIXELS, MAX_SIDE
 from cifar_cli.errors import DataError
@@ -83,13 +83,14 @@ def import_npz(path: Path, choices: ImportChoices) -> SourceStream:
             values.update(labels)
             for row, label in enumerate(labels):
                 name = images.name(row)
-                found.class_of[name], found.short[name] = str(label), name
+                found.class_of[name], found.short[name] = composed(str(label)), name
                 sides[name] = images.side
                 if split is not None:
                     found.split_of[name] = split
     if len({type(value) for value in values}) > 1:
         raise DataError(f"{path} has labels that are numbers, and others that are texts", remedy=REMEDY)
-    classes = tuple(map(str, sorted(values, key=lambda value: (isinstance(value, str), value))))
+    ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
+    classes = merged(map(str, ordered))
 
     def read() -> Iterator[tuple[str, NDArray[np.uint8]]]:
         with open_zip(path) as members:

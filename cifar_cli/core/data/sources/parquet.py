@@ -20,7 +20,7 @@ from cifar_cli.core.data.sources.layout import SPLIT_NAMES, Found, Split, listed
 from cifar_cli.core.data.sources.parquet_columns import AGAIN_REMEDY, Columns, columns_of, opened
 from cifar_cli.core.data.sources.pixels import size_of
 from cifar_cli.core.data.sources.reading import REPORT_EVERY, ImportChoices
-from cifar_cli.core.data.sources.tables import Table
+from cifar_cli.core.data.sources.tables import Table, composed, merged
 from cifar_cli.core.limits import FREE_UNPACKED_BYTES, MAX_MEMBER_BYTES, MAX_NAME_BYTES, MAX_NAMES_BYTES, MAX_RATIO
 from cifar_cli.core.progress import Progress
 from cifar_cli.core.regular import open_regular
@@ -30,7 +30,7 @@ from cifar_cli.printable import has_control
 MAGIC = b"PAR1"
 INSTALL_REMEDY = "install the extra `parquet`: `pip install 'cifar-cli[parquet]'`"
 ROWS_AT_ONCE = 16
-MAX_DEPTH = 3  # folders below the one that is passed: repository/configuration/split/0000.parquet
+MAX_DEPTH = 8  # folders below the one that is passed; repository/configuration/split/0000.parquet is usual
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?$")
 
 
@@ -55,24 +55,41 @@ class _Record:
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The parquet files at a path or in a folder, sorted; none if the folder holds images, too."""
+    """The parquet files at a path or in a folder, sorted.
+
+    None if the folder holds images, too, unless the parquet files are named as shards or splits: the images of a
+    repository are then pictures of its page.
+    """
     if not path.is_dir():
         return [path] if _starts_as_parquet(path) else []
     found: list[Path] = []
+    images = False
     for here, files in _walk(path):
-        if any(map(is_image, files)):
-            return []
+        images = images or any(map(is_image, files))
         found += [here / name for name in files if _is_parquet(here / name)]
-    return sorted(found)
+    named = all(_SHARD.search(file.stem) or _split_of(path, file) for file in found)
+    return sorted(found) if named or not images else []
 
 
 def _walk(path: Path) -> Iterator[tuple[Path, list[str]]]:
     """Each folder with the files in it that aren't hidden, down to MAX_DEPTH; nothing for a file."""
-    for folder, subfolders, files in os.walk(path):
+    if not path.is_dir():
+        return
+    seen: set[tuple[int, int]] = set()
+    for folder, subfolders, files in os.walk(path, onerror=_unreadable, followlinks=True):
         here = Path(folder)
+        status = here.stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder that is read already
+            subfolders[:] = []
+            continue
+        seen.add((status.st_dev, status.st_ino))
         deep = len(here.relative_to(path).parts) >= MAX_DEPTH
         subfolders[:] = [] if deep else sorted(name for name in subfolders if not is_hidden(name))
         yield here, [name for name in files if not is_hidden(name)]
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(f"{error.filename} can't be read ({error.strerror})", remedy="make it readable, or move it away")
 
 
 def _is_parquet(file: Path) -> bool:
@@ -121,7 +138,7 @@ def import_parquet(path: Path, choices: ImportChoices) -> SourceStream:
             choices.on_progress(Progress(task=f"scan {path.name}", done=len(found.short), unit="images"))
     if not found.short:
         raise DataError(f"{path} has no rows", remedy=AGAIN_REMEDY)
-    classes = columns[0].names or tuple(str(value) for value in sorted(values))
+    classes = merged(columns[0].names or (str(value) for value in sorted(values)))
 
     def read() -> Iterator[tuple[str, bytes]]:
         records = _records(path, shards, columns[0])
@@ -189,10 +206,14 @@ def _words(name: str) -> list[str]:
 
 
 def _split_of(path: Path, file: Path) -> Split | None:
-    """The split that the file's name begins with, else that of its folder."""
-    first = _words(file.stem)[:1]
-    folder = [file.parent.name.lower()] if path.is_dir() and file.parent != path else []
-    return next((SPLIT_NAMES[word] for word in (*first, *folder) if word in SPLIT_NAMES), None)
+    """The split that the file's name begins with, else the only one that it contains, else that of its folder."""
+    words = _words(file.stem)
+    contained = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    if words and words[0] in SPLIT_NAMES:
+        return SPLIT_NAMES[words[0]]
+    if len(contained) == 1:
+        return contained.pop()
+    return SPLIT_NAMES.get(file.parent.name.lower()) if path.is_dir() and file.parent != path else None
 
 
 def _configuration(path: Path, file: Path) -> str:
@@ -265,6 +286,6 @@ def _class_name(path: Path, record: _Record, columns: Columns, values: set[Any])
                 f"{path}: the image {record.name} has the label {label}, but {len(columns.names)} classes are named",
                 remedy=AGAIN_REMEDY,
             )
-        return columns.names[label]
-    values.add(label)
-    return str(label)
+        return composed(columns.names[label])
+    values.add(composed(label) if isinstance(label, str) else label)
+    return composed(str(label))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from cifar_cli.core.data.sources.kinds import readable_formats
 from cifar_cli.core.limits import MAX_PIXELS, MAX_SCANNED_PIXELS
@@ -244,6 +244,14 @@ def _keep_raw_profiles(image: PngImagePlugin.PngImageFile) -> None:
             image.info.setdefault(key, content)
 
 
+def _bits_of(image: Image.Image) -> int:
+    """Bits of a grey value: those that a TIFF names, such as 12 or 32, else 16."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (16,))
+        return int(bits[0] if isinstance(bits, tuple) else bits)
+    return 16
+
+
 def _to_rgb(image: Image.Image, *, deep: bool) -> Image.Image:
     """deep: a PNG of 16 bits per sample, whose transparent colour Pillow gives in 16 bits too."""
     transparent = image.info.get("transparency")
@@ -251,9 +259,10 @@ def _to_rgb(image: Image.Image, *, deep: bool) -> Image.Image:
         return image
     if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip at 255 instead of scaling
         values = np.asarray(image, dtype=np.int64)
-        if values.min() < 0 or values.max() > 0xFFFF:
+        bits = _bits_of(image)
+        if bits > 16 or values.min() < 0 or values.max() >= 1 << bits:
             raise ValueError("pixels of 32 bits, whose range is not known")
-        grey = (values // 257).astype(np.uint8)
+        grey = (values * 255 // ((1 << bits) - 1)).astype(np.uint8)
         if isinstance(transparent, int):
             grey[values == transparent] = WHITE[0]
         return Image.fromarray(grey).convert("RGB")

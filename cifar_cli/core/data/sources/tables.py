@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cifar_cli.core.data.sources.images import SourceStream
 from cifar_cli.core.data.sources.layout import Found, arranged
@@ -47,6 +47,19 @@ class Table:
         return stream_of(self.path, layout, self.sides, self.read, choices, kinds=self.kinds)
 
 
+def composed(name: object) -> str:
+    """A class name in the form that all its spellings share (Unicode's NFC)."""
+    return unicodedata.normalize("NFC", str(name))
+
+
+def merged(names: Iterable[Any]) -> tuple[Any, ...]:
+    """Class names, with several spellings of one as one. What `require_class_names` refuses stays as it is."""
+    given = tuple(names)
+    if len(set(given)) < len(given) or not all(isinstance(name, str) for name in given):
+        return given
+    return tuple(dict.fromkeys(map(composed, given)))
+
+
 def require_class_names(origin: str, classes: Iterable[object]) -> None:
     """Raise DataError for a class name that is no text, empty, too long, with control characters, or there twice."""
     seen = set()
@@ -57,6 +70,6 @@ def require_class_names(origin: str, classes: Iterable[object]) -> None:
                 f"{origin} has a class name that can't be used, {shown!r}",
                 remedy=f"use names of 1 to {MAX_CLASS_NAME} printable characters",
             )
-        if (composed := unicodedata.normalize("NFC", name)) in seen:
+        if composed(name) in seen:
             raise DataError(f"{origin} has two classes named {name}", remedy="give every class a name of its own")
-        seen.add(composed)
+        seen.add(composed(name))
