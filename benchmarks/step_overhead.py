@@ -3,11 +3,10 @@
     python benchmarks/step_overhead.py [--data-dir data] [--epochs 3] [--profile]
 
 A model of one layer (3,072 inputs, 10 classes) is trained on the drawn images with the recipe `course` at batch 128,
-without pictures, report and augmentation. The cost of a step is the CPU time of the process from the end of one
-training step to the beginning of the next one of the same epoch: making the batch, learning rate, draws, metrics, plan,
-time cap, progress and record. CPU time varies less than time on the clock where other programs run. The first ten steps
-of each epoch don't count. The table has the median, and the lowest tenth: what other programs take from caches
-lengthens CPU time too. OMP_NUM_THREADS=1 makes it the time of one thread.
+without pictures, report and augmentation. The cost of a step is the time from the end of one training step to the
+beginning of the next one of the same epoch, by the clock and of the processor: making the batch, learning rate, draws,
+metrics, plan, time cap, progress and record. The table has the mean over the steps without the first ten of each epoch.
+CPU time varies less than time by the clock where other programs run; with several threads it is the sum of all.
 --profile prints where the time goes, by function; it makes everything slower.
 """
 
@@ -17,7 +16,6 @@ import argparse
 import cProfile
 import os
 import pstats
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -47,12 +45,17 @@ def build(config: ModelConfig) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * config.img_size**2, config.classes))
 
 
+def now() -> Tensor:
+    """Seconds by the clock, and of the processor."""
+    return torch.tensor([time.perf_counter(), time.process_time()], dtype=torch.float64)
+
+
 class TimedLoader:
-    """A loader that notes the CPU time that each batch takes."""
+    """A loader that notes the time that each batch takes."""
 
     def __init__(self, loader: BatchLoader) -> None:
         self.loader = loader
-        self.seconds: list[float] = []
+        self.seconds: list[Tensor] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)
@@ -63,23 +66,23 @@ class TimedLoader:
     def __iter__(self) -> Iterator[Batch]:
         batches = iter(self.loader)
         for _ in range(len(self.loader)):
-            began = time.process_time()
+            began = now()
             batch = next(batches)
-            self.seconds.append(time.process_time() - began)
+            self.seconds.append(now() - began)
             yield batch
         next(batches, None)  # so that it begins the next epoch
 
 
-def measured(data: DataConfig, epochs: int, *, profile: bool) -> tuple[list[float], list[float]]:
-    """Seconds of each batch, and of everything else beside the step that follows it."""
-    began: list[float] = []
-    ended: list[float] = []
+def measured(data: DataConfig, epochs: int, *, profile: bool) -> tuple[Tensor, Tensor]:
+    """Seconds [steps, 2] of each batch, and of everything else beside the step that follows it."""
+    began: list[Tensor] = []
+    ended: list[Tensor] = []
 
     class Timed(TrainingStep):
         def __call__(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-            began.append(time.process_time())
+            began.append(now())
             made = super().__call__(images_BCHW, labels_B)
-            ended.append(time.process_time())
+            ended.append(now())
             return made
 
     spec = ModelSpec(
@@ -113,8 +116,9 @@ def measured(data: DataConfig, epochs: int, *, profile: bool) -> tuple[list[floa
             profiler.disable()
             pstats.Stats(profiler).sort_stats("tottime").print_stats(40)
     counted = [number for number in range(1, len(began)) if number % len(loader) > WARM_UP_STEPS]
-    batches = [loader.seconds[number] for number in counted]
-    return batches, [began[number] - ended[number - 1] - loader.seconds[number] for number in counted]
+    batches = torch.stack([loader.seconds[number] for number in counted])
+    between = torch.stack([began[number] - ended[number - 1] for number in counted])
+    return batches, between - batches
 
 
 def main() -> None:
@@ -126,10 +130,15 @@ def main() -> None:
     data = DataConfig(dataset="shapes", data_dir=options.data_dir)
     batches, others = measured(data, options.epochs, profile=options.profile)
     print(f"{len(others):,} steps, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
-    print("| CPU time, ms | median | lowest tenth |\n| --- | ---: | ---: |")
-    for what, seconds in (("the batch", batches), ("all but batch, forward, backward and optimizer", others)):
-        lowest = statistics.quantiles(seconds, n=10)[0]
-        print(f"| {what} | {1000 * statistics.median(seconds):.2f} | {1000 * lowest:.2f} |")
+    print("| ms a step, mean | by the clock | CPU time |\n| --- | ---: | ---: |")
+    rows = {
+        "the batch": batches,
+        "all but batch, forward, backward and optimizer": others,
+        "both": batches + others,
+    }
+    for what, seconds in rows.items():
+        wall, cpu = (1000 * seconds.mean(dim=0)).tolist()
+        print(f"| {what} | {wall:.2f} | {cpu:.2f} |")
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # brackets in help texts and messages are brackets
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="# Train the baseline on CIFAR-10, then score its best weights.\ncifar train --model null\n"
-    "cifar evaluate runs/20261124-093000-null",
+    epilog="# Train the baseline on CIFAR-10, then score its best weights.\ncifar train --model null --name first\n"
+    "cifar evaluate runs/first",
 )
 
 

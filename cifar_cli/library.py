@@ -45,10 +45,10 @@ def train(
 ) -> TrainResult:
     """Train a classifier, keep its best weights, and score them on the test split, as `cifar train` does.
 
-    model: null, cnn, hybrid, airbench, timm:NAME, or the file and function of an own one. dataset, data_dir, recipe: as
-    the options. None for these takes what `config` has, or what the command takes by default. config: the config.yaml
-    of a run to repeat. settings: single settings by the names they have in that file, such as {"recipe.max_epochs": 3}.
-    run_dir: None creates one.
+    model: null, cnn, hybrid, airbench, timm:NAME, or the file and function of an own one. dataset: its name or store
+    file; `cifar download --from` imports a folder first. data_dir, recipe: as the options. None for these takes what
+    `config` has, or what the command takes by default. config: the config.yaml of a run to repeat. settings: single
+    settings by the names they have in that file, such as {"recipe.max_epochs": 3}. run_dir: None creates one.
     on_progress, on_step, on_epoch: get the progress of preparing and scoring, of the steps, and every finished epoch.
     Raises a CifarError for what the user can mend.
     """

@@ -265,6 +265,8 @@ class BatchedPipeline:
 
     def augmented(self, images_BHWC: Tensor, slices: Sequence[BatchSlice]) -> Tensor:
         """The images before they are normalised, uint8 [B, S, S, 3]."""
+        if not self.steps:
+            return self.normalise.resize(images_BHWC)
         steps, draws = self.steps, draw(self.steps, slices, self.normalise.img_size)
         if self.crop is not None and self.cropped:
             steps, draws = steps[1:], draws[1:]

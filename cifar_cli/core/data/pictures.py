@@ -20,15 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cifar_cli.core.data.sources.pixels import opened, orientation_of, plain_jpeg_size, reason_of, upright
+from cifar_cli.core.data.sources.pixels import EVAL_SHARE, opened, orientation_of, plain_jpeg_size, reason_of, upright
 from cifar_cli.core.limits import MAX_PIXELS
 from cifar_cli.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-EVAL_SHARE = 0.875
-"""Of the shorter side of a picture that isn't square, evaluation sees this share: 224 of 256 pixels, as is usual."""
 DAMAGED_REMEDY = (
     "`cifar download --check --dataset {}` names every damaged image; "
     "import the dataset again with `cifar download --force`"

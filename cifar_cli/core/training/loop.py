@@ -19,9 +19,10 @@ from cifar_cli.core.models.build import build_untrained
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.accounting import Accounting
 from cifar_cli.core.training.balancing import class_weights_of
-from cifar_cli.core.training.batches import PLAIN_TRAIN_IMAGES, plain_train_loader
+from cifar_cli.core.training.batches import PLAIN_TRAIN_IMAGES
 from cifar_cli.core.training.capture import CapturedStep
-from cifar_cli.core.training.checkpoint import describe, load_checkpoint
+from cifar_cli.core.training.checkpoint import describe
+from cifar_cli.core.training.conclusion import conclude
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.deadline import Deadline
 from cifar_cli.core.training.events import Events
@@ -44,7 +45,7 @@ from cifar_cli.core.training.run_dir import RunDir, create_run_dir
 from cifar_cli.core.training.run_lock import locked
 from cifar_cli.core.training.run_state import Position, RunState, StoppedBy
 from cifar_cli.core.training.schedule import LearningRate
-from cifar_cli.core.training.scores import Scores, score, validate
+from cifar_cli.core.training.scores import Scores, validate
 from cifar_cli.core.training.sharded import own_part, whole
 from cifar_cli.core.training.step import TrainingStep, seed_draws
 from cifar_cli.core.training.step_trace import traced_steps
@@ -87,7 +88,7 @@ def fit(
         with locked(run.path, hold=ranks.is_first), Loop(prepared, run, listeners, seams) as loop:
             with kernels(prepared.device, deterministic=prepared.config.deterministic), loop.interrupts.listening():
                 loop.train()
-            return loop.test()
+            return conclude(loop)
     except KeyboardInterrupt as error:
         raise left_at_once(run, error) from None
     except (OSError, MemoryError, RuntimeError, LostProcessError) as error:
@@ -371,70 +372,6 @@ class Loop:
         if self.agreed.signal and self.epoch < self.epochs and self.stopped_by != "time":
             what = f"interrupted in epoch {self.epoch}, after its last step; saved"
             raise interrupted(what, self.run, by=self.agreed.signal)
-
-    def test(self) -> TrainResult:
-        """Score the best weights once on the test split."""
-        train_seconds = self.deadline.elapsed_seconds
-        if self.pictures is not None:
-            self.pictures.finish()  # they are drawn during the test
-        with self.accounting.spending("test"):
-            model = self._best_model()
-            scores = score(
-                model,
-                self.loaders.test,
-                classes=len(self.store.classes),
-                device=self.device,
-                flip_average=True,
-                on_progress=self.listeners.on_progress,
-                ranks=self.ranks,
-            )
-            train = score(
-                model,
-                plain_train_loader(self.store, self.loaders, self.config, self.device),
-                classes=len(self.store.classes),
-                device=self.device,
-                ranks=self.ranks,
-            )
-        config = self.config
-        result = TrainResult(
-            run_dir=self.run.path,
-            checkpoint=self.run.best,
-            model=config.model.label,
-            dataset=self.store.name,
-            synthetic=self.store.synthetic,
-            recipe=config.recipe.name,
-            seed=config.seed,
-            epochs=self.epoch,
-            train_seconds=train_seconds,
-            images_per_second=self.pace.images_per_second,
-            val_accuracy=self.record.best_val_accuracy,
-            test_accuracy=scores.plain.accuracy,
-            test_accuracy_flip_averaged=scores.accuracy_flip_averaged or 0.0,
-            test_loss=scores.plain.loss,
-            train_accuracy_plain=train.plain.accuracy,
-            stopped_by=self.stopped_by,
-            precision=self.step.config.precision,
-            memory_format=self.step.config.memory_format,
-            processes=self.ranks.world_size,
-            time=self.accounting.spent(),
-            asked_to_stop=self.agreed.signal != 0,
-            fast_dev_run=config.fast_dev_run,
-            config=config,
-        )
-        if self.ranks.is_first:
-            if not config.fast_dev_run:
-                self.run.write_predictions(scores.logits_NK)
-            self.run.write_summary(result.to_dict())
-            self.record.add_result(result, self.global_step)
-        answer: TrainResult = self.ranks.broadcast(result)
-        return answer
-
-    def _best_model(self) -> nn.Module:
-        """The best weights in a separate model: the trained one may be compiled."""
-        first = self.ranks.is_first
-        model = load_checkpoint(self.run.best).model if first else build_untrained(self.config.model)
-        self.ranks.same_weights(model)
-        return model
 
     def _whole_model(self) -> nn.Module:
         """A copy of the evaluated model with complete weights: each process evaluates other batches with it."""

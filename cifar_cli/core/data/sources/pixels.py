@@ -15,6 +15,8 @@ from cifar_cli.core.data.sources.kinds import readable_formats
 from cifar_cli.core.limits import MAX_PIXELS, MAX_SCANNED_PIXELS
 
 WHITE = (255, 255, 255, 255)
+EVAL_SHARE = 0.875
+"""Of the shorter side of a picture that isn't square, evaluation sees this share: 224 of 256 pixels, as is usual."""
 KEPT_FACTOR = 2  # a file is kept as it is up to so many times the store's side
 JPEG_QUALITY = 95
 XMP_START = b"http://ns.adobe.com/xap/1.0/\0"
@@ -78,7 +80,8 @@ def as_file(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Impor
     """An image as a file that shows upright 8-bit RGB to every decoder.
 
     It is the file itself if it is such a JPEG, PNG or WebP whose shorter side has at most twice `size` pixels. Any
-    other is decoded, scaled down so that its shorter side has `size` pixels, and encoded again.
+    other is decoded and encoded again, scaled down so that evaluation's central square of EVAL_SHARE still has `size`
+    pixels.
     Raises ValueError, with the reason, for anything but a complete image of at most `max_pixels`.
     """
     try:
@@ -91,10 +94,11 @@ def as_file(content: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> Impor
             image = upright(original, content)
         if keep:
             return Imported(content=content)
-        scaled = min(image.size) > size
+        shorter = round(size / EVAL_SHARE)
+        scaled = min(image.size) > shorter
         if scaled:
-            factor = size / min(image.size)
-            shape = tuple(max(size, round(side * factor)) for side in image.size)
+            factor = shorter / min(image.size)
+            shape = tuple(max(shorter, round(side * factor)) for side in image.size)
             image = image.resize((shape[0], shape[1]), Image.Resampling.BICUBIC, reducing_gap=3.0)
         file = io.BytesIO()
         if kind in _LOSSLESS and not scaled:
