@@ -19,6 +19,11 @@ def test_the_citation_names_this_version() -> None:
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
 
 
+def test_the_pages_name_the_wheel_of_this_version() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
+    assert set(re.findall(r"cifar_cli-([\d.]+)-py3", pages)) == {__version__}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.md")), ids=lambda path: path.name)
 def test_an_issue_template_has_a_name_and_asks_for_commands_that_exist(path: Path) -> None:
     _, front, body = path.read_text(encoding="utf-8").split("---\n", maxsplit=2)

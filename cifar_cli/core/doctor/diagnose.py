@@ -18,6 +18,7 @@ DISK_NEEDED_BYTES, DISK_ADVISED_BYTES = GIB // 2, 2 * GIB
 """CIFAR-10's archive and its dataset file take 0.36 GB; a run of `cnn` with its checkpoints about 0.1 GB."""
 MEMORY_ADVISED_BYTES = 2 * GIB
 SHM_ADVISED_BYTES = 256 * MIB
+UNSET_THREADS = "unset OMP_NUM_THREADS to use all cores, unless other programs keep them busy"
 
 MALICIOUS = {"lightning": ("2.6.2", "2.6.3")}
 """Uploads that steal credentials when they are imported (GHSA-w37p-236h-pfx3)."""
@@ -181,7 +182,7 @@ def _threads(facts: Facts) -> Check:
     found += f", torch takes {threads}"
     if facts.omp_num_threads is not None and threads < facts.cores:
         found += f" (OMP_NUM_THREADS={facts.omp_num_threads})"
-        return Check(name="cores", state="warning", found=found, remedy="unset OMP_NUM_THREADS to use all cores")
+        return Check(name="cores", state="warning", found=found, remedy=UNSET_THREADS)
     if threads > facts.cores:
         remedy = f"export OMP_NUM_THREADS={facts.cores}, or training waits for threads without a core"
         return Check(name="cores", state="warning", found=found, remedy=remedy)
