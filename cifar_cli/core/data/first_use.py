@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from cifar_cli.core.data.config import BUILT_IN, DATASET_NAME, STORE_SUFFIX, DataConfig
+from cifar_cli.core.data.sources.entries import is_run
 from cifar_cli.core.data.sources.obtain import from_root, name_for
 from cifar_cli.core.data.store import read_header
 from cifar_cli.errors import DataError
@@ -50,13 +52,19 @@ def dataset_of(source: Path, data_dir: Path) -> DataConfig:
 def has_changed(source: Path, data: DataConfig) -> bool:
     """Whether something in the source, of its first MAX_LOOKED_AT files and folders, is newer than its dataset."""
     imported = data.store_path.stat().st_mtime_ns
-    return any(changed > imported for changed in islice(_times(source), MAX_LOOKED_AT))
+    return any(changed > imported for changed in islice(_times(source, data.data_dir.absolute()), MAX_LOOKED_AT))
 
 
 def imported_from(data: DataConfig) -> Path | None:
     """The folder or archive on this machine that a dataset was imported from; None where there is none."""
     path = Path(_source(data) or "")
     return path if path.is_absolute() and path.exists() else None
+
+
+def _holds_runs(folder: Path) -> bool:
+    with suppress(OSError):
+        return is_run(folder) or any(is_run(each) for each in folder.iterdir())
+    return False
 
 
 def _source(data: DataConfig) -> str | None:
@@ -66,10 +74,16 @@ def _source(data: DataConfig) -> str | None:
         return None
 
 
-def _times(source: Path) -> Iterator[int]:
-    """When the source and everything in it was changed last; a file that was removed changes its folder."""
-    yield source.stat().st_mtime_ns
+def _times(source: Path, data_dir: Path) -> Iterator[int]:
+    """When the source and everything in it was changed last; a file that was removed changes its folder.
+
+    Datasets and runs that are written into the source are no change.
+    """
+    if not data_dir.is_relative_to(source.absolute()):
+        yield source.stat().st_mtime_ns
     for folder, folders, files in os.walk(source):
+        here = Path(folder)
+        folders[:] = [name for name in folders if here / name != data_dir and not _holds_runs(here / name)]
         for name in (*folders, *files):
             try:
                 yield (Path(folder) / name).stat().st_mtime_ns

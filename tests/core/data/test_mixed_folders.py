@@ -11,7 +11,7 @@ from PIL import Image, TiffImagePlugin
 
 from cifar_cli.core.data.config import ImportConfig
 from cifar_cli.core.data.dataset import import_dataset
-from cifar_cli.core.data.first_use import dataset_of
+from cifar_cli.core.data.first_use import dataset_of, has_changed
 from cifar_cli.core.data.sources.pixels import as_pixels, upright
 from cifar_cli.errors import DataError
 from tests.core.data.test_any_folder import classes_of, imported, packed, put
@@ -135,6 +135,24 @@ def test_a_link_that_leads_back_is_no_image_that_was_left_out(tmp_path: Path) ->
     (folder / "cat" / "again").symlink_to(folder)
     made = imported(folder)
     assert made.provenance.skipped_images == 0
+
+
+def test_runs_and_datasets_inside_a_folder_are_no_images_and_no_change(tmp_path: Path) -> None:
+    source = classes_of(tmp_path / "photos", "cat", "dog")
+    data = dataset_of(source, source / "data")
+    import_dataset(ImportConfig(data=data, sources=(str(source),)))
+    assert not has_changed(source, data)
+    run = source / "runs" / "first"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text("")
+    put(run, "evaluation/confusion.png")
+    assert not has_changed(source, data)
+    made = imported(source)
+    assert made.classes == ("cat", "dog")
+    assert made.provenance.skipped_images == 0
+    assert ("runs/first/", "a run of `cifar train`") in {(each.name, each.reason) for each in made.left_out}
+    put(source, "cat/new.png", 50)
+    assert has_changed(source, data)
 
 
 @pytest.mark.parametrize(("bits", "brightest"), [(12, 4095), (16, 65535)])

@@ -34,6 +34,12 @@ def loop(folder: Path) -> None:
     (folder / "cat/again").symlink_to(folder)
 
 
+def run(folder: Path) -> None:
+    (folder / "runs/first/checkpoints").mkdir(parents=True)
+    (folder / "runs/first/config.yaml").write_text("")
+    put(folder, "runs/first/evaluation/confusion.png", 60)
+
+
 def broken_link(folder: Path) -> None:
     (folder / "cat/x.png").symlink_to("nowhere")
 
@@ -143,6 +149,7 @@ CASES: list[tuple[str, Make, tuple[object, ...], int, str]] = [
     ("files of other kinds", lambda folder: put(folder, "cat/a.mp4"), (), 0, OTHER_KINDS),
     ("an animation", animation, (), 0, "1 image with several frames or pages: the first was taken"),
     ("hidden files", lambda folder: put(folder, "cat/.x/a.png"), (), 0, "1 hidden file or folder left out"),
+    ("a run of", run, (), 0, "left out: runs/first/ (a run of `cifar train`)"),
     ("links to folders", loop, (), 0, "left out: cat/again/ (a link to a folder that is read already)"),
     ("links to folders", broken_link, (), 1, "cat/x.png is a link to nothing"),
     ("links to folders", linked_in_archive, ("--skip-bad",), 0, "x.png (it is a link inside an archive)"),

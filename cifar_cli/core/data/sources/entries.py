@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cifar_cli.errors import DataError
 HEAD_BYTES = 64 << 10
 CUT = "the archive is damaged or truncated here, and nothing behind it is read"
 _UNKNOWN = -1, -1  # of a folder that can't be read
+OF_A_RUN = "a run of `cifar train`"
 READ_ALREADY = "a link to a folder that is read already"
 
 
@@ -99,6 +101,8 @@ def _walk(top: Path, folder: Path, seen: set[tuple[int, int]], links: list[Path]
         inner = clean_name(path.relative_to(top).as_posix())
         if is_hidden(child.name):
             yield Entry(inner, _fails(errno.EINVAL, "it is hidden"))
+        elif child.is_dir(follow_symlinks=False) and is_run(path):
+            yield Entry(f"{inner}/", _fails(errno.EINVAL, OF_A_RUN), OF_A_RUN, harmless=True)
         elif child.is_dir(follow_symlinks=False):
             if _identity(path) in seen - {_UNKNOWN}:  # below a link, and another link led to it before
                 yield Entry(f"{inner}/", _fails(errno.ELOOP, READ_ALREADY), READ_ALREADY, harmless=True)
@@ -110,6 +114,13 @@ def _walk(top: Path, folder: Path, seen: set[tuple[int, int]], links: list[Path]
             links.append(path)
         else:
             yield Entry(inner, lambda most, path=path: _read_file(path, most))  # type: ignore[misc]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run directory of `cifar train`, whose pictures are no data."""
+    with suppress(OSError):
+        return (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir()
+    return False
 
 
 def _broken(link: Path) -> str | None:
