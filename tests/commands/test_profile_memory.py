@@ -181,6 +181,6 @@ def test_on_the_host_the_search_runs_real_steps() -> None:
 def test_a_measured_search_of_a_model_with_batch_norm_says_that_memory_is_short_and_not_that_one_image_fails() -> None:
     words = ["-m", "cnn", "--measure", "--device", "cpu", "--find-max-batch", "--precision", "32", "--memory", "50MiB"]
     result = RUN.invoke(app, ["profile-memory", *words, "--json"])
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == 1, result.stderr
     (model,) = json.loads(result.stdout)["models"]
     assert (model["max_batch"], model["method"]) == (0, "measure")

@@ -109,7 +109,7 @@ class Window:
                 horizontal = slice(j, j + self.stride[1] * (places - 1) + 1, self.stride[1])
                 sums[:, vertical, horizontal] += parts[:, :, :, i, j]
         inner = sums[:, top : top + self.sides[0], left : left + self.sides[1]]
-        return inner.to(columns.dtype).permute(0, 3, 1, 2)
+        return _in_layout_of(like, inner.to(columns.dtype))
 
 
 class _Convolution(torch.autograd.Function):
@@ -122,7 +122,7 @@ class _Convolution(torch.autograd.Function):
         if not window.all_as_products:
             return F.conv2d(maps_BCHW, weight, stride=window.stride, padding=window.padding)
         made = window.columns(window.padded(maps_BCHW)) @ _as_matrix(weight).T
-        return made.view(len(maps_BCHW), *window.out, -1).permute(0, 3, 1, 2)
+        return _in_layout_of(maps_BCHW, made.view(len(maps_BCHW), *window.out, -1))
 
     @staticmethod
     @once_differentiable
@@ -141,6 +141,15 @@ class _Convolution(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             of_weight = _weight_gradient(rows, maps_BCHW, weight, window)
         return of_maps, of_weight, None
+
+
+def _in_layout_of(like: Tensor, maps_BHWC: Tensor) -> Tensor:
+    """Maps [B, H, W, C] as [B, C, H, W], channels last in memory if the other maps are: kernels choose by that."""
+    maps_BCHW = maps_BHWC.permute(0, 3, 1, 2)
+    if like.stride(1) == 1 and like.stride(3) != 1:
+        return maps_BCHW
+    # Flattened, because the strides of a single position may be those of either layout.
+    return maps_BCHW.contiguous().flatten(1).view(maps_BCHW.shape)
 
 
 def _as_matrix(weight: Tensor) -> Tensor:

@@ -77,6 +77,22 @@ def test_gradients_in_bfloat16_are_finite_where_those_of_torch_may_not_be() -> N
         compared(nn.Conv2d(16, 8, 3, stride=2, padding=1), torch.randn(2, 16, 2, 1), torch.bfloat16)
 
 
+@pytest.mark.parametrize("side", [1, 2])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_layout_of_the_maps_is_kept(side: int, layout: torch.memory_format) -> None:
+    """Other layers choose their kernels by the strides, also of a single position."""
+    plain = nn.Conv2d(4, 8, 3, padding=1).to(memory_format=layout)
+    maps = torch.empty(2, 4, side, side).to(memory_format=layout).fill_(1).requires_grad_()
+    if layout == torch.channels_last and side == 1:
+        maps = torch.ones(2, 1, 1, 4).permute(0, 3, 1, 2).requires_grad_()
+    made = as_products(plain)(maps)
+    channels_last = layout == torch.channels_last
+    assert (made.stride(3) != 1) == channels_last
+    made.sum().backward()
+    assert maps.grad is not None
+    assert (maps.grad.stride(3) != 1) == channels_last
+
+
 def test_only_what_needs_a_gradient_gets_one() -> None:
     layer = as_products(nn.Conv2d(4, 8, 3, padding=1))
     layer(torch.randn(2, 4, 2, 2)).sum().backward()
