@@ -92,6 +92,14 @@ def test_the_runs_of_several_seeds_are_removed_by_one_name(cifar: Cifar, runs: P
     assert not (runs / "several").exists()
 
 
+def test_what_is_left_of_several_seeds_is_no_run(cifar: Cifar, runs: Path) -> None:
+    shutil.rmtree(runs / "several" / "seed-0")
+    (runs / "several" / "seeds.json").write_text("{}")
+    result = cifar("runs", "rm", "several", "--yes")
+    assert result.exit_code == 1
+    assert "is no run of `cifar train` and stays" in result.stderr
+
+
 def test_several_seeds_with_something_else_stay(cifar: Cifar, runs: Path) -> None:
     (runs / "several" / "thesis.pdf").write_text("")
     assert "is no run" in cifar("runs", "rm", "several", "--yes").stderr

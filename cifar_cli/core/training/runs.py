@@ -125,7 +125,7 @@ def _several_seeds(path: Path, folder: Path) -> RunSummary | None:
         return None
     found = [run for each in inside if not each.is_symlink() and (run := read_run(each, folder)) is not None]
     others = {each.name for each in inside} - {run.path.name for run in found}
-    if not others <= BESIDE_SEEDS or not inside:
+    if not found or not others <= BESIDE_SEEDS:
         return None
     first = replace(found[0], state="running") if any(run.state == "running" for run in found) else found[0]
     return replace(first, path=path, name=path.name)

@@ -38,7 +38,7 @@ def as_products(layer: nn.Conv2d) -> nn.Module:
     return training_form(copy.deepcopy(layer), "channels-last")
 
 
-def compared(layer: nn.Conv2d, maps: Tensor, dtype: torch.dtype) -> None:
+def assert_as_torch(layer: nn.Conv2d, maps: Tensor, dtype: torch.dtype) -> None:
     """Assert that output and gradients are those of torch's own convolution in float32."""
     expected, found = passed(layer, maps, torch.float32), passed(as_products(layer), maps, dtype)
     for one, other in zip(expected, found, strict=True):
@@ -58,7 +58,7 @@ def test_every_geometry_has_equal_outputs_and_gradients(kernel: Any, dtype: torc
             layer(maps)
         except RuntimeError:
             continue  # the kernel is larger than the map with its padding
-        compared(layer, maps, dtype)
+        assert_as_torch(layer, maps, dtype)
         done += 1
     assert done >= 20
 
@@ -67,14 +67,14 @@ def test_every_geometry_has_equal_outputs_and_gradients(kernel: Any, dtype: torc
 def test_the_weights_gradient_is_added_up_in_parts(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(small_maps, "COLUMN_VALUES", 9 * 4 * 9 * 5)  # five images at a time
     torch.manual_seed(0)
-    compared(nn.Conv2d(4, 8, 3, padding=1), torch.randn(13, 4, 3, 3), dtype)
+    assert_as_torch(nn.Conv2d(4, 8, 3, padding=1), torch.randn(13, 4, 3, 3), dtype)
 
 
 def test_gradients_in_bfloat16_are_finite_where_those_of_torch_may_not_be() -> None:
     """torch 2.15's own gradient of the weights reads memory that nothing has set in maps of one column."""
     torch.manual_seed(0)
     for _ in range(20):
-        compared(nn.Conv2d(16, 8, 3, stride=2, padding=1), torch.randn(2, 16, 2, 1), torch.bfloat16)
+        assert_as_torch(nn.Conv2d(16, 8, 3, stride=2, padding=1), torch.randn(2, 16, 2, 1), torch.bfloat16)
 
 
 @pytest.mark.parametrize("side", [1, 2])
