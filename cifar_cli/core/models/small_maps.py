@@ -21,8 +21,8 @@ Pair = tuple[int, int]
 class SmallMapConv2d(nn.Conv2d):
     """A convolution that multiplies matrices where its map has few positions.
 
-    oneDNN's kernels process several neighbouring columns of a map at a time, and in a map of one or two most of these
-    are padding. The gradient of the weights suffers most. Outputs and gradients are equal up to rounding; second
+    oneDNN's kernels take nearly as long for a map of one or two columns as for a wider one, the gradient of the weights
+    above all (`benchmarks/small_maps.py`). Outputs and gradients are equal up to rounding; second
     derivatives are not available. On other devices than a CPU, and in a compiled model, it is torch's own convolution.
     """
 
@@ -58,6 +58,7 @@ class Window:
     """How a convolution's kernel moves over a map.
 
     Rows and columns of the kernel that see nothing but padding are left out where everything is a product.
+    sides: height and width of the map in pixels. layer: gives kernel, stride and padding.
     """
 
     def __init__(self, sides: torch.Size, layer: nn.Conv2d) -> None:
