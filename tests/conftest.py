@@ -6,8 +6,10 @@ import hashlib
 import io
 import os
 import pickle
+import resource
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,20 @@ os.environ["COLUMNS"] = "100"
 # What tests find out about this machine's speed is forgotten with them.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="cifar-tests-")
 
+LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
 TRAIN_IMAGES, TEST_IMAGES = 400, 100
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="Rewrite the golden files instead of comparing.")
+
+
+@pytest.fixture(autouse=True)
+def _limits_of_this_process_stay() -> Iterator[None]:
+    """No call leaves a lower limit of memory or files behind: later work of the same process would fail of it."""
+    before = [resource.getrlimit(limit) for limit in LIMITS]
+    yield
+    assert [resource.getrlimit(limit) for limit in LIMITS] == before
 
 
 @pytest.fixture(scope="session")

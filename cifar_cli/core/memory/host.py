@@ -124,14 +124,21 @@ def available_bytes() -> int:
     return free
 
 
-def limit_this_process() -> None:
-    """Make allocations beyond the available memory fail, before the kernel kills another process for them."""
-    with contextlib.suppress(ImportError, OSError, ValueError):  # these limits exist on Unix only
-        import resource
+@contextlib.contextmanager
+def limited_to_available() -> Iterator[None]:
+    """Make allocations beyond the available memory fail, before the kernel kills another process for them.
 
-        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + available_bytes(), hard))
+    The limit ends with the block: this process may be a caller's, and its children inherit limits.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError, ValueError):  # these limits exist on Unix only
+            import resource
+
+            mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            before = resource.getrlimit(resource.RLIMIT_AS)
+            resource.setrlimit(resource.RLIMIT_AS, (mapped + available_bytes(), before[1]))
+            stack.callback(resource.setrlimit, resource.RLIMIT_AS, before)
+        yield
 
 
 def _beyond_results(events: Sequence[Any], count: int) -> list[int]:

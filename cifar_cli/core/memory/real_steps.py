@@ -6,6 +6,7 @@ import copy
 import gc
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import lru_cache, partial
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cifar_cli.core.choices import require_at_least
 from cifar_cli.core.memory.config import MIB, MemoryConfig
-from cifar_cli.core.memory.host import limit_this_process, watched_allocations
+from cifar_cli.core.memory.host import limited_to_available, watched_allocations
 from cifar_cli.core.memory.results import BatchTrial, PeakMemory
 from cifar_cli.core.memory.variants import run_step, score, with_checkpoints
 from cifar_cli.core.memory.worker import TRIAL_SECONDS, StartProcess, Worker, in_child, outcome_of
@@ -211,14 +212,13 @@ def run_on_host(
     config: MemoryConfig, usable_bytes: int | None, batch: int, proof: bool = False, *, run: RunSteps | None = None
 ) -> BatchTrial:
     """Run steps on the CPU; they fit when the allocator's peak stays within `usable_bytes`, None for no limit."""
-    if usable_bytes is not None:
-        limit_this_process()
-    built(config.model)  # before the watch: only the copy that trains counts
-    # The profiler remembers the size of a block by its address, across watches. A block that was allocated before this
-    # watch and is released during it could be counted with the size of an earlier block at the same address.
-    gc.collect()
-    with watched_allocations() as watched:
-        speed = (run or _steps_of(proof))(config, batch, device="cpu")
+    with nullcontext() if usable_bytes is None else limited_to_available():
+        built(config.model)  # before the watch: only the copy that trains counts
+        # The profiler remembers the size of a block by its address, across watches. A block that was allocated before
+        # this watch and is released during it could be counted with the size of an earlier block at the same address.
+        gc.collect()
+        with watched_allocations() as watched:
+            speed = (run or _steps_of(proof))(config, batch, device="cpu")
     peak = watched.peak_bytes()
     fits = usable_bytes is None or peak <= usable_bytes
     return BatchTrial(
