@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,13 @@ from cifar_cli.errors import ConfigError
 TRIAL_RATES: dict[OptimizerName, float] = {"adam": 1e-3, "adamw": 1e-3, "sgd": 1e-2, "muon": 1e-2, "muon-sgd": 1e-2}
 COMPARED_STEPS = 3  # losses are compared after so many; the first one warms up and isn't timed
 TRIAL_SECONDS = 0.4  # for the timed steps of one combination
-LONGEST_STEP_SECONDS = 0.15  # slower steps are timed with smaller batches
+LONGEST_STEP_SECONDS = 0.15  # of the images; slower steps are timed with smaller batches
+LONGEST_PROBE_SECONDS = 3.0  # a step of FEW_IMAGES that takes longer is not followed by one of several times as many
+FEW_IMAGES, TIMES_AS_MANY = 16, 4
 # Part of the key: trials of another step must not be reused.
-STEP_VERSION = "pooled before ReLU, clipped one by one, small maps by products"
+STEP_VERSION = "pooled before ReLU, clipped one by one, small maps by products, rates of whole batches"
 CACHE = "numerics"
+SMALLEST_SHARE = 0.02  # of a step's seconds are the images', however the measurements vary
 TOO_SLOW_FACTOR = 1.5  # a combination this many times slower than the fastest is not repeated
 
 _TRIALS = TypeAdapter(tuple[NumericsTrial, ...])
@@ -131,35 +134,60 @@ def _tried(
     combinations: Iterable[tuple[Precision, MemoryFormat]],
 ) -> Iterator[NumericsTrial]:
     """One trial per combination. The first one's loss, of float32 where that is tried, is the reference."""
-    reference, best = None, 0.0
+    reference, best, trial_batch, fixed = None, 0.0, batch, 0.0
     for precision, memory_format in combinations:
         if reference is None:
-            batch = _affordable(make_step(precision, memory_format), clock, batch)
-        rate, loss = _timed(make_step(precision, memory_format), clock, batch, slower_than=best / TOO_SLOW_FACTOR)
+            trial_batch, fixed = _affordable(make_step(precision, memory_format), clock, batch)
+        rate_of = partial(_rate_of_batches, batch=batch, images=trial_batch, fixed=fixed)
+        step = make_step(precision, memory_format)
+        rate, loss = _timed(step, clock, trial_batch, rate_of, slower_than=best / TOO_SLOW_FACTOR)
         reference = loss if reference is None else reference
         best = max(best, rate)
         yield NumericsTrial(
             precision=precision,
             memory_format=memory_format,
-            batch=batch,
+            batch=trial_batch,
             images_per_second=rate,
             loss=loss,
             agrees=abs(loss - reference) <= LOSS_TOLERANCE * abs(reference),
         )
 
 
-def _affordable(step: TimedStep, clock: Callable[[], float], batch: int) -> int:
-    """The batch, or as many images as a step of LONGEST_STEP_SECONDS takes, at least 2 for batch normalisation."""
-    few = min(batch, 16)
+def _affordable(step: TimedStep, clock: Callable[[], float], batch: int) -> tuple[int, float]:
+    """The batch, or as many images as take LONGEST_STEP_SECONDS, and the seconds of a step that no image adds to.
+
+    An optimizer's work doesn't grow with the batch. Muon's on a wide model takes longer than 16 images do; counted as
+    theirs, it would leave trials of a few images, which say nothing about whole batches. At least 2 images, for batch
+    normalisation.
+    """
+
+    def seconds_of(images: int) -> float:
+        start = clock()
+        step(images)
+        return clock() - start
+
+    few = min(batch, FEW_IMAGES)
     step(few)  # loads kernels
-    start = clock()
-    step(few)
-    per_image = (clock() - start) / few
-    return min(batch, max(2, int(LONGEST_STEP_SECONDS / per_image)))
+    seconds, fixed = seconds_of(few), 0.0
+    per_image = seconds / few
+    if few < batch and LONGEST_STEP_SECONDS / per_image < batch and seconds <= LONGEST_PROBE_SECONDS:
+        more = min(batch, TIMES_AS_MANY * few)
+        per_image = max((seconds_of(more) - seconds) / (more - few), SMALLEST_SHARE * per_image)
+        fixed = max(0.0, seconds - few * per_image)
+    return min(batch, max(2, int(LONGEST_STEP_SECONDS / per_image))), fixed
 
 
-def _timed(step: TimedStep, clock: Callable[[], float], batch: int, *, slower_than: float) -> tuple[float, float]:
-    """Images per second (median over steps after the first) and the loss after COMPARED_STEPS."""
+def _rate_of_batches(seconds: float, *, batch: int, images: int, fixed: float) -> float:
+    """Images per second of steps of whole batches, from the seconds of one of fewer images."""
+    if images == batch:
+        return batch / seconds
+    return batch / (fixed + max(seconds - fixed, SMALLEST_SHARE * seconds) * batch / images)
+
+
+def _timed(
+    step: TimedStep, clock: Callable[[], float], batch: int, rate_of: Callable[[float], float], *, slower_than: float
+) -> tuple[float, float]:
+    """The rate (of the median over steps after the first) and the loss after COMPARED_STEPS."""
     step(batch)
     loss, seconds = math.nan, list[float]()
     while len(seconds) < COMPARED_STEPS - 1 or sum(seconds) < TRIAL_SECONDS:
@@ -168,9 +196,9 @@ def _timed(step: TimedStep, clock: Callable[[], float], batch: int, *, slower_th
         seconds.append(clock() - start)
         if len(seconds) == COMPARED_STEPS - 1:
             loss = last
-            if batch / statistics.median(seconds) < slower_than:
+            if rate_of(statistics.median(seconds)) < slower_than:
                 break
-    return batch / statistics.median(seconds), loss
+    return rate_of(statistics.median(seconds)), loss
 
 
 def _step_maker(config: TrainConfig, model: nn.Module, *, classes: int, device: torch.device) -> MakeStep:

@@ -25,6 +25,7 @@ class NumericsTrial:
     batch: int
     """Images per step of the trial; fewer than in training where steps are slow."""
     images_per_second: float
+    """Of steps of the recipe's batch; where the trial's is smaller, what they would reach."""
     loss: float
     """Of the last compared step."""
     agrees: bool

@@ -40,8 +40,8 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 class Scripted:
     """Steps of given speed and loss: (images per second, loss) by "precision_format", on a clock of their own."""
 
-    def __init__(self, **by_combination: tuple[float, float]) -> None:
-        self.by_combination = by_combination
+    def __init__(self, *, fixed_seconds: float = 0.0, **by_combination: tuple[float, float]) -> None:
+        self.by_combination, self.fixed_seconds = by_combination, fixed_seconds
         self.names: list[str] = []
         self.now = 0.0
 
@@ -51,7 +51,7 @@ class Scripted:
         self.names.append(name)
 
         def step(batch: int) -> float:
-            self.now += batch / rate
+            self.now += self.fixed_seconds + batch / rate
             return loss
 
         return step
@@ -83,6 +83,14 @@ def test_the_fastest_combination_wins() -> None:
     assert (chosen.precision, chosen.memory_format) == ("32", "contiguous")
     assert len(chosen.trials) == len(steps.tried) == 4
     assert [round(trial.images_per_second) for trial in chosen.trials] == [10, 30, 20, 9]
+
+
+def test_an_optimizer_s_fixed_seconds_are_not_counted_as_the_images() -> None:
+    steps = Scripted(**{name: (100 * rate, loss) for name, (rate, loss) in FOUR.items()}, fixed_seconds=0.5)
+    trials = steps.choose(replace(CONFIG, recipe=replace(CONFIG.recipe, batch=1000))).trials
+    assert all(149 <= trial.batch <= 150 for trial in trials)
+    rates = [1000 / (0.5 + 1000 / (100 * rate)) for rate, _ in FOUR.values()]
+    assert [trial.images_per_second for trial in trials] == pytest.approx(rates)
 
 
 @pytest.mark.skipif(not computes(torch.float32), reason="this torch was built without oneDNN")
