@@ -130,6 +130,8 @@ class LeftOut:
     name: str
     """Its path in the source, with `/`."""
     reason: str
+    harmless: bool = False
+    """No image is lost by it: it has no label, is read in another place, or is no image of the source."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

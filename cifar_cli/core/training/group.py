@@ -39,11 +39,10 @@ from cifar_cli.core.training.launch import (
 )
 from cifar_cli.core.training.machine import device_of
 from cifar_cli.core.training.parallel import Parallel
-from cifar_cli.core.training.ranks import ALONE, Agreement, LostProcessError, Ranks
+from cifar_cli.core.training.ranks import ALONE, MEETING_SECONDS, Agreement, LostProcessError, Ranks
 from cifar_cli.errors import CifarError, ResourceError
 
 STEP_SECONDS = 20.0  # a process that doesn't answer for so long within a step is taken for dead
-MEETING_SECONDS = 3600.0  # of a wait for rank 0, which may download, compile, or write to a slow disk
 START_SECONDS = 300.0  # of rank 0's wait for the others, until they have imported torch from a slow disk
 # Of a wait of rank 0 for the others at the end of an evaluation, which they share evenly.
 LATE_SECONDS = 60.0

@@ -38,7 +38,7 @@ from cifar_cli.core.training.pictures import Pictures
 from cifar_cli.core.training.plan import Planner, late_start
 from cifar_cli.core.training.prepare import Prepared
 from cifar_cli.core.training.provenance import provenance
-from cifar_cli.core.training.ranks import Agreement, LostProcessError
+from cifar_cli.core.training.ranks import MEETING_SECONDS, Agreement, LostProcessError
 from cifar_cli.core.training.record import Record
 from cifar_cli.core.training.results import EpochResult, TrainProgress, TrainResult
 from cifar_cli.core.training.run_dir import RunDir, create_run_dir
@@ -51,7 +51,6 @@ from cifar_cli.core.training.step import TrainingStep, seed_draws
 from cifar_cli.core.training.step_trace import traced_steps
 from cifar_cli.errors import Interrupted
 
-READY_SECONDS = 3600.0  # until the other processes have opened, or downloaded, the dataset on their machines
 TEST_PASSES = 2  # each test image is scored as it is and mirrored
 FLOAT32_COST = 2  # time of a pass in float32, in which the test runs, as a multiple of one in 16 bits
 
@@ -83,7 +82,7 @@ def fit(
     prepared = replace(prepared, config=replace(prepared.config, run_dir=run.path))
     if ranks.is_first:
         ranks.order((prepared.config, prepared.store.content))
-    ranks.meet(READY_SECONDS)
+    ranks.meet(MEETING_SECONDS)  # the others may import the dataset on their machines
     try:
         with locked(run.path, hold=ranks.is_first), Loop(prepared, run, listeners, seams) as loop:
             with kernels(prepared.device, deterministic=prepared.config.deterministic), loop.interrupts.listening():

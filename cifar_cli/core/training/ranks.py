@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from cifar_cli.core.data.loader import Batch, BatchLoader
 from cifar_cli.errors import ResourceError
 
+MEETING_SECONDS = 3600.0  # of a wait for a process that may download, import, compile, or write to a slow disk
+
 
 class LostProcessError(ResourceError):
     """Another process of the run ended without giving a reason."""

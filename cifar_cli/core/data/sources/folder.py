@@ -142,4 +142,4 @@ def _skip(path: Path, entry: Entry, problem: str, left_out: list[LeftOut], *, sk
     if not skip_bad and not entry.harmless:
         what = problem.removeprefix("it ")
         raise DataError(f"{place_of(path, entry.name)} {what}", remedy=skip_remedy(path))
-    left_out.append(LeftOut(name=entry.name, reason=problem))
+    left_out.append(LeftOut(name=entry.name, reason=problem, harmless=entry.harmless))

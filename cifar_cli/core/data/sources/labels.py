@@ -121,7 +121,7 @@ def _leave_out_unlabelled(found: Found, used: list[LabelTable], by_table: Set[st
     unlabelled = sorted(name for name in by_table if name not in found.class_of and found.short[name] not in already)
     if unlabelled:
         reason = f"without a label in {listed(table.path for table in used)}"
-        found.left_out += [LeftOut(name=found.short[name], reason=reason) for name in unlabelled]
+        found.left_out += [LeftOut(name=found.short[name], reason=reason, harmless=True) for name in unlabelled]
         found.notes.append(
             f"{len(unlabelled):,} image{'s' * (len(unlabelled) > 1)} without a label left out, such as "
             f"{found.short[unlabelled[0]]}"

@@ -119,7 +119,7 @@ def import_parquet(path: Path, choices: ImportChoices) -> SourceStream:
     for record in _records(path, shards, columns[0]):
         found.short[record.name] = record.name
         if _has_no_label(record) and choices.skip_bad:
-            found.left_out.append(LeftOut(name=record.name, reason="without a label"))
+            found.left_out.append(LeftOut(name=record.name, reason="without a label", harmless=True))
             continue
         found.class_of[record.name] = _class_name(path, record, columns[0], values)
         if record.split is not None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from cifar_cli.core.data.config import MAX_PIXELS_SIDE, PHOTO_SIDE
 from cifar_cli.core.data.results import LeftOut, Provenance
 from cifar_cli.core.data.sources.archive import checksum_of
-from cifar_cli.core.data.sources.entries import OF_A_RUN, READ_ALREADY
 from cifar_cli.core.data.sources.images import SourceStream
 from cifar_cli.core.data.sources.kinds import HEIF_REMEDY, SUFFIXES
 from cifar_cli.core.data.sources.layout import Layout, Shares, listed
@@ -235,9 +234,7 @@ class _Reading:
             source=self.choices.source or str(self.path),
             checksum="" if self.path.is_dir() else checksum_of(self.path, "sha256", self.choices.on_progress),
             resized_images=self.counts["resized"],
-            skipped_images=sum(
-                not each.reason.startswith(("without a label", READ_ALREADY, OF_A_RUN)) for each in self.left_out
-            ),
+            skipped_images=sum(not each.harmless for each in self.left_out),
             reencoded_images=self.counts["reencoded"],
             animated_images=self.counts["animated"],
             hidden_files=self.hidden_files,
