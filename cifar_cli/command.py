@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand
 from typer.models import OptionInfo
 
 from cifar_cli.errors import UsageError
@@ -150,8 +150,12 @@ class CommandMixin:
         if ctx.resilient_parsing:  # while a shell completes a line, nothing is refused
             with _values_as_typed(self.get_params(ctx)):  # type: ignore[attr-defined]
                 return super().parse_args(ctx, args)  # type: ignore[misc]
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))  # type: ignore[attr-defined]
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))  # type: ignore[attr-defined]
         for param in order:
+            value = values.get(param.name)
+            if value == "" or (isinstance(value, (list, tuple)) and "" in value):
+                named = param.metavar if isinstance(param, TyperArgument) else _as_typed(param, args)
+                raise UsageError(f"{named} is empty", remedy="give it a value, or leave it out")
             if order.count(param) > 1 and param.expose_value and not param.multiple:
                 on, off = (_typed_of(spellings, args) for spellings in (param.opts, param.secondary_opts))
                 if on and off:

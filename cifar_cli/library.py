@@ -156,16 +156,31 @@ def summarize(
     depth: int = 3,
     top: int = 5,
     backbone: str = DEFAULT_BACKBONE,
+    patch_size: int = 2,
+    trim_backbone: bool = False,
+    width: float = 1.0,
+    small_images: bool = False,
 ) -> ModelSummary:
     """Count parameters, multiply-adds and FLOPs of a model, as `cifar summarize` does.
 
-    img_size: side of the images in pixels. depth, top: as in SummaryConfig. backbone: of cnn. Raises ModelError or
-    ConfigError.
+    img_size: side of the images in pixels. depth, top: as in SummaryConfig. The rest describes the model, as in
+    ModelConfig. Raises ModelError or ConfigError.
     """
     from cifar_cli.core.counting.config import SummaryConfig
     from cifar_cli.core.counting.summary import summarize as run
 
-    return run(SummaryConfig(model=_counted(model, img_size, classes, backbone), batch=batch, depth=depth, top=top))
+    counted = ModelConfig(
+        name=model,
+        classes=classes,
+        img_size=img_size,
+        backbone=backbone,
+        weights="none",
+        patch_size=patch_size,
+        trim_backbone=trim_backbone,
+        width=width,
+        small_images=small_images,
+    )
+    return run(SummaryConfig(model=counted, batch=batch, depth=depth, top=top))
 
 
 def profile_memory(
@@ -182,7 +197,10 @@ def profile_memory(
     img_size: int | tuple[int, int] = 32,
     classes: int = 10,
     backbone: str = DEFAULT_BACKBONE,
+    patch_size: int = 2,
     trim_backbone: bool = True,
+    width: float = 1.0,
+    small_images: bool = False,
     step: StepConfig | None = None,
     evaluate: bool = False,
     accumulate: int = 1,
@@ -195,16 +213,28 @@ def profile_memory(
 
     batch: images of a step; several are compared. gpu: names of cards, such as "RTX 3090". memory_bytes: the memory of
     the card instead. risk, margin, multiple_of, what_would_help: as in MemoryRequest. img_size: pixels of a side, or
-    (rows, columns). trim_backbone: of hybrid, as `cifar train` does. step: optimizer, precision, memory format, what is
-    frozen and averaged. evaluate, accumulate, grad_checkpointing, devices, strategy: as in MemoryConfig. Raises
-    ModelError, ConfigError or ResourceError.
+    (rows, columns). backbone, patch_size, trim_backbone, width, small_images: as in ModelConfig. step: optimizer,
+    precision, memory format, what is frozen and averaged. evaluate, accumulate, grad_checkpointing, devices, strategy:
+    as in MemoryConfig. Raises ModelError, ConfigError or ResourceError.
     """
     from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest
     from cifar_cli.core.memory.profile import profile
     from cifar_cli.core.training.config import StepConfig
 
+    height, columns = (img_size, img_size) if isinstance(img_size, int) else img_size
+    traced = ModelConfig(
+        name=model,
+        classes=classes,
+        img_size=height,
+        backbone=backbone,
+        weights="none",
+        patch_size=patch_size,
+        trim_backbone=trim_backbone,
+        width=width,
+        small_images=small_images,
+    )
     config = MemoryConfig(
-        model=_counted(model, img_size, classes, backbone, trim_backbone=trim_backbone),
+        model=traced if height == columns else RectangularConfig(**asdict(traced), img_width=columns),
         step=step or StepConfig(),
         evaluate=evaluate,
         accumulate=accumulate,
@@ -240,19 +270,3 @@ def open_dataset(name: str = "cifar10", *, data_dir: PathLike | None = None, on_
 
     folder = Path(data_dir or os.environ.get(DATA_DIR) or "data")
     return run(DataConfig(dataset=name, data_dir=folder), on_progress=on_progress)
-
-
-def _counted(
-    model: str, img_size: int | tuple[int, int], classes: int, backbone: str, *, trim_backbone: bool = False
-) -> ModelConfig:
-    """A model without weights. img_size: pixels of a side, or (rows, columns)."""
-    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-    config = ModelConfig(
-        name=model,
-        img_size=height,
-        classes=classes,
-        weights="none",
-        backbone=backbone,
-        trim_backbone=trim_backbone,
-    )
-    return config if width == height else RectangularConfig(**asdict(config), img_width=width)

@@ -16,6 +16,9 @@ def wrong_shape(*, classes, img_size):
 def no_module(*, classes, img_size):
     return 3
 
+def fails(*, classes, img_size):
+    raise ValueError(7)
+
 def other_signature(size):
     return nn.Identity()
 

@@ -23,6 +23,7 @@ import cifar_cli
 from cifar_cli.app import app
 from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.evaluation.config import EvaluateConfig, PredictConfig
+from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.notebook import MOST_ROWS, NotebookView
 from cifar_cli.errors import CheckpointError, ConfigError, DataError
 
@@ -210,6 +211,24 @@ def test_a_function_takes_every_setting_of_its_command(function: Callable[..., A
     of_the_terminal = {"top", "explain_out"} if config is PredictConfig else set()
     missing = {field.name for field in fields(config)} - set(inspect.signature(function).parameters)
     assert missing == of_the_terminal
+
+
+@pytest.mark.parametrize("function", [cifar_cli.summarize, cifar_cli.profile_memory], ids=lambda each: each.__name__)
+def test_a_function_takes_every_part_of_the_model_that_its_command_counts(function: Callable[..., Any]) -> None:
+    missing = {field.name for field in fields(ModelConfig)} - set(inspect.signature(function).parameters)
+    assert missing == {"name", "weights", "drop_path"}  # the last changes no count
+
+
+def test_a_wider_model_is_counted_and_traced_as_such() -> None:
+    wide, plain = (cifar_cli.summarize("airbench", width=width) for width in (2, 1))
+    assert wide.total_params > 3 * plain.total_params
+    more, less = (cifar_cli.profile_memory("airbench", batch=8, width=width).peaks[0] for width in (2, 1))
+    assert more.peak_allocated_bytes > less.peak_allocated_bytes
+
+
+def test_no_image_to_predict_is_an_error_that_says_so() -> None:
+    with pytest.raises(ConfigError, match="no image"):
+        cifar_cli.predict([], checkpoint="runs/none")
 
 
 @pytest.mark.slow

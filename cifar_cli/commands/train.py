@@ -245,12 +245,13 @@ def _train(request: TrainRequest | ResumeConfig, *, began: float, run: RunOption
     from cifar_cli.render import console, training_tables
     from cifar_cli.render.training_view import training_shown
 
+    tries_a_command = not isinstance(request, ResumeConfig) and request.config.fast_dev_run
     with requeued_on_time_limit(run.requeue), training_shown() as view:
         listeners = Listeners(
             on_note=view.on_note,
             on_progress=view.on_progress,
             on_step=view.on_step,
-            on_epoch=lambda epoch: view.on_epoch(epoch, fast_dev_run=run.fast_dev_run),
+            on_epoch=lambda epoch: view.on_epoch(epoch, fast_dev_run=tries_a_command),
             on_numerics=lambda numerics: training_tables.say_numerics(numerics, verbose=output.verbose),
             loggers=require_loggers(run.loggers or ()),
             began=began,

@@ -167,7 +167,7 @@ class RunOptions:
         """The directory of the run where the user names it. Raises UsageError for a name that is a path."""
         if self.name is None:
             return self.run_dir
-        if Path(self.name).name != self.name:
+        if Path(self.name).name != self.name or self.name == "..":
             raise UsageError(f"--name {self.name} is not a name", remedy=f"pass --run-dir {self.name}")
         return runs_dir() / self.name
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from cifar_cli.command import given, option_group
+from cifar_cli.command import given, option_group, typed
 from cifar_cli.commands.recipe_options import OVERRIDES, RecipeOptions
+from cifar_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from cifar_cli.core.training.settings import Settings
@@ -60,4 +61,10 @@ class ConfigOptions:
         flat |= {f"recipe.{name}": value for name, value in recipe.overrides().items()}
         flags = {PATHS.get(name, name): flag for name, flag in given(ctx).items()}
         assigned = dict(map(assignment, self.assignments or ()))
+        overruled = {"seed": "seeds"} | ({"recipe.batch": "batch"} if recipe.batch == "auto" else {})
+        for path, option in overruled.items():
+            if path in assigned and option in typed(ctx):
+                raise UsageError(
+                    f"--set {path} and {typed(ctx)[option]} contradict each other", remedy="pass one of them"
+                )
         return layered(flat, flags, recipe=recipe.recipe, file=self.config, assignments=assigned)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,25 +46,50 @@ def function_in(text: str, error: type[CifarError]) -> Callable[..., Any]:
     path, name = parts
     if not path.is_file():
         raise error(f"there is no file {path}", remedy="pass path/to/file.py:function")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    key = f"cifar_own.{path.resolve()}"  # of no module that a file can import
+    spec = importlib.util.spec_from_file_location(key, path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.absolute()))  # so that the file can import its neighbours
+    module = sys.modules[key] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
     try:
-        spec.loader.exec_module(module)
+        with _neighbours_of(path):
+            spec.loader.exec_module(module)
     except Exception as failure:
+        del sys.modules[key]
         raise error(
             f"{path} can't be imported ({type(failure).__name__}: {failure})", remedy="run it alone to see why"
         ) from failure
-    finally:
-        sys.path.pop(0)
     _executed.add(path.resolve())
     function: Callable[..., Any] | None = getattr(module, name, None)
     if function is None or not callable(function):
         functions = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
         raise error(f"{path} has no function {name}", remedy=nearest(name, functions) if functions else None)
-    return function
+    declared = function
+
+    @functools.wraps(declared)
+    def beside_its_neighbours(*args: Any, **kwargs: Any) -> Any:
+        with _neighbours_of(path):  # which a function may import as late as this
+            return declared(*args, **kwargs)
+
+    return beside_its_neighbours
+
+
+@contextmanager
+def _neighbours_of(path: Path) -> Iterator[None]:
+    """Let the code of a file import the files beside it."""
+    folder = str(path.parent.absolute())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):
+            sys.path.remove(folder)
+
+
+def in_full(text: str) -> str:
+    """path/to/file.py:function with an absolute path; any other text as it is."""
+    parts = file_and_function(text)
+    return text if parts is None else f"{parts[0].absolute()}:{parts[1]}"
 
 
 def function_of(point: metadata.EntryPoint, error: type[CifarError]) -> Callable[..., Any]:
@@ -95,5 +123,5 @@ def require_trusted(text: str, error: type[CifarError], *, wanted_by: str) -> No
     if parts[0].resolve() not in trusted | _executed:
         raise error(
             f"{wanted_by} was trained with the model in {parts[0]}, and reading it executes that file",
-            remedy=f"if you trust the file: export {TRUSTED}={parts[0]}",
+            remedy=f"if you trust the file: export {TRUSTED}={shlex.quote(str(parts[0].absolute()))}",
         )

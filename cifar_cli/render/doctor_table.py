@@ -9,13 +9,14 @@ from rich.text import Text
 from cifar_cli.core.doctor.results import DoctorReport
 
 STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+NAME_WIDTH = 28  # a disk is named by its folder, whose path may be long
 
 
 def report(result: DoctorReport) -> Group:
     """A row for each check: what was found, and below it how to mend it."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold", max_width=NAME_WIDTH)
     table.add_column(overflow="fold")
     for check in result.checks:
         found = Text(check.found)

@@ -26,6 +26,8 @@ NO_EFFECT: list[tuple[tuple[str, ...], str]] = [
     (("train", "--model", "timm:resnet18", "--backbone", "resnet34"), "timm:resnet18 has no --backbone"),
     (("train", "--full-backbone"), "null has no --full-backbone"),
     (("train", "--print-config", "--batch", "auto"), "--print-config can't know what --batch auto will find"),
+    (("train", "--batch", "auto", "--set", "recipe.batch=64"), "--set recipe.batch and --batch contradict each other"),
+    (("train", "--seeds", "0,1", "--set", "seed=7"), "--set seed and --seeds contradict each other"),
     (("train", "--print-config", "--seeds", "0,1"), "--print-config and --seeds contradict each other"),
 ]
 

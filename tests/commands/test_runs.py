@@ -102,7 +102,7 @@ def test_what_is_left_of_several_seeds_is_no_run(cifar: Cifar, runs: Path) -> No
 
 def test_several_seeds_with_something_else_stay(cifar: Cifar, runs: Path) -> None:
     (runs / "several" / "thesis.pdf").write_text("")
-    assert "is no run" in cifar("runs", "rm", "several", "--yes").stderr
+    assert "holds a run and stays" in cifar("runs", "rm", "several", "--yes").stderr
     assert (runs / "several" / "thesis.pdf").exists()
 
 
@@ -129,6 +129,31 @@ def test_nothing_is_removed_that_was_not_asked_for(
     assert result.exit_code == status
     assert message in result.stderr
     assert len(list_runs(runs).runs) == 2
+
+
+@pytest.mark.parametrize("word", ["", ".", "RUNS", "several/.."])
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_folder_of_the_runs_is_never_removed(cifar: Cifar, runs: Path, word: str, nested: bool) -> None:
+    shutil.rmtree(runs / "photos")
+    if nested:  # a run whose directory is that of other runs
+        shutil.copytree(runs / "good", runs, dirs_exist_ok=True)
+    result = cifar("runs", "rm", word.replace("RUNS", str(runs)), "--yes")
+    assert result.exit_code in (1, 2)
+    assert "is empty" in result.stderr if word == "" else "holds" in result.stderr
+    assert (runs / "good" / "summary.json").is_file()
+
+
+def test_a_folder_of_runs_that_are_no_seeds_stays(cifar: Cifar, runs: Path) -> None:
+    shutil.copytree(runs / "good", runs / "march" / "first")
+    result = cifar("runs", "rm", "march", "--yes")
+    assert "holds a run and stays" in result.stderr
+    assert f"such as {runs / 'march' / 'first'}" in result.stderr
+    assert (runs / "march" / "first").is_dir()
+
+
+def test_a_run_that_is_named_twice_is_removed_once(cifar: Cifar, runs: Path) -> None:
+    result = cifar("runs", "rm", "good", runs / "good", "--yes", "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (0, {"removed": [str(runs / "good")]})
 
 
 def test_a_linked_run_stays(cifar: Cifar, runs: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cifar_cli.app import app
+from tests.commands.command_lines import commands, options_of
 from tests.golden import Golden
 
 MISTAKES = {
@@ -123,3 +124,14 @@ def test_mistakes_are_answered_as_in_the_golden_file(
         assert result.stdout == ""
         answers.append(f"$ cifar {line}".rstrip() + f"\n{result.stderr.rstrip()}\nexit status {result.exit_code}\n")
     golden(f"commands/mistakes-{command}", "\n".join(answers))
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [(name, option.opts[0]) for name, each in commands().items() for option in options_of(each) if not option.is_flag],
+)
+def test_an_empty_value_is_refused(name: str, flag: str) -> None:
+    """Of an unset variable of the shell: an empty path would be the current folder, or the folder of all runs."""
+    result = CliRunner().invoke(app, [name, f"{flag}="])
+    assert result.exit_code == 2
+    assert f"{flag} is empty" in result.stderr

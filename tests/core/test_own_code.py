@@ -39,6 +39,24 @@ def test_a_model_in_a_file_is_built_for_the_classes_and_the_size(folder: Path) -
     assert ModelConfig(name=f"{folder}/net.py:build").label == "net"
 
 
+def test_a_file_is_executed_as_python_imports_a_module(tmp_path: Path) -> None:
+    """Dataclasses look their module up; a function may import its neighbours when it is called."""
+    (tmp_path / "layers.py").write_text("from torch import nn\nhead = nn.Linear\n")
+    (tmp_path / "net.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom torch import nn\n"
+        "@dataclass\nclass Config:\n    width: int = 48\n"
+        "def build(*, classes, img_size):\n    from layers import head\n"
+        "    return nn.Sequential(nn.Flatten(), head(Config().width, classes))\n"
+    )
+    before = list(sys.path)
+    assert build_model(ModelConfig(name=f"{tmp_path}/net.py:build", img_size=4))(torch.zeros(1, 3, 4, 4)).shape == (
+        1,
+        10,
+    )
+    assert sys.path == before
+    sys.modules.pop("layers")
+
+
 def test_a_model_of_an_installed_package_is_built_by_its_name(folder: Path) -> None:
     assert build_model(ModelConfig(name="mine", classes=3))(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
 
@@ -50,11 +68,13 @@ def test_a_model_of_an_installed_package_is_built_by_its_name(folder: Path) -> N
         ("FOLDER/net.py:bild", "has no function bild"),
         ("FOLDER/net.py:wrong_shape", r"returns \[2, 11\] for 2 images, not logits \[2, 10\]"),
         ("FOLDER/net.py:no_module", "returns a int"),
-        ("FOLDER/net.py:other_signature", "fails \\(TypeError"),
+        ("FOLDER/net.py:other_signature", "can't be called with classes and img_size"),
+        ("FOLDER/net.py:fails", r"fails \(ValueError: 7\)"),
         ("FOLDER/net.py:fails_on_images", r"fails on images \[2, 3, 32, 32\]"),
         ("FOLDER/bad.py:build", "can't be imported \\(SyntaxError"),
         ("broken", "broken = absent:build can't be loaded"),
-        ("FOLDER/net.py", "there is no model named"),
+        ("FOLDER/net.py", "names no function of the file"),
+        ("FOLDER/net:build", "there is no model named"),
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_with_a_remedy(folder: Path, name: str, message: str) -> None:
@@ -106,8 +126,11 @@ def test_arrays_whose_axes_were_exchanged_are_imported(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_an_own_model_executes_its_file_only_if_the_user_trusts_it(folder: Path, cifar: Cifar) -> None:
-    model, run = f"{folder}/net.py:build", folder / "run"
+def test_a_checkpoint_of_an_own_model_executes_its_file_only_if_the_user_trusts_it(
+    folder: Path, cifar: Cifar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    model, run = "net.py:build", folder / "run"
     words = ("--dataset", "pets", "--data-dir", folder / "data", "--fast-dev-run", "--batch", 8)
     trained = cifar("train", "--model", model, *words, "--run-dir", run)
     assert trained.exit_code == 0, trained.stderr
@@ -116,6 +139,7 @@ def test_a_checkpoint_of_an_own_model_executes_its_file_only_if_the_user_trusts_
     )
     sizes = [each["sentence"] for each in json.loads(asked.stdout)["runs"][0]["answers"] if each["key"] == "size"]
     assert "parameters" not in sizes[0]  # counting them would execute the file
+    assert f"name: {folder}/net.py:build" in (run / "config.yaml").read_text()
     for command in (["evaluate", run], ["train", "--resume", run]):
         program = [sys.executable, "-m", "cifar_cli", *map(str, command)]
         refused = subprocess.run(program, capture_output=True, text=True, check=False)

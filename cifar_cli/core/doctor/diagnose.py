@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from cifar_cli.core.data.config import BUILT_IN
+from cifar_cli.core.data.config import BUILT_IN, DATA_DIR
 from cifar_cli.core.doctor.facts import Disk, Facts, Package
 from cifar_cli.core.doctor.results import Check, DoctorReport, State
 from cifar_cli.errors import shell_line
@@ -233,15 +235,22 @@ def _datasets(facts: Facts) -> Check:
             name="datasets",
             state="warning",
             found=f"{found}; damaged: {', '.join(facts.damaged_datasets)}",
-            remedy=" and ".join(_get_again(name) for name in facts.damaged_datasets),
+            remedy=" and ".join(_get_again(name, facts.data_dir) for name in facts.damaged_datasets),
         )
-    remedy = None if facts.datasets else "cifar download, or train on --dataset shapes, which is drawn"
+    again = shell_line("cifar download", *_folder_of(facts.data_dir))
+    remedy = None if facts.datasets else f"{again}, or train on --dataset shapes, which is drawn"
     return Check(name="datasets", state="ok" if facts.datasets else "warning", found=found, remedy=remedy)
 
 
-def _get_again(name: str) -> str:
+def _folder_of(data_dir: Path) -> tuple[str, ...]:
+    """The option that names the dataset folder, where it is another than a command's own."""
+    return () if data_dir == Path(os.environ.get(DATA_DIR) or "data") else ("--data-dir", str(data_dir))
+
+
+def _get_again(name: str, data_dir: Path) -> str:
     """The command that fetches or imports a dataset again."""
-    return shell_line("cifar download --force --dataset", name, *(() if name in BUILT_IN else ("--from", "PATH")))
+    source = () if name in BUILT_IN else ("--from", "PATH")
+    return shell_line("cifar download --force --dataset", name, *source, *_folder_of(data_dir))
 
 
 def _hub(facts: Facts) -> Check:

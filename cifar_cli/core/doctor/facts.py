@@ -79,6 +79,8 @@ class Facts:
     """The memory that processes share; None where the system has no /dev/shm."""
     disks: tuple[Disk, ...] = ()
     """The file systems of the dataset folder and of the run folder."""
+    data_dir: Path = Path("data")
+    """The dataset folder."""
     datasets: tuple[str, ...] = ()
     damaged_datasets: tuple[str, ...] = ()
     """Files in the dataset folder that end as datasets do and can't be read as one."""

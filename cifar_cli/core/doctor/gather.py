@@ -67,6 +67,7 @@ def gather(config: DoctorConfig) -> Facts:
         available_bytes=available,
         shm=disk_of(Path("/dev/shm")) if Path("/dev/shm").is_dir() else None,
         disks=tuple(filter(None, map(disk_of, dict.fromkeys((config.data_dir, config.runs_dir))))),
+        data_dir=config.data_dir,
         datasets=datasets,
         damaged_datasets=damaged,
         hub_failure=hub_failure(config.hub, config.hub_seconds),

@@ -80,6 +80,8 @@ class PredictConfig:
         require_choice("--device", self.device, DeviceChoice)
         if self.explain:
             require_picture_path(self.explain_out, flag="--explain-out")
+        if not self.images:
+            raise ConfigError("there is no image to predict", remedy="name files, folders or patterns")
         if self.images.count("-") > 1:
             raise ConfigError("- is given twice, but stdin has one image", remedy="pass - once")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -17,13 +18,14 @@ from cifar_cli.errors import ModelError
 def build(config: ModelConfig) -> nn.Module:
     """Call the user's function and check that its module maps images to logits. Raises ModelError."""
     function = _function(config.name)
+    _require_keywords(function, config.name)
     try:
         model = function(classes=config.classes, img_size=config.img_size)
     except Exception as error:
         raise ModelError(
             f"{config.name}(classes={config.classes}, img_size={config.img_size}) fails "
             f"({type(error).__name__}: {error})",
-            remedy="declare it as `def build(*, classes, img_size)`",
+            remedy="correct the function",
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(
@@ -31,6 +33,19 @@ def build(config: ModelConfig) -> nn.Module:
         )
     _require_logits(model, config)
     return model
+
+
+def _require_keywords(function: Callable[..., Any], name: str) -> None:
+    """Raise ModelError for a function that can't be called with `classes` and `img_size`."""
+    try:
+        inspect.signature(function).bind(classes=10, img_size=32)
+    except TypeError as error:
+        raise ModelError(
+            f"{name} can't be called with classes and img_size ({error})",
+            remedy="declare it as `def build(*, classes, img_size)`",
+        ) from error
+    except ValueError:  # some functions written in C don't say what they take
+        pass
 
 
 def _function(name: str) -> Callable[..., Any]:

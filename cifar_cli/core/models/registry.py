@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -137,6 +138,14 @@ def spec_of(name: str) -> ModelSpec:
             raise ModelError(
                 "one model is trained at a time, and 'all' are several",
                 remedy="train each with `cifar sweep --grid model=null,cnn,hybrid`; `cifar report` compares them",
+            )
+        if name.removesuffix(":").endswith(".py"):
+            raise ModelError(
+                f"{name} names no function of the file", remedy=f"pass {name.removesuffix(':')}:build, or its function"
+            )
+        if re.search(r"[:/\\]", name) and not name.startswith(TIMM_PREFIX):
+            raise ModelError(
+                f"there is no model named {name!r}", remedy="pass path/to/file.py:function for a model of your own"
             )
         near = nearest(name, MODELS)
         if not near.startswith("did you mean") and name in timm_names():

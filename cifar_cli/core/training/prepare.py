@@ -16,6 +16,7 @@ from cifar_cli.core.data.dataset import open_dataset
 from cifar_cli.core.data.store import Store
 from cifar_cli.core.models.build import build_model, build_untrained, initialise_from_images
 from cifar_cli.core.models.registry import spec_of
+from cifar_cli.core.own_code import in_full
 from cifar_cli.core.training.batches import Loaders, images_for_initialisation, make_loaders
 from cifar_cli.core.training.capture import choose_capture
 from cifar_cli.core.training.checkpoint import REMEDY, config_in, newest_checkpoint, require_whole
@@ -255,7 +256,12 @@ def run_config(run_dir: Path) -> TrainConfig:
 
 def fitted_to(config: TrainConfig, store: Store) -> TrainConfig:
     """The config with a model for the classes and the image size of the dataset, and the normalisation for both."""
-    model = replace(config.model, classes=len(store.classes), img_size=config.img_size or store.default_side)
+    model = replace(
+        config.model,
+        name=in_full(config.model.name),
+        classes=len(store.classes),
+        img_size=config.img_size or store.default_side,
+    )
     return replace(
         config,
         model=model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -98,7 +99,8 @@ def _result(summary: Path) -> tuple[float | None, float | None]:
 
 def runs_to_remove(names: Iterable[str], folder: Path) -> tuple[RunSummary, ...]:
     """The runs of these names or paths. Raises CheckpointError for what is no run, or a run that is being trained."""
-    return tuple(_run_to_remove(name, folder) for name in dict.fromkeys(names))
+    found = (_run_to_remove(name, folder) for name in names)
+    return tuple({run.path.resolve(): run for run in found}.values())
 
 
 def _run_to_remove(name: str, folder: Path) -> RunSummary:
@@ -106,8 +108,14 @@ def _run_to_remove(name: str, folder: Path) -> RunSummary:
     if path is None:
         known = [run.name for run in list_runs(folder).runs]
         raise CheckpointError(f"there is no run {name} in {folder}", remedy=nearest(name, known) if known else None)
-    run = None if path.is_symlink() else read_run(path, folder) or _several_seeds(path, folder)
+    inside = sorted(each.path for each in list_runs(path).runs)
+    run = None if path.is_symlink() else _several_seeds(path, folder) if inside else read_run(path, folder)
     if run is None:
+        if inside:
+            raise CheckpointError(
+                f"{path} holds {'a run' if len(inside) == 1 else f'{len(inside)} runs'} and stays",
+                remedy=f"name the runs themselves, such as {inside[0]}",
+            )
         raise CheckpointError(
             f"{path} is no run of `cifar train` and stays",
             remedy="list the runs with `cifar runs`, or remove it by hand",
@@ -125,7 +133,8 @@ def _several_seeds(path: Path, folder: Path) -> RunSummary | None:
         return None
     found = [run for each in inside if not each.is_symlink() and (run := read_run(each, folder)) is not None]
     others = {each.name for each in inside} - {run.path.name for run in found}
-    if not found or not others <= BESIDE_SEEDS:
+    seeds = all(re.fullmatch(r"seed-\d+", run.path.name) for run in found)
+    if not found or not seeds or not others <= BESIDE_SEEDS or path.resolve() == folder.resolve():
         return None
     first = replace(found[0], state="running") if any(run.state == "running" for run in found) else found[0]
     return replace(first, path=path, name=path.name)

@@ -17,11 +17,13 @@ from cifar_cli.core.plain_yaml import parse_yaml
 from cifar_cli.core.regular import read_text
 from cifar_cli.core.suggest import nearest
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.recipe import MODEL_OF_RECIPE, RECIPES, rates_of_another, recipe_of
+from cifar_cli.core.training.recipe import MODEL_OF_RECIPE, RECIPES, ZERO_IS_OFF, rates_of_another, recipe_of
 from cifar_cli.errors import ConfigError
 
 FOLLOW_THE_DATASET = ("model.classes", "model.img_size", "normalisation")
 NOT_SET = (*FOLLOW_THE_DATASET, "run_dir")  # of a file: a run that is repeated gets a directory of its own
+DEFAULT = "default"
+NOTED = {"data", "device"}  # a run notes both beside its settings
 _OFF = object()
 
 Values = dict[str, Any]
@@ -35,6 +37,8 @@ class Settings:
     values: Values
     origins: dict[str, str]
     """The layer of each setting: "--lr", "CIFAR_DATA_DIR", the file's name, "recipe fast" or "default"."""
+    recipe: str
+    """The layer of the recipe, by its name in `origins`."""
 
     def config(self) -> TrainConfig:
         """The config of these settings. Raises ConfigError for values that can't be used."""
@@ -50,7 +54,7 @@ class Settings:
 
     def is_chosen(self, path: str) -> bool:
         """Whether the user or a file chose a setting, and not the recipe or the default."""
-        return not self.origins[path].startswith(("recipe ", "default"))
+        return self.origins[path] not in (DEFAULT, self.recipe)
 
     def _require_a_rate_to_warm_up(self) -> None:
         """Raise ConfigError for a warm-up that the user asked for and a constant learning rate, which has none."""
@@ -99,10 +103,10 @@ def layered(
     dropped = [f"recipe.{name}" for name in rates_of_another(filed.get("recipe.optimizer", optimizer), optimizer)]
     filed = {path: value for path, value in filed.items() if path not in dropped}
     layers = (
-        (dict(_flat(TrainConfig(model=ModelConfig(name="null")).to_dict(), "")), "default"),
-        ({path: value for path, value in defaults.items() if path not in flags}, "default"),
+        (dict(_flat(TrainConfig(model=ModelConfig(name="null")).to_dict(), "")), DEFAULT),
+        ({path: value for path, value in defaults.items() if path not in flags}, DEFAULT),
         ({f"recipe.{name}": value for name, value in asdict(fitting).items()} | model, f"recipe {recipe}"),
-        (filed, str(file)),
+        (filed, f"file {file}" if str(file) in (DEFAULT, f"recipe {recipe}") else str(file)),
     )
     values: Values = {}
     origins: dict[str, str] = {}
@@ -115,13 +119,23 @@ def layered(
     values |= assigned
     origins |= dict.fromkeys(assigned, "--set")
     order = [path for path in leaves() if path in values]
-    return Settings(values={path: values[path] for path in order}, origins={path: origins[path] for path in order})
+    return Settings(
+        values={path: values[path] for path in order},
+        origins={path: origins[path] for path in order},
+        recipe=f"recipe {recipe}",
+    )
 
 
 @cache
 def leaves() -> Mapping[str, Any]:
     """The type of each setting by its path, in the order of the config."""
     return MappingProxyType({path: kind for path, kind in _leaves(TrainConfig, "") if path not in FOLLOW_THE_DATASET})
+
+
+@cache
+def _groups() -> frozenset[str]:
+    """The names that settings have, or their groups, as a file nests them; not those of what a run notes beside."""
+    return frozenset(path.partition(".")[0] for path in leaves()) - NOTED
 
 
 def _leaves(kind: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -143,7 +157,14 @@ def _read(file: Path) -> Values:
         reason = "is not a YAML file" if isinstance(error, UnicodeDecodeError) else error
         raise ConfigError(f"--config {file} {reason}", remedy=remedy) from error
     if isinstance(content, dict) and isinstance(content.get("config"), dict):
-        content = content["config"]  # beside it a run notes its classes and its device
+        # Beside it a run notes its classes and its device. A setting there would be passed over.
+        misplaced = next((str(key) for key in content if f"{key}".partition(".")[0] in _groups()), None)
+        if misplaced is not None:
+            raise ConfigError(
+                f"--config {file} has {misplaced} beside config, where it is no setting",
+                remedy="move it below config, indented like the others",
+            )
+        content = content["config"]
     if not isinstance(content, dict):
         raise ConfigError(f"--config {file} holds no settings", remedy=remedy)
     flat = dict(_flat(content, ""))
@@ -182,7 +203,8 @@ def checked(path: str, value: Any, *, where: str) -> Any:
     if result is _OFF:
         kinds = " or ".join(dict.fromkeys(_kinds(known[path])))
         raise ConfigError(f"{where}: {path} can't be {value!r}", remedy=f"set it to {kinds}")
-    return result
+    group, _, name = path.rpartition(".")
+    return None if group == "recipe" and name in ZERO_IS_OFF and result == 0 else result
 
 
 def _nearest(path: str, known: Mapping[str, Any]) -> str:

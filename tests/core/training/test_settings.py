@@ -10,7 +10,7 @@ import yaml
 
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.recipe import RECIPES, recipe_of
+from cifar_cli.core.training.recipe import RECIPES, ZERO_IS_OFF, recipe_of
 from cifar_cli.core.training.settings import Settings, assignment, layered, leaves
 from cifar_cli.errors import ConfigError
 from cifar_cli.render.settings_yaml import settings_yaml
@@ -235,3 +235,27 @@ def test_a_setting_is_chosen_by_the_user_or_a_file_and_not_by_the_recipe(tmp_pat
     assert layered(DEFAULTS | {path: 3}, {path: "--max-epochs"}, recipe="fast").is_chosen(path)
     assert layered(DEFAULTS, {}, recipe="course", file=file).is_chosen(path)
     assert not layered(DEFAULTS, {}, recipe="course").is_chosen("seed")
+
+
+@pytest.mark.parametrize("name", ["default", "recipe fast"])
+def test_a_file_named_as_another_layer_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text("recipe: {max_epochs: 5}\n")
+    settings = layered(DEFAULTS, {}, recipe="fast", file=Path(name))
+    assert settings.is_chosen("recipe.max_epochs")
+    assert settings.values["recipe.max_epochs"] == 5
+
+
+@pytest.mark.parametrize("name", ZERO_IS_OFF)
+def test_0_is_off_in_every_layer(tmp_path: Path, name: str) -> None:
+    (tmp_path / "c.yaml").write_text(f"recipe: {{{name}: 0}}\n")
+    for given in ({"file": tmp_path / "c.yaml"}, {"assignments": {f"recipe.{name}": 0}}):
+        assert layered(DEFAULTS, {}, recipe="best", **given).values[f"recipe.{name}"] is None
+
+
+@pytest.mark.parametrize("beside", ["seed: 7", "recipe: {batch: 64}", "recipe.batch: 64"])
+def test_a_setting_beside_the_config_of_a_run_is_named(tmp_path: Path, beside: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"config: {{seed: 3}}\ndata: {{source: x}}\ndevice: cpu\n{beside}\n")
+    with pytest.raises(ConfigError, match=f"has {beside.split(':')[0]} beside config"):
+        layered(DEFAULTS, {}, recipe="course", file=file)
