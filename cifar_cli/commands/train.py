@@ -103,11 +103,8 @@ def train(
     if source is not None and place_of(os.environ).local_rank == 0:  # the others of this machine wait for it
         import_on_first_use(source, chosen.data)
     say_if_changed(chosen.data)
-    if "workers" in typed(ctx) and not _uses_workers(chosen):
-        raise UsageError(
-            f"{typed(ctx)['workers']} applies to image files and to the albumentations pipeline only",
-            remedy="leave it out, or pass --pipeline albumentations",
-        )
+    if place_of(os.environ).local_rank == 0:
+        _refuse_idle_workers(ctx, chosen)
     from cifar_cli.core.workflow.config import TrainRequest
 
     request = TrainRequest(
@@ -123,8 +120,12 @@ def train(
 def check_settings(**groups: Any) -> None:
     """Raise what `train` raises for settings that can't be used. It takes the same option groups."""
     del groups["output"]
-    groups["data"], _ = _named(groups["data"])
-    settings_of(**groups).config()
+    groups["data"], source = _named(groups["data"])
+    chosen = settings_of(**groups).config()
+    refuse_foreign_parts(groups["ctx"], [chosen.model.name])
+    require_loggers(groups["run"].loggers or ())
+    if source is None:
+        _refuse_idle_workers(groups["ctx"], chosen)
 
 
 check_settings.__signature__ = train.declared  # type: ignore[attr-defined]
@@ -177,12 +178,17 @@ def settings_of(
     )
 
 
-def _uses_workers(config: TrainConfig) -> bool:
-    """Whether processes make the batches: of image files, or with albumentations."""
+def _refuse_idle_workers(ctx: typer.Context, config: TrainConfig) -> None:
+    """Raise UsageError for --workers where no processes make the batches, as they do of image files."""
     from cifar_cli.core.data.store import read_header
 
     store = config.data.store_path
-    return config.pipeline == "albumentations" or (store.is_file() and read_header(store).summary.encoded)
+    used = config.pipeline == "albumentations" or (store.is_file() and read_header(store).summary.encoded)
+    if "workers" in typed(ctx) and not used:
+        raise UsageError(
+            f"{typed(ctx)['workers']} applies to image files and to the albumentations pipeline only",
+            remedy="leave it out, or pass --pipeline albumentations",
+        )
 
 
 def _print_settings(settings: Settings, *, as_json: bool) -> None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from cifar_cli.app import app
 from cifar_cli.commands.sweep import SweptOptions
 from cifar_cli.core.own_code import require_trusted
 from cifar_cli.errors import CifarError, ModelError
+
+SWEEP: Any = get_command(app).commands["sweep"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +37,7 @@ from cifar_cli.errors import CifarError, ModelError
 def test_a_key_is_an_option_s_flag_or_the_name_of_its_setting(key: str, flag: str) -> None:
     chosen = {"--backbone": "resnet18,resnet34", "--max-time": "10,20", "--model": "null,cnn", "--recipe": "fast,best"}
     values = chosen.get(flag, "0.1,0.2")
-    shared = ["--weights", "none"] if flag == "--model" else []
+    shared = {"--model": ["--weights", "none"], "--backbone": ["--model", "cnn"]}.get(flag, [])
     (option,) = SweptOptions(grid=[f"{key}={values}"], options=shared).config().options
     assert (option.key, option.flag, option.values) == (key, flag, tuple(values.split(",")))
 
@@ -46,6 +53,9 @@ def test_a_key_is_an_option_s_flag_or_the_name_of_its_setting(key: str, flag: st
         (("--grid", "compile=1"), "--compile is a switch and takes no values"),
         (("--grid", "lr=fast"), "--lr fast is not a number"),
         (("--grid", "lr=0.1,-1"), "--lr -1 is not a positive number"),
+        (("--grid", "backbone=resnet18,resnet34"), "null has no --backbone"),
+        (("--grid", "lr=0.1", "--", "--workers", "2"), "--workers applies to image files"),
+        (("--grid", "lr=0.1", "--", "--logger", "paper"), "--logger"),
         (("--grid", "model=null,nulll"), "there is no model named 'nulll'"),
         (("--grid", "lr=0.1", "--", "--policy", "course", "--augment", "p.json"), "--policy and --augment"),
         (("--grid", "lr=0.1", "--", "--print-config"), "--print-config can't be passed to every run"),
@@ -62,16 +72,24 @@ def test_a_bad_sweep_is_refused_before_anything_is_trained(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("line", re.findall("cifar sweep.*", SWEEP.epilog))
+def test_the_examples_of_the_help_page_could_be_trained(line: str) -> None:
+    context = SWEEP.make_context("sweep", shlex.split(line)[2:])
+    names = [field.name for field in fields(SweptOptions)]
+    config = SweptOptions(**{name: context.params[name] for name in names}).config()
+    assert len(config.runs()) > 1
+
+
 def test_a_wrong_option_of_train_is_refused_before_anything_is_trained() -> None:
     with pytest.raises(CifarError):
         SweptOptions(grid=["lr=0.1"], options=["--recipe", "fastest"]).config()
 
 
 def test_a_sweep_knows_its_devices_and_what_a_continued_run_takes_again() -> None:
-    words = ["--devices", "2", "--logger", "csv", "--logger", "mlflow", "--quiet", "--recipe", "fast"]
+    words = ["--devices", "2", "--logger", "csv", "--logger", "csv", "--quiet", "--recipe", "fast"]
     config = SweptOptions(grid=["lr=0.1,0.2"], options=words).config()
     assert (config.device, config.devices) == ("auto", 2)
-    assert config.resumed_words == ("--logger", "csv", "--logger", "mlflow", "--quiet")
+    assert config.resumed_words == ("--logger", "csv", "--logger", "csv", "--quiet")
     assert SweptOptions(grid=["devices=1,4"]).config().devices == 4
     assert SweptOptions(grid=["devices=1,auto"]).config().devices == "auto"
     assert SweptOptions(grid=["lr=0.1"], options=["--device", "cpu"]).config().device == "cpu"
@@ -94,7 +112,7 @@ def test_a_sweep_trains_prints_a_table_and_names_what_failed(cifar: Any, data_di
     words = ("sweep", "--grid", "lr=0.01,1e30", "--sweep-dir", tmp_path / "sweep", "--json", "--", *shared, *plain)
     result = cifar(*words)
     assert result.exit_code == 1
-    assert "1 of 2 runs failed; the first: " in " ".join(result.stderr.split())
+    assert "1 of 2 runs failed; the first: the training diverged" in " ".join(result.stderr.split())
     done, failed = json.loads(result.stdout)["results"]
     assert (done["status"], failed["status"]) == ("done", "failed")
     assert done["settings"] == {"lr": "0.01"}

@@ -177,7 +177,7 @@ class _Sweep:
             return SweptResult(settings=run.settings, status="done", run_dir=directory.path, **scores)
         if run.name in self.failed:
             return SweptResult(
-                settings=run.settings, status="failed", run_dir=directory.path, error=_last_line(_log(self.config, run))
+                settings=run.settings, status="failed", run_dir=directory.path, error=_error_in(_log(self.config, run))
             )
         started = directory.path.is_dir()
         return SweptResult(
@@ -244,6 +244,9 @@ def _require_same(config: SweepConfig) -> None:
         )
 
 
-def _last_line(path: Path) -> str | None:
+def _error_in(path: Path) -> str | None:
+    """The last error that a log has, without its remedy; the last line of a log that has none, as of a traceback."""
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), None)
+    written = [line.strip() for line in lines if line.strip()]
+    errors = [line.removeprefix("error: ") for line in written if line.startswith("error: ")]
+    return next(reversed(errors or written), None)

@@ -112,7 +112,7 @@ class SweptResult:
     epochs: int | None = None
     train_seconds: float | None = None
     error: str | None = None
-    """The last line that a failed run wrote."""
+    """What a failed run wrote."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -49,7 +49,7 @@ class Trainings:
 
     def wait(self, timeout: float | None = None) -> int:
         if self.outcome == "fail":
-            self.log.write("starting\nerror: it diverged\n")
+            self.log.write("starting\nerror: it diverged\n  try: a lower rate\n")
             return 1
         (self.run_dir / "checkpoints" / "last.ckpt").touch()
         if self.outcome == "interrupt":
@@ -126,7 +126,7 @@ def test_an_interrupted_run_is_continued_and_the_rest_waits(config: SweepConfig)
 def test_a_failed_run_names_its_error_and_is_started_anew_beside_what_it_left(config: SweepConfig) -> None:
     report = run(config, Trainings("fail"))
     assert [result.status for result in report.results] == ["failed", "done", "done", "done"]
-    assert report.results[0].error == "error: it diverged"
+    assert report.results[0].error == "it diverged"
     again = Trainings()
     run(config, again)
     assert len(again.started) == 1
