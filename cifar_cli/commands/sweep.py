@@ -145,7 +145,7 @@ def _spellings(param: Any) -> list[str]:
         ),
         (
             "Train all combinations of two options, for at most an hour.",
-            "cifar sweep --grid lr=0.1,0.2 --grid warmup=0,0.3 --budget 01:00:00 -- --recipe fast",
+            "cifar sweep --grid lr=1e-3,2e-3 --grid batch=64,128 --budget 1h",
         ),
     )
 )

@@ -43,6 +43,7 @@ _TAKES_SCRATCH = (
     _ATEN.addmm.default,
     _ATEN.bmm.default,
     _ATEN.baddbmm.default,
+    _ATEN.native_batch_norm_backward.default,
     _ATEN.mkldnn_rnn_layer.default,
     _ATEN.mkldnn_rnn_layer_backward.default,
 )
