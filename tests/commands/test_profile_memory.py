@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -184,3 +185,30 @@ def test_a_measured_search_of_a_model_with_batch_norm_says_that_memory_is_short_
     assert result.exit_code == 1, result.stderr
     (model,) = json.loads(result.stdout)["models"]
     assert (model["max_batch"], model["method"]) == (0, "measure")
+    figures = ("peak_allocated_bytes", "peak_reserved_bytes", "device_bytes", "margin_left_bytes", "terms")
+    assert [model[name] for name in figures] == [None] * 5  # nothing ran, and nothing predicted stands in its place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [("--find-max-batch", "--memory", "40MiB"), ("-b", "4"), ("-b", "4", "--memory", "1GiB")]
+)
+def test_a_model_that_can_not_be_traced_is_measured(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, classes):\n        super().__init__()\n        self.head = nn.Linear(3072, classes)\n"
+        "    def forward(self, images):\n        assert images.mean().item() < 9\n"
+        "        return self.head(images.flatten(1))\n"
+        "def build(*, classes, img_size):\n    return Net(classes)\n"
+    )
+    asked = ["profile-memory", "-m", f"{tmp_path}/net.py:build", "--json"]
+    predicted = RUN.invoke(app, [*asked, *words])
+    assert predicted.exit_code == 1
+    assert "or --measure" in predicted.stderr or "--memory" in words  # which is less than a CUDA context takes
+    measured = RUN.invoke(app, [*asked, "--measure", "--device", "cpu", *words])
+    assert measured.exit_code == 0, measured.stderr
+    document = json.loads(measured.stdout)
+    assert [model["method"] for model in document["models"]] == ["measure"]
+    assert document["models"][0]["batch"] >= 4
+    assert bool(document["remarks"]) == ("--find-max-batch" in words)

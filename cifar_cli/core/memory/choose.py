@@ -11,7 +11,7 @@ from cifar_cli.core.choices import DeviceChoice
 from cifar_cli.core.memory.config import GIB, MemoryConfig
 from cifar_cli.core.memory.estimate import MOST, Tracer, memory_remedy, require_weights_fit
 from cifar_cli.core.memory.gpus import Gpu
-from cifar_cli.core.memory.measure import Machine, host_peaks, max_batch_on_gpu, this_machine
+from cifar_cli.core.memory.measure import Machine, host_peaks, if_traceable, max_batch_on_gpu, this_machine
 from cifar_cli.core.memory.real_steps import RunSteps, try_steps
 from cifar_cli.core.memory.results import BatchChoice, BatchSpeed, knee_of
 from cifar_cli.core.models.config import ModelConfig
@@ -63,7 +63,7 @@ def choose_batch(
 
 
 def _on_gpu(tracer: Tracer, machine: Machine, gpu: Gpu, *, most: int) -> BatchChoice:
-    _, found = max_batch_on_gpu(tracer, gpu, margin=MARGIN, most=most, start=machine.start)
+    *_, found = max_batch_on_gpu(tracer, gpu, margin=MARGIN, most=most, start=machine.start)
     if not found.max_batch:
         raise ResourceError(
             f"no batch size of {tracer.config.model.label} fits into {gpu.memory_bytes / GIB:.1f} GiB on {gpu.name}",
@@ -85,8 +85,10 @@ def _on_gpu(tracer: Tracer, machine: Machine, gpu: Gpu, *, most: int) -> BatchCh
 def _on_host(tracer: Tracer, usable: int, run_steps: RunSteps, *, most: int) -> BatchChoice:
     config = tracer.config
     require_weights_fit(tracer, usable)
-    peak = host_peaks(tracer)
-    sizes = [size for size in sorted({min(size, most) for size in HOST_SIZES}) if peak(size) <= usable]
+    all_sizes = sorted({min(size, most) for size in HOST_SIZES})
+    sizes = if_traceable(tracer, lambda: [size for size in all_sizes if host_peaks(tracer)(size) <= usable])
+    if sizes is None:  # no larger batch than people use anyway, because nothing says what it takes
+        sizes = [size for size in all_sizes if size <= max(USUAL, all_sizes[0])]
     if not sizes:
         raise ResourceError(
             f"{min(HOST_SIZES[0], most)} images of {config.model.label} don't fit into {usable / GIB:.1f} GiB",

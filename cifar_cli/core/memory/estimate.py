@@ -48,6 +48,8 @@ class Tracer:
         self._step_type = step_type
         self._traces: dict[int, Trace] = {}
         self.on_progress = on_progress
+        self.failure: str | None = None
+        """Why the model can't be traced, where its steps run all the same."""
 
     def at(self, batch: int) -> Trace:
         """The trace of a batch size. Raises ModelError when it can't be traced."""

@@ -72,7 +72,9 @@ _NOMINAL_MIB = {
         "GTX 1070 Ti": 8_192, "GTX 1650 Super": 4_096, "GTX 1660": 6_144, "GTX 1660 Super": 6_144,
         "RTX 2060 Super": 8_192, "RTX 2070 Super": 8_192, "RTX 2080 Super": 8_192, "RTX 3050 6GB": 6_144,
         "RTX 3080 12GB": 12_288, "RTX 5050": 8_192, "RTX 3050 Laptop": 4_096, "RTX 3070 Ti Laptop": 8_192,
-        "RTX 3080 Ti Laptop": 16_384, "RTX 5060 Laptop": 8_192,
+        "RTX 3080 Ti Laptop": 16_384, "RTX 5060 Laptop": 8_192, "GTX 1650 Ti": 4_096, "RTX 3050 Ti Laptop": 4_096,
+        "RTX 3050 Laptop 6GB": 6_144, "RTX 5070 Ti Laptop": 12_288, "RTX A4000": 16_384, "RTX A5000": 24_576,
+        "H200 NVL": 141 * 1024,
         "GTX 1080": 8_192, "GTX 1080 Ti": 11_264,
         "GTX 1650": 4_096, "Titan V": 12_288, "Titan RTX": 24_576, "P100 16GB": 16_384,
         "RTX 2070": 8_192, "RTX 2080": 8_192,
@@ -128,34 +130,47 @@ TABLE_GPUS = ("RTX 3070", "RTX 3060", "T4", "RTX 3090", "A100 40GB", "H100 80GB"
 _ADDED = re.compile(
     r"nvidia|geforce|tesla|quadro|amd|instinct|radeon|generation|gpu|pcie|sxm\d?|hbm\d?e?|with|design|max-q|blackwell|workstation|server|edition|-|_|,|\(|\)|\s"
 )
+_SIZE = re.compile(r"(?<![a-z0-9])(\d+) ?g(?:i?b)?(?![a-z0-9])")
+_SOLD_GB = (2, 3, 4, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 94, 96, 141, 180, 192)
 _LEFT_OUT = re.compile(r"^(rtx|gtx)")
 _APPLE = re.compile(r"^(apple)?m[1-9](pro|max|ultra)?(?!i)$")
 
 
 def gpu_of(name: str) -> Gpu:
     """Look a card up, by a name as people and drivers write it. Raises ConfigError that names the nearest cards."""
-    wanted = _plain(name)
+    sized = _SIZE.search(name.lower())
+    wanted = _plain(_SIZE.sub(" ", name.lower()))
     if _APPLE.match(wanted):
         raise ConfigError(
             f"--gpu {name} shares its memory with the system, and the allocator of MPS is not modelled",
             remedy="pass --memory with the memory you can spare, for a CUDA card of that size",
         )
-    named = {_plain(known): gpu for known, gpu in GPUS.items()}
-    shortened = {_LEFT_OUT.sub("", plain): gpu for plain, gpu in named.items()}
-    for spellings in (named, shortened):
-        if wanted in spellings:
-            return spellings[wanted]
-    sizes = sorted(
-        {gpu.name for plain, gpu in (named | shortened).items() if re.fullmatch(re.escape(wanted) + r"\d+gb", plain)}
-    )
-    if len(sizes) == 1:
-        return GPUS[sizes[0]]
-    if sizes:
-        raise ConfigError(f"--gpu {name} exists with several sizes of memory", remedy=f"pass {' or '.join(sizes)}")
+    known = [gpu for gpu in GPUS.values() if wanted and wanted in _spellings_of(gpu)]
+    named = [gpu for gpu in known if sized is None or int(sized[1]) == _nominal_gb(gpu)]
+    if sized is None and len(named) > 1:  # the driver calls a card that has a larger sister by their common name
+        named = [gpu for gpu in named if not _SIZE.search(gpu.name.lower())] or named
+    if len(named) == 1:
+        return named[0]
+    if known:
+        sizes = " or ".join(sorted(gpu.name for gpu in known))
+        what = "exists with several sizes of memory" if named else "does not exist with that memory"
+        raise ConfigError(f"--gpu {name} {what}", remedy=f"pass {sizes}")
     raise ConfigError(
         f"--gpu {name} is not in the list of cards",
         remedy=f"{nearest(name, GPUS)} `cifar gpus` lists them; or pass --memory 24GiB",
     )
+
+
+def _spellings_of(gpu: Gpu) -> tuple[str, str]:
+    """A card's name without its size: whole, and as people shorten it."""
+    plain = _plain(_SIZE.sub(" ", gpu.name.lower()))
+    return plain, _LEFT_OUT.sub("", plain)
+
+
+def _nominal_gb(gpu: Gpu) -> int:
+    """The size that a card is sold with."""
+    sized = _SIZE.search(gpu.name.lower())
+    return int(sized[1]) if sized else next(size for size in _SOLD_GB if size * GIB >= gpu.memory_bytes)
 
 
 def _plain(name: str) -> str:

@@ -81,9 +81,9 @@ def scratch_bytes(calls: Sequence[Call]) -> list[int]:
     """
     if not calls:
         return []
-    with torch.no_grad(), watched_allocations() as watched:
+    with torch.no_grad(), limited_to_available(), watched_allocations() as watched:
         for number, call in enumerate(calls):
-            args = _made(call.args)
+            args = _operands(call)
             with record_function(f"{_MARK}{number}"):
                 results = call.operator(*args)
             del args, results
@@ -165,6 +165,16 @@ def _described(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return tuple([_described(item) for item in value])
     return value
+
+
+def _operands(call: Call) -> Any:
+    """Zeros to run the call on."""
+    made = _made(call.args)
+    if call.operator is not _ATEN.native_batch_norm_backward.default:
+        return made
+    # On the CPU the statistics stay in float32 beside 16-bit images; fake tensors have them in the images' type.
+    images, rest = made[:2], made[2:]
+    return *images, *(each.float() if isinstance(each, Tensor) else each for each in rest)
 
 
 def _made(value: Any) -> Any:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 
 from cifar_cli.core.choices import Precision
 from cifar_cli.core.memory.config import GIB, MemoryConfig, Risk
 from cifar_cli.core.memory.estimate import (
-    FIRST_SIZES,
     MOST,
     Tracer,
     find_max_batch,
@@ -23,12 +23,14 @@ from cifar_cli.core.memory.estimate import (
 from cifar_cli.core.memory.gpus import Gpu, precision_on
 from cifar_cli.core.memory.host import available_bytes
 from cifar_cli.core.memory.real_steps import peak_of_trial, run_on_gpu, run_on_host
-from cifar_cli.core.memory.results import BatchTrial, MaxBatch, PeakMemory
+from cifar_cli.core.memory.results import BatchTrial, MaxBatch
 from cifar_cli.core.memory.search import Found, Runner, Searching, largest_that
 from cifar_cli.core.memory.worker import StartProcess, Trials, Worker
 from cifar_cli.errors import ModelError, ResourceError
 
+_Found = TypeVar("_Found")
 HOST = "this host"
+FIRST_GUESS = 8  # of a search for a model that can't be traced
 HOST_SHARE = 0.9  # of the available memory; the rest is left to other processes
 
 
@@ -81,17 +83,19 @@ def max_batch_on_gpu(
     risk: Risk = "even",
     most: int = MOST,
     start: StartProcess = Worker,
-) -> tuple[MaxBatch, MaxBatch]:
-    """The largest batch on this machine's GPU, predicted and measured. gpu: with the memory that may be used.
+) -> tuple[MaxBatch, ...]:
+    """The largest batch on this machine's GPU, predicted and measured; measured alone where it can't be traced.
 
-    risk: of the prediction; the measured search starts from its middle.
+    gpu: with the memory that may be used. risk: of the prediction; the measured search starts from its middle.
     Raises ResourceError when the weights alone don't fit.
     """
     memory, config = gpu.memory_bytes, tracer.config
     require_weights_fit(tracer, memory, measured=True)
-    predicted = find_max_batch(
-        tracer, gpu=gpu.name, memory_bytes=memory, margin=margin, multiple_of=multiple_of, risk=risk
-    )
+    search = partial(find_max_batch, gpu=gpu.name, memory_bytes=memory, margin=margin, multiple_of=multiple_of)
+    predicted = if_traceable(tracer, lambda: search(tracer, risk=risk))
+    guess = FIRST_GUESS
+    if predicted is not None:
+        guess = predicted.max_batch if predicted.even_batch is None else predicted.even_batch
     run = partial(run_on_gpu, config, int(memory * (1 - margin)))
     with closing(Trials(lambda: start(run), label=config.model.label, on_progress=tracer.on_progress)) as trials:
         measured = measure_max_batch(
@@ -99,11 +103,20 @@ def max_batch_on_gpu(
             trials,
             name=gpu.name,
             memory_bytes=memory,
-            guess=min(most, predicted.max_batch if predicted.even_batch is None else predicted.even_batch),
+            guess=min(most, guess),
             multiple_of=multiple_of,
             most=most,
         )
-    return predicted, measured
+    return (measured,) if predicted is None else (predicted, measured)
+
+
+def if_traceable(tracer: Tracer, predict: Callable[[], _Found]) -> _Found | None:
+    """A prediction, for steps that run anyway; None for a model that can't be traced, which the tracer notes."""
+    try:
+        return predict()
+    except ModelError as error:
+        tracer.failure = str(error)
+        return None
 
 
 def max_batch_on_host(
@@ -116,7 +129,7 @@ def max_batch_on_host(
     require_weights_fit(tracer, memory_bytes)
     usable = int(memory_bytes * (1 - margin))
     with host_trials(tracer, usable, machine) as trials:
-        guess = guess_on_host(tracer, usable)
+        guess = if_traceable(tracer, lambda: guess_on_host(tracer, usable)) or FIRST_GUESS
         return measure_max_batch(
             tracer, trials, name=HOST, memory_bytes=memory_bytes, guess=guess, multiple_of=multiple_of
         )
@@ -173,9 +186,8 @@ def measure_max_batch(
     found = searching.find(guess)
     if found.proof is None:
         _require_short_of_memory(tracer.config, found)
-        peak = _smallest_traced(tracer)
-    else:
-        peak = peak_of_trial(tracer.config, found.proof)
+    smallest = min(found.trials, key=lambda trial: trial.batch, default=BatchTrial(batch=0, kind="out of memory"))
+    peak = peak_of_trial(tracer.config, found.proof or smallest)
     return largest(
         tracer,
         found.batch,
@@ -202,16 +214,6 @@ class _NotBelow:
 
     def prove(self, batch: int) -> BatchTrial:
         return self.runner.prove(max(batch, self.least))
-
-
-def _smallest_traced(tracer: Tracer) -> PeakMemory:
-    peak = tracer.peak(max(FIRST_SIZES[0], tracer.least_batch))
-    if tracer.config.backend == "cuda":
-        return peak
-    taken = tensor_peak_bytes(tracer.at(peak.batch))
-    return replace(
-        peak, peak_allocated_bytes=taken, peak_reserved_bytes=taken, device_bytes=taken, terms=None, host=True
-    )
 
 
 def _require_short_of_memory(config: MemoryConfig, found: Found) -> None:

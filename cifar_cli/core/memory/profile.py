@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import torch
@@ -12,7 +13,14 @@ from cifar_cli.core.choices import Precision
 from cifar_cli.core.memory.config import GIB, MIB, MemoryConfig, MemoryRequest
 from cifar_cli.core.memory.estimate import Tracer, check_fit, find_max_batch, require_weights_fit
 from cifar_cli.core.memory.gpus import GPUS, TABLE_GPUS, Gpu, gpu_of
-from cifar_cli.core.memory.measure import Machine, host_memory, max_batch_on_gpu, max_batch_on_host, this_machine
+from cifar_cli.core.memory.measure import (
+    Machine,
+    host_memory,
+    if_traceable,
+    max_batch_on_gpu,
+    max_batch_on_host,
+    this_machine,
+)
 from cifar_cli.core.memory.real_steps import measure
 from cifar_cli.core.memory.remedies import what_would_help
 from cifar_cli.core.memory.results import FitCheck, HelpReport, MaxBatch, MemoryReport, PeakMemory
@@ -43,6 +51,7 @@ def profile(
     largest: list[MaxBatch] = []
     checks: list[FitCheck] = []
     helps: list[HelpReport] = []
+    untraced: dict[str, None] = {}
     for asked, (precision, alike) in product(request.configs, _by_precision(request, cards, on_host)):
         step = replace(asked.step, precision=precision or asked.step.precision)
         config = replace(asked, step=step, backend="cpu" if on_host else asked.backend)
@@ -51,8 +60,12 @@ def profile(
             require_weights_fit(tracer, max(card.memory_bytes for card in cards), measured=request.measure)
         if request.find_max_batch:
             largest.extend(_largest(request, tracer, machine, alike))
+        else:
+            peaks.extend(_peaks(request, tracer, machine))
+        if tracer.failure is not None:
+            untraced[f"nothing is predicted, and steps run all the same: {tracer.failure}"] = None
+        if request.find_max_batch:
             continue
-        peaks.extend(_peaks(request, tracer, machine))
         if (request.names_memory or request.what_would_help) and not (on_host or request.measure):
             checked = list(_checks(request, tracer, alike))
             checks.extend(checked)
@@ -64,7 +77,7 @@ def profile(
     helps.sort(key=lambda found: order.index((found.check.model, found.check.gpu)))
     if not on_host and gpu_to_run_on(request, machine) is None:
         largest.sort(key=lambda found: order.index((found.model, found.gpu)))
-    remarks = dict.fromkeys(text for config in request.configs for text in remarks_on(config))
+    remarks = dict.fromkeys(text for config in request.configs for text in remarks_on(config)) | untraced
     if request.device == "cpu" and not request.measure:
         remarks["the figures are of a GPU; --measure --device cpu runs the steps in the memory of this host"] = None
     if request.device == "cuda" and machine.gpu is None:
@@ -171,9 +184,12 @@ def _peaks(request: MemoryRequest, tracer: Tracer, machine: Machine) -> list[Pea
     usable = None if asked is None else int(asked * (1 - request.margin))
     found: list[PeakMemory] = []
     for batch in request.batches:
+        runs = on_host or gpu_to_run_on(request, machine) is not None
         if not on_host:
-            found.append(tracer.peak(batch, risk=request.risk))
-        if on_host or gpu_to_run_on(request, machine):
+            predict = partial(tracer.peak, batch, risk=request.risk)
+            predicted = if_traceable(tracer, predict) if runs else predict()
+            found += [] if predicted is None else [predicted]
+        if runs:
             found.append(measure(tracer.config, batch, usable_bytes=usable, start=machine.start))
     return [replace(peak, bytes_per_image=_slope([p for p in found if p.method == peak.method])) for peak in found]
 

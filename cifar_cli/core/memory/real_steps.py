@@ -6,7 +6,6 @@ import copy
 import gc
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import lru_cache, partial
 
 import torch
@@ -212,7 +211,7 @@ def run_on_host(
     config: MemoryConfig, usable_bytes: int | None, batch: int, proof: bool = False, *, run: RunSteps | None = None
 ) -> BatchTrial:
     """Run steps on the CPU; they fit when the allocator's peak stays within `usable_bytes`, None for no limit."""
-    with nullcontext() if usable_bytes is None else limited_to_available():
+    with limited_to_available():
         built(config.model)  # before the watch: only the copy that trains counts
         # The profiler remembers the size of a block by its address, across watches. A block that was allocated before
         # this watch and is released during it could be counted with the size of an earlier block at the same address.

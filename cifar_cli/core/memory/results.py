@@ -140,7 +140,8 @@ class MaxBatch(NotebookView):
     """0 if no batch size fits."""
     method: Method
     peak: PeakMemory
-    """Of `max_batch`, or of the smallest traced batch if none fits."""
+    """Of `max_batch`. If none fits, of the smallest traced batch, or of the smallest that was run; the latter has no
+    figures where nothing ran."""
     margin_left_bytes: int
     """Memory that stays free at `max_batch`."""
     tested: tuple[int, ...]
@@ -165,6 +166,9 @@ class MaxBatch(NotebookView):
         """The keys of the peak and, beside them, those of the search."""
         found: dict[str, Any] = plain(asdict(self))
         peak: dict[str, Any] = found.pop("peak")
+        if self.method == "measure" and not self.max_batch:
+            unknown = ("batch", "peak_allocated_bytes", "peak_reserved_bytes", "device_bytes", "margin_left_bytes")
+            found = found | dict.fromkeys(unknown)
         renamed = {"tested_batches": found.pop("tested"), "images_per_second": found.pop("speeds")}
         return peak | found | renamed | {"knee_batch": self.knee_batch}
 

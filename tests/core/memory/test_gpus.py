@@ -47,7 +47,12 @@ def test_cards_are_found_in_every_spelling(spelling: str) -> None:
         ("Tesla V100-SXM2-16GB", "V100 16GB"), ("NVIDIA GeForce RTX 4060 Laptop GPU", "RTX 4060 Laptop"),
         ("L40", "L40"), ("A6000", "RTX A6000"), ("RTX 6000 Ada Generation", "RTX 6000 Ada"), ("B200", "B200"),
         ("NVIDIA GeForce GTX 1080 Ti", "GTX 1080 Ti"), ("AMD Instinct MI300X", "MI300X"),
-        ("Tesla P100-PCIE-16GB", "P100 16GB"),
+        ("Tesla P100-PCIE-16GB", "P100 16GB"), ("RTX 3090 24GB", "RTX 3090"), ("T4 16GB", "T4"),
+        ("RTX 3080 10GB", "RTX 3080"), ("rtx-3080-12gb", "RTX 3080 12GB"), ("RTX 4060 Ti 8GB", "RTX 4060 Ti"),
+        ("A100 40G", "A100 40GB"), ("H200 NVL", "H200 NVL"), ("NVIDIA RTX A5000", "RTX A5000"),
+        ("NVIDIA GeForce RTX 3050 Ti Laptop GPU", "RTX 3050 Ti Laptop"), ("A100 80 GiB", "A100 80GB"),
+        ("NVIDIA GeForce RTX 3050 6GB Laptop GPU", "RTX 3050 Laptop 6GB"),
+        ("NVIDIA GeForce RTX 5070 Ti Laptop GPU", "RTX 5070 Ti Laptop"), ("GTX 1650 Ti", "GTX 1650 Ti"),
     ],
 )  # fmt: skip
 def test_cards_are_found_as_people_and_drivers_write_them(spelling: str, name: str) -> None:
@@ -64,13 +69,20 @@ def test_a_card_that_exists_with_several_sizes_is_asked_back() -> None:
     assert "A100 40GB or A100 80GB" in str(error.value.remedy)
 
 
-@pytest.mark.parametrize("name", ["Apple M2", "M3 Max"])
+@pytest.mark.parametrize("name", ["RTX 3090 16GB", "A100 24GB", "RTX 3080 24GB"])
+def test_a_card_that_does_not_exist_with_that_memory_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="does not exist with that memory") as error:
+        gpu_of(name)
+    assert name.rsplit(" ", 1)[0] in str(error.value.remedy)
+
+
+@pytest.mark.parametrize("name", ["Apple M2", "M3 Max", "M4 Max 64GB"])
 def test_apples_shared_memory_is_refused_with_a_reason(name: str) -> None:
     with pytest.raises(ConfigError, match="shares its memory with the system"):
         gpu_of(name)
 
 
-@pytest.mark.parametrize("name", ["RTX 3091", "*", "RTX **", "T4["])
+@pytest.mark.parametrize("name", ["RTX 3091", "*", "RTX **", "T4[", "H", "P", "RTX 308", "NVIDIA", "24GB"])
 def test_an_unknown_card_is_refused_with_the_nearest(name: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"--gpu {name} is not in the list")):
         gpu_of(name)

@@ -76,6 +76,21 @@ def convolution(images: torch.Tensor) -> Call | None:
     return call_of(torch.ops.aten.convolution.default, args)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gradient_of_batch_norm_holds_a_second_copy_of_its_result(dtype: torch.dtype) -> None:
+    model = torch.nn.BatchNorm2d(16)
+    images = torch.randn(8, 16, 32, 32, dtype=dtype, requires_grad=True)
+    held = images.numel() * images.element_size()
+    call = call_of(
+        torch.ops.aten.native_batch_norm_backward.default,
+        (images, images, model.weight.to(dtype), None, None, model.weight.to(dtype), model.weight.to(dtype), True, 1e-5,
+         [True, True, True]),
+    )  # fmt: skip
+    assert call is not None
+    (scratch,) = scratch_bytes([call])
+    assert held <= scratch < 1.1 * held
+
+
 def test_equal_calls_compare_equal_and_operators_without_scratch_are_left_out() -> None:
     images = torch.empty(2, 16, 32, 32, device="meta")
     assert convolution(images) == convolution(images.clone())
