@@ -29,8 +29,8 @@ MAX_ARRAY_HEADER_CHARACTERS = 10_000
 """The head of an array in a .npz file: its type and shape, as Python text."""
 
 # Images
-MAX_PIXELS = 100_000_000
-"""One image."""
+MAX_PIXELS = 250_000_000
+"""One image; telephones take photographs of 200 million."""
 MAX_SCANNED_PIXELS = 1_000_000_000
 """One image's pixels times its scans. Each scan of a progressive JPEG changes all of the image; most files have 10."""
 MAX_SIDE = 16_384

@@ -12,7 +12,7 @@ from cifar_cli.core.data.config import BUILT_IN, SPLITS, STORE_SUFFIX, DataConfi
 from cifar_cli.core.data.results import ClassCount, DatasetCheck, DatasetSummary, DownloadResult, LeftOut
 from cifar_cli.core.data.sources.images import SourceStream
 from cifar_cli.core.data.sources.mirrors import ARCHIVES, Archive, without_secrets
-from cifar_cli.core.data.sources.obtain import obtain, require_source, unknown
+from cifar_cli.core.data.sources.obtain import from_root, obtain, require_source, unknown
 from cifar_cli.core.data.store import (
     Store,
     content_problems,
@@ -135,7 +135,8 @@ def _require_same(config: ImportConfig, stored: DatasetSummary) -> None:
         differs = f"is stored with {stored.img_size} pixels a side, not {config.img_size}"
     for path in config.paths:
         source = stored.provenance.source
-        if printable(str(path)) != source and path.resolve() != Path(source).resolve():
+        same = source in (printable(str(path)), printable(str(from_root(path))))  # it is kept escaped
+        if not same and path.resolve() != Path(source).resolve():
             differs = f"was imported from {source}, not from {path}"
     urls = [without_secrets(url) for url in config.urls]  # as a store keeps them
     if urls and stored.name not in BUILT_IN and stored.provenance.source not in urls:

@@ -74,8 +74,9 @@ def _found(trained: DataConfig, *, at: Path, content: str | None) -> DataConfig:
     folder = absolute(trained).store_path.parent
     name = Path(trained.dataset).stem if trained.dataset.endswith(STORE_SUFFIX) else trained.dataset
     source = () if name in BUILT_IN else ("--from", "PATH")
+    whose = "" if content is None else f", which {at} was trained on,"
     raise DataError(
-        f"the dataset {name}, which {at} was trained on, is neither in {folder} nor beside the run",
+        f"the dataset {name}{whose} is neither in {folder} nor beside the run",
         remedy="pass --data-dir for the folder that it is in now, or get it again: "
         f"`{shell_line('cifar download --dataset', name, *source)}`",
     )
@@ -91,8 +92,7 @@ def _places(trained: DataConfig, at: Path) -> Iterator[DataConfig]:
         if not folder.is_absolute():
             yield moved(trained, above / folder)
         yield moved(trained, above / folder.name)
-    if named := os.environ.get(DATA_DIR):
-        yield moved(trained, Path(named))
+    yield moved(trained, Path(os.environ.get(DATA_DIR) or "data"))
 
 
 def _content(data: DataConfig) -> str | None:

@@ -190,8 +190,8 @@ def test_skip_bad_leaves_unreadable_images_out_and_counts_them(make_tree):
 
 def test_a_class_without_a_readable_image_is_an_error(make_tree):
     top = make_tree(images=1)
-    (top / "test/dog/0.png").write_bytes(b"")
-    with pytest.raises(DataError, match="no image of test/dog can be read"):
+    (top / "train/dog/0.png").write_bytes(b"")
+    with pytest.raises(DataError, match="no image of train/dog can be read"):
         import_images(top, skip_bad=True)
 
 

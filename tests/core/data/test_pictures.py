@@ -166,9 +166,9 @@ def test_a_damaged_file_is_a_value_error_with_its_reason(content, said):
 
 def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded():
     content = bytearray(jpeg(photo(1), kind="PNG"))
-    content[16:24] = (11_000).to_bytes(4) + (11_000).to_bytes(4)
+    content[16:24] = (17_000).to_bytes(4) + (17_000).to_bytes(4)
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)
-    with pytest.raises(ValueError, match="11000×11000 pixels are more than"):
+    with pytest.raises(ValueError, match="17000×17000 pixels are more than"):
         decoded(bytes(content), SIDE)
 
 

@@ -38,20 +38,19 @@ def lay_out(
     columns: tuple[str, str] | None = None,
     shares: Shares = Shares(),
     skip_bad: bool = False,
-    no_images_remedy: str | None = None,
 ) -> Layout:
     """Assign images to splits and classes.
 
     origin: the folder or archive, for messages. names: paths with `/`; those of folders end in `/`. All may lie
     under common parent folders. expected_classes: the classes that must be there, in the order of their labels;
     by default the classes found, sorted. tables: the rows of each CSV file, or why it can't be read. columns: of
-    images and labels in these. skip_bad: leave out images without a class. no_images_remedy: where there are none.
+    images and labels in these. skip_bad: leave out images without a class.
     Raises DataError for a layout that can't be understood, or from which nothing can be trained.
     """
     names = list(names)
     images = [name for name in names if is_image(name)]
     if not images:
-        raise DataError(f"{origin} holds no images", remedy=no_images_remedy or LAYOUT_REMEDY)
+        raise DataError(f"{origin} holds no images", remedy=LAYOUT_REMEDY)
     for name in names:
         if has_control(name):  # also names that are not valid UTF-8
             raise DataError(f"{origin} holds a name with control characters, {name}", remedy="rename it")
@@ -66,11 +65,12 @@ def lay_out(
     with_splits = _splits_in(parts.values())
     strays = _strays(parts, with_splits=with_splits)
     alike = {} if with_splits else _like_splits(parts.values())
+    flat = {} if with_splits or alike else _flat_splits(parts.values())
     labelled = assign_labels(
         found,
         tables or {},
         strays=strays.keys(),
-        lone_folders=_lone_folders(parts, strays, with_splits=with_splits),
+        lone_folders=bool(flat) or _lone_folders(parts, strays, with_splits=with_splits),
         top=top,
         choices=LabelChoices(columns=columns, skip_bad=skip_bad),
     )
@@ -79,6 +79,11 @@ def lay_out(
         raise DataError(
             f"{origin}: {listed(f'{folder}/' for folder in alike)} hold folders of images and look like splits",
             remedy=f"rename them {listed(dict.fromkeys(alike.values()))}, each with its class folders directly in it",
+        )
+    if flat and by_folder and tables:
+        found.notes.append(
+            f"{listed(f'{folder}/' for folder in flat)} are taken for classes; if they are splits, put class folders into "
+            "them, or pass --columns IMAGE,LABEL"
         )
     _leave_out_strays(found, by_folder, strays, skip_bad=skip_bad)
     _assign_folders(found, by_folder, with_splits=with_splits)
@@ -126,6 +131,13 @@ def _like_splits(parts: Iterable[tuple[str, ...]]) -> dict[str, Split]:
     holding = {part[0] for part in parts if len(part) > 2}
     alike = {folder: split for folder in sorted(holding) if (split := split_in(folder))}
     return alike if len(set(alike.values())) > 1 else {}
+
+
+def _flat_splits(parts: Iterable[tuple[str, ...]]) -> dict[str, Split]:
+    """Folders such as train_images and test_images, if there are no others, with the split that each name means."""
+    folders = sorted({part[0] for part in parts if len(part) > 1})
+    alike = {folder: split for folder in folders if (split := split_in(folder))}
+    return alike if len(alike) == len(folders) and len(set(alike.values())) > 1 else {}
 
 
 def _strays(parts: Mapping[str, tuple[str, ...]], *, with_splits: bool) -> dict[str, str]:

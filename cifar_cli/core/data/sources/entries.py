@@ -39,13 +39,17 @@ class Entry:
     """A hidden file or folder, which is not read and nothing in it is named."""
 
 
-def entries(path: Path, *, skip_bad: bool = False) -> Iterator[Entry]:
+def entries(path: Path, *, skip_bad: bool = False, without: Path | None = None) -> Iterator[Entry]:
     """Everything in a folder, a zip or a tar archive, in an order that doesn't change; hidden ones once each.
 
-    skip_bad: a tar archive that ends too early ends with an entry that says so.
+    skip_bad: a tar archive that ends too early ends with an entry that says so. without: the absolute path of a folder
+    that is passed over.
     Raises DataError for an archive that is damaged or unsafe to read.
     """
-    found = _in_folder(path) if path.is_dir() else _in_zip(path) if is_zip(path) else _in_tar(path, skip_bad=skip_bad)
+    if path.is_dir():
+        found = _in_folder(path, without)
+    else:
+        found = _in_zip(path) if is_zip(path) else _in_tar(path, skip_bad=skip_bad)
     seen: set[str] = set()
     for entry in found:
         hidden = hidden_part(entry.name)
@@ -72,21 +76,26 @@ def _in_tar(path: Path, *, skip_bad: bool) -> Iterator[Entry]:
         yield Entry(error.place, _fails(errno.EIO, CUT), CUT)
 
 
-def _in_folder(top: Path) -> Iterator[Entry]:
+def _in_folder(top: Path, without: Path | None) -> Iterator[Entry]:
     """Real folders first, so that their files keep their names; then the folders that links lead to, each once."""
-    seen: set[tuple[int, int]] = set()
+    seen = {_identity(without)} - {_UNKNOWN} if without is not None and without != top.absolute() else set()
+    passed_over = frozenset(seen)
     links: list[Path] = []
-    yield from _walk(top, top, seen, links)
+    yield from _walk(top, top, seen, links, passed_over)
     while links:
         link = links.pop(0)
         name = f"{clean_name(link.relative_to(top).as_posix())}/"
+        if _identity(link) in passed_over:
+            continue
         if _identity(link) in seen - {_UNKNOWN}:
             yield Entry(name, _fails(errno.ELOOP, READ_ALREADY), READ_ALREADY, harmless=True)
         else:
-            yield from _walk(top, link, seen, links)
+            yield from _walk(top, link, seen, links, passed_over)
 
 
-def _walk(top: Path, folder: Path, seen: set[tuple[int, int]], links: list[Path]) -> Iterator[Entry]:
+def _walk(
+    top: Path, folder: Path, seen: set[tuple[int, int]], links: list[Path], passed_over: frozenset[tuple[int, int]]
+) -> Iterator[Entry]:
     seen.add(_identity(folder))
     name = "" if folder == top else f"{clean_name(folder.relative_to(top).as_posix())}/"
     try:
@@ -104,10 +113,12 @@ def _walk(top: Path, folder: Path, seen: set[tuple[int, int]], links: list[Path]
         elif child.is_dir(follow_symlinks=False) and is_run(path):
             yield Entry(f"{inner}/", _fails(errno.EINVAL, OF_A_RUN), OF_A_RUN, harmless=True)
         elif child.is_dir(follow_symlinks=False):
+            if _identity(path) in passed_over:
+                continue
             if _identity(path) in seen - {_UNKNOWN}:  # below a link, and another link led to it before
                 yield Entry(f"{inner}/", _fails(errno.ELOOP, READ_ALREADY), READ_ALREADY, harmless=True)
             else:
-                yield from _walk(top, path, seen, links)
+                yield from _walk(top, path, seen, links, passed_over)
         elif child.is_symlink() and (problem := _broken(path)):
             yield Entry(inner, _fails(errno.ENOENT, problem), problem)
         elif child.is_dir():

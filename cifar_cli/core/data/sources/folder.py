@@ -12,15 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cifar_cli.core.data.results import LeftOut
-from cifar_cli.core.data.sources.class_folders import lay_out
+from cifar_cli.core.data.sources.class_folders import LAYOUT_REMEDY, lay_out
 from cifar_cli.core.data.sources.entries import HEAD_BYTES, Entry, entries
 from cifar_cli.core.data.sources.images import SourceStream
-from cifar_cli.core.data.sources.kinds import HEIF_REMEDY, SUFFIXES, is_image, suffix_of
+from cifar_cli.core.data.sources.kinds import ARCHIVES, HEIF_REMEDY, SUFFIXES, is_image, suffix_of
 from cifar_cli.core.data.sources.label_tables import Rows, is_label_file, parse_csv
 from cifar_cli.core.data.sources.pixels import size_of
-from cifar_cli.core.data.sources.reading import REPORT_EVERY, ImportChoices, place_of, skip_remedy, stream_of
+from cifar_cli.core.data.sources.reading import (
+    REPORT_EVERY,
+    ImportChoices,
+    kinds_listed,
+    place_of,
+    skip_remedy,
+    stream_of,
+)
 from cifar_cli.core.limits import MAX_LABELS_BYTES, MAX_NAMES_BYTES
-from cifar_cli.core.progress import OnProgress, Progress
+from cifar_cli.core.progress import Progress
 from cifar_cli.errors import DataError
 
 
@@ -29,7 +36,9 @@ def import_images(path: Path, choices: ImportChoices = ImportChoices()) -> Sourc
 
     Raises DataError for a source that can't be read or has another layout, and as `stream_of`.
     """
-    scan = _scan(path, skip_bad=choices.skip_bad, on_progress=choices.on_progress)
+    scan = _scan(path, choices)
+    if scan.kinds and not any(map(is_image, scan.names)):
+        raise _no_images(path, scan.kinds)
     layout = lay_out(
         str(path),
         scan.names,
@@ -38,13 +47,12 @@ def import_images(path: Path, choices: ImportChoices = ImportChoices()) -> Sourc
         columns=choices.columns,
         shares=choices.shares,
         skip_bad=choices.skip_bad,
-        no_images_remedy=HEIF_REMEDY if any(SUFFIXES.get(kind) == "HEIF" for kind in scan.kinds) else None,
     )
 
     def read() -> Iterator[tuple[str, bytes | OSError]]:
         return (
             (entry.name, _content(entry))
-            for entry in entries(path, skip_bad=choices.skip_bad)
+            for entry in entries(path, skip_bad=choices.skip_bad, without=choices.without)
             if entry.name in layout.index_of
         )
 
@@ -58,6 +66,18 @@ def import_images(path: Path, choices: ImportChoices = ImportChoices()) -> Sourc
         left_out=tuple(scan.left_out),
         hidden_files=scan.hidden_files,
     )
+
+
+def _no_images(path: Path, kinds: Counter[str]) -> DataError:
+    """The error for a source of other files, with what to do about those that may hold images."""
+    packed = sorted(ARCHIVES & kinds.keys())
+    if any(SUFFIXES.get(kind) == "HEIF" for kind in kinds):
+        remedy = HEIF_REMEDY
+    elif packed:
+        remedy = f"extract the {' and '.join(packed)} files in it first"
+    else:
+        remedy = f"convert the images to PNG or JPEG; {LAYOUT_REMEDY}"
+    return DataError(f"{path} holds no images that are read, but {kinds_listed(kinds)}", remedy=remedy)
 
 
 @dataclass(eq=False, slots=True)
@@ -76,11 +96,12 @@ class _Scan:
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-def _scan(path: Path, *, skip_bad: bool, on_progress: OnProgress) -> _Scan:
+def _scan(path: Path, choices: ImportChoices) -> _Scan:
+    skip_bad, on_progress = choices.skip_bad, choices.on_progress
     scan, seen = _Scan(), set()
     names_bytes = 0
     task = f"scan {path.name}"
-    for entry in entries(path, skip_bad=skip_bad):
+    for entry in entries(path, skip_bad=skip_bad, without=choices.without):
         names_bytes += len(entry.name)
         if names_bytes > MAX_NAMES_BYTES:
             raise DataError(f"{path} has more names than fit into memory", remedy="import fewer or shorter names")

@@ -20,6 +20,7 @@ SUFFIXES = {
     **dict.fromkeys((".heic", ".heif"), "HEIF"),
 }
 """Suffix → Pillow's name of the format."""
+ARCHIVES = frozenset((".7z", ".rar", ".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2"))
 _FEATURES = {"WEBP": "webp", "AVIF": "avif", "TIFF": "libtiff", "JPEG2000": "jpg_2000", "JPEG": "jpg", "PNG": "zlib"}
 HEIF_REMEDY = "install the extra `photos` for HEIC photographs: `pip install cifar-cli[photos]`"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ LABEL_COLUMNS = ("label", "labels", "class", "class_name", "classname", "categor
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 SAMPLED_ROWS = 1000
 COLUMNS_REMEDY = "pass --columns IMAGE,LABEL, the titles or numbers of the columns of file names and of labels"
+_ROW_NUMBERS = re.compile(r"unnamed: \d+|index")  # titles by which pandas reads and writes them
 _DELIMITERS = ",;\t"
 _SNIFFED_ROWS = 20
 _ONE = ("1", "1.0")
@@ -208,6 +210,9 @@ def _image_column(
 ) -> int | None:
     """The column whose values are names of images in at least half of the rows; of several, that with most images.
 
+    Numbers of rows, as pandas writes them, may be names of images too. So values with the suffix of an image come
+    first, and columns without a title of their own last.
+
     A file may name many images that are not there: where no column of the first rows does, one that names at least half
     of the images does.
     """
@@ -217,7 +222,14 @@ def _image_column(
     if not candidates:
         _, images = _images_named(rows, len(titles), names, split, folder)
         candidates = [column for column, named in images.items() if 2 * len(named) >= len(names)]
-    return max(candidates, key=lambda column: (titles[column] not in LABEL_COLUMNS, len(images[column])), default=None)
+    sample = rows[1 : 1 + SAMPLED_ROWS]
+
+    def rank(column: int) -> tuple[bool, bool, bool, int]:
+        with_suffix = sum(is_image(row[column].strip()) for row in sample if column < len(row))
+        numbered = not titles[column] or _ROW_NUMBERS.fullmatch(titles[column]) is not None
+        return titles[column] not in LABEL_COLUMNS, 2 * with_suffix > len(sample), not numbered, len(images[column])
+
+    return max(candidates, key=rank, default=None)
 
 
 def _images_named(

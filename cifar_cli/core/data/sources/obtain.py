@@ -95,6 +95,7 @@ def _from_path(
         expected_classes=own.classes if own else None,
         shares=Shares(test=config.test_share, val=config.val_share, seed=config.seed),
         columns=config.columns,
+        without=config.data.data_dir.absolute(),
         on_progress=on_progress,
     )
     if (found := from_container(path, choices)) is not None:

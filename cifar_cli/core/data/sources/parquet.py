@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,19 +64,22 @@ def parquet_files(path: Path) -> list[Path]:
         return [path] if _starts_as_parquet(path) else []
     found: list[Path] = []
     images = False
-    for here, files in _walk(path):
+    unread: list[OSError] = []  # of a folder without parquet files they concern another reader
+    for here, files in _walk(path, unread.append):
         images = images or any(map(is_image, files))
         found += [here / name for name in files if _is_parquet(here / name)]
+    if found and unread:
+        _unreadable(unread[0])
     named = all(_SHARD.search(file.stem) or _split_of(path, file) for file in found)
     return sorted(found) if named or not images else []
 
 
-def _walk(path: Path) -> Iterator[tuple[Path, list[str]]]:
+def _walk(path: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[Path, list[str]]]:
     """Each folder with the files in it that aren't hidden, down to MAX_DEPTH; nothing for a file."""
     if not path.is_dir():
         return
     seen: set[tuple[int, int]] = set()
-    for folder, subfolders, files in os.walk(path, onerror=_unreadable, followlinks=True):
+    for folder, subfolders, files in os.walk(path, onerror=onerror or _unreadable, followlinks=True):
         here = Path(folder)
         status = here.stat()
         if (status.st_dev, status.st_ino) in seen:  # a link to a folder that is read already

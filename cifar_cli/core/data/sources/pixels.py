@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin, Unid
 from cifar_cli.core.data.sources.kinds import readable_formats
 from cifar_cli.core.limits import MAX_PIXELS, MAX_SCANNED_PIXELS
 
+Image.MAX_IMAGE_PIXELS = None  # `opened` refuses more than MAX_PIXELS; Pillow would warn of far fewer
 WHITE = (255, 255, 255, 255)
 EVAL_SHARE = 0.875
 """Of the shorter side of a picture that isn't square, evaluation sees this share: 224 of 256 pixels, as is usual."""

@@ -45,6 +45,8 @@ class ImportChoices:
     shares: Shares = field(default_factory=Shares)
     columns: tuple[str, str] | None = None
     """Titles or numbers, from 1, of the columns of images and labels in CSV and parquet files; None finds them."""
+    without: Path | None = None
+    """A folder that is not read where it lies in the source: that of the datasets. An absolute path."""
     on_progress: OnProgress = silent
 
 
@@ -142,16 +144,21 @@ def skip_remedy(path: Path) -> str:
     return f"{first}, or pass --skip-bad to leave out what can't be read"
 
 
-def _about_kinds(kinds: Counter[str]) -> list[str]:
-    """A sentence about files that are no images, and one about those that only a plug-in reads."""
-    if not kinds:
-        return []
+def kinds_listed(kinds: Counter[str]) -> str:
+    """The kinds of files with their numbers, the most frequent first."""
     most = kinds.most_common(MAX_NAMED_KINDS)
     parts = [f"{count:,} {kind}" for kind, count in most]
     if len(kinds) > len(most):
         parts.append(f"{kinds.total() - sum(count for _, count in most):,} of {len(kinds) - len(most)} other kinds")
+    return ", ".join(parts)
+
+
+def _about_kinds(kinds: Counter[str]) -> list[str]:
+    """A sentence about files that are no images, and one about those that only a plug-in reads."""
+    if not kinds:
+        return []
     files = "1 file" if kinds.total() == 1 else f"{kinds.total():,} files"
-    notes = [f"{files} of kinds that are not read left out: {', '.join(parts)}"]
+    notes = [f"{files} of kinds that are not read left out: {kinds_listed(kinds)}"]
     if any(SUFFIXES.get(kind) == "HEIF" for kind in kinds):
         notes.append(HEIF_REMEDY)
     return notes
@@ -171,6 +178,8 @@ class _Reading:
     left_out: list[LeftOut]
     hidden_files: int
     counts: Counter[str] = field(default_factory=Counter)
+    unmeasured: dict[str, None] = field(default_factory=dict)
+    """Classes none of whose test images can be read."""
 
     @property
     def encoded(self) -> bool:
@@ -223,11 +232,14 @@ class _Reading:
 
     def _require_every_class(self, read: set[tuple[str, int]]) -> None:
         for row in self.layout.rows:
-            if row.split != "val" and (row.split, row.label) not in read:
+            if row.split == "val" or (row.split, row.label) in read:
+                continue
+            name = self.layout.classes[row.label]
+            if row.split == "train":
                 raise DataError(
-                    f"{self.path}: no image of {row.split}/{self.layout.classes[row.label]} can be read",
-                    remedy="replace them, or remove the class",
+                    f"{self.path}: no image of train/{name} can be read", remedy="replace them, or remove the class"
                 )
+            self.unmeasured[name] = None
 
     def provenance(self) -> Provenance:
         return Provenance.now(
@@ -245,5 +257,14 @@ class _Reading:
             columns=self.choices.columns or (),
             img_size=self.choices.img_size,
             skip_bad=self.choices.skip_bad,
-            notes=self.notes,
+            notes=(*self.notes, *self._about_unmeasured()),
         )
+
+    def _about_unmeasured(self) -> list[str]:
+        if not self.unmeasured:
+            return []
+        verb = "is" if len(self.unmeasured) == 1 else "are"
+        return [
+            f"no test image of {listed(self.unmeasured)} can be read, so that {'it' if verb == 'is' else 'they'} "
+            f"{verb} never measured"
+        ]
