@@ -159,6 +159,7 @@ def summarize(
     patch_size: int = 2,
     trim_backbone: bool = False,
     width: float = 1.0,
+    residual: bool = False,
     small_images: bool = False,
 ) -> ModelSummary:
     """Count parameters, multiply-adds and FLOPs of a model, as `cifar summarize` does.
@@ -178,6 +179,7 @@ def summarize(
         patch_size=patch_size,
         trim_backbone=trim_backbone,
         width=width,
+        residual=residual,
         small_images=small_images,
     )
     return run(SummaryConfig(model=counted, batch=batch, depth=depth, top=top))
@@ -200,6 +202,7 @@ def profile_memory(
     patch_size: int = 2,
     trim_backbone: bool = True,
     width: float = 1.0,
+    residual: bool = False,
     small_images: bool = False,
     step: StepConfig | None = None,
     evaluate: bool = False,
@@ -213,9 +216,9 @@ def profile_memory(
 
     batch: images of a step; several are compared. gpu: names of cards, such as "RTX 3090". memory_bytes: the memory of
     the card instead. risk, margin, multiple_of, what_would_help: as in MemoryRequest. img_size: pixels of a side, or
-    (rows, columns). backbone, patch_size, trim_backbone, width, small_images: as in ModelConfig. step: optimizer,
-    precision, memory format, what is frozen and averaged. evaluate, accumulate, grad_checkpointing, devices, strategy:
-    as in MemoryConfig. Raises ModelError, ConfigError or ResourceError.
+    (rows, columns). backbone, patch_size, trim_backbone, width, residual, small_images: as in ModelConfig. step:
+    optimizer, precision, memory format, what is frozen and averaged. evaluate, accumulate, grad_checkpointing, devices,
+    strategy: as in MemoryConfig. Raises ModelError, ConfigError or ResourceError.
     """
     from cifar_cli.core.memory.config import MemoryConfig, MemoryRequest
     from cifar_cli.core.memory.profile import profile
@@ -231,6 +234,7 @@ def profile_memory(
         patch_size=patch_size,
         trim_backbone=trim_backbone,
         width=width,
+        residual=residual,
         small_images=small_images,
     )
     config = MemoryConfig(

@@ -151,6 +151,8 @@ class ArchitectureOptions:
     trim_backbone: TrimBackboneOpt = False
     width: float = 1.0
     """Multiply the channels of airbench by this number."""
+    residual: Annotated[bool, Option("--residual/--no-residual")] = False
+    """Give each block of airbench a third convolution, around a shortcut."""
     small_images: bool = False
     """Give the first convolution of cnn or timm:NAME a stride of 1, which keeps the details of images of about 32
     pixels and takes about four times the time."""
@@ -164,6 +166,7 @@ class ArchitectureOptions:
             patch_size=self.patch_size,
             trim_backbone=self.trim_backbone,
             width=self.width,
+            residual=self.residual,
             small_images=self.small_images,
             **given,
         )

@@ -58,6 +58,7 @@ class TrainedModel(ArchitectureOptions):
             "patch_size": self.patch_size,
             "trim_backbone": self.trim_backbone,
             "width": self.width,
+            "residual": self.residual,
             "small_images": self.small_images,
             "drop_path": self.drop_path,
         }

@@ -23,6 +23,7 @@ PATHS = {
     "patch_size": "model.patch_size",
     "trim_backbone": "model.trim_backbone",
     "width": "model.width",
+    "residual": "model.residual",
     "small_images": "model.small_images",
     "drop_path": "model.drop_path",
     "dataset": "data.dataset",

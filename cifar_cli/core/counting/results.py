@@ -150,7 +150,11 @@ class ModelSummary(NotebookView):
         }
 
 
-_OPTIONS_OF = {"cnn": ("backbone", "small_images"), "airbench": ("width",), "hybrid": ("patch_size", "trim_backbone")}
+_OPTIONS_OF = {
+    "cnn": ("backbone", "small_images"),
+    "airbench": ("width", "residual"),
+    "hybrid": ("patch_size", "trim_backbone"),
+}
 
 COUNTS = (
     *("total_params", "trainable_params", "unused_params", "weight_bytes", "macs_per_image", "macs_per_batch"),

@@ -33,23 +33,48 @@ class Block(nn.Sequential):
         )
 
 
+class ResidualBlock(nn.Module):
+    """A block with a third convolution, around whose last two a shortcut leads; halves the side."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            convolution(channels_in, channels_out), nn.MaxPool2d(2), batch_norm(channels_out), nn.GELU()
+        )
+        self.rest = nn.Sequential(
+            convolution(channels_out, channels_out),
+            batch_norm(channels_out),
+            nn.GELU(),
+            convolution(channels_out, channels_out),
+            batch_norm(channels_out),
+        )
+
+    def forward(self, maps_BCHW: Tensor) -> Tensor:
+        """Map [B, C, H, W] to [B, K, H // 2, W // 2]."""
+        first_BKHW = self.first(maps_BCHW)
+        return F.gelu(first_BKHW + self.rest(first_BKHW))
+
+
 class Airbench(nn.Module):
     """A convolutional network whose first layer whitens patches of 2x2 pixels.
 
-    classes: number of logits K. width: factor of the channels of the three blocks.
+    classes: number of logits K. width: factor of the channels of the three blocks. residual: with ResidualBlock, the
+    source's form for long training, instead of Block.
     The whitening's kernels are frozen. They are computed from training images (`initialise_from`); a model that is
     only counted, or whose weights come from a checkpoint, needs none.
-    Source: Jordan 2024, 94% on CIFAR-10 in 3.29 seconds on a single GPU (arXiv 2404.00498), sections 3.1 and 3.2.
+    Source: Jordan 2024, 94% on CIFAR-10 in 3.29 seconds on a single GPU (arXiv 2404.00498), sections 3.1 and 3.2;
+    residual: its larger variant airbench96.
     """
 
-    def __init__(self, *, classes: int, width: float = 1.0) -> None:
+    def __init__(self, *, classes: int, width: float = 1.0, residual: bool = False) -> None:
         super().__init__()
         # Multiples of 8, which matrix units read without padding.
         channels = [max(8, 8 * round(each * width / 8)) for each in CHANNELS]
         self.whiten = nn.Conv2d(3, 2 * PATCH_VALUES, kernel_size=PATCH_SIDE)
         self.whiten.weight.requires_grad_(False)
         before = (2 * PATCH_VALUES, *channels[:-1])
-        self.blocks = nn.Sequential(nn.GELU(), *(Block(*pair) for pair in zip(before, channels, strict=True)))
+        block = ResidualBlock if residual else Block
+        self.blocks = nn.Sequential(nn.GELU(), *(block(*pair) for pair in zip(before, channels, strict=True)))
         self.head = nn.Linear(channels[-1], classes, bias=False)
         nn.init.normal_(self.head.weight)
 
@@ -110,4 +135,4 @@ def build(config: ModelConfig) -> nn.Module:
             f"airbench pools three times and can't read {config.pixels}-pixel images",
             remedy=f"pass --img-size {SMALLEST_SIDE} or more",
         )
-    return Airbench(classes=config.classes, width=config.width)
+    return Airbench(classes=config.classes, width=config.width, residual=config.residual)

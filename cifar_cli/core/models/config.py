@@ -37,6 +37,8 @@ class ModelConfig:
 
     width: float = 1.0
     """`airbench` only: factor of the number of channels."""
+    residual: bool = False
+    """`airbench` only: a third convolution in each block, around a shortcut."""
     small_images: bool = False
     """`cnn` and `timm:NAME` only: give the first convolution a stride of 1."""
     drop_path: float = 0.0
@@ -54,6 +56,7 @@ class ModelConfig:
                 f"--drop-path {self.drop_path:g} is not between 0 and 1", remedy="pass for example --drop-path 0.1"
             )
         self._require_only("--width", self.width != 1, self.name == "airbench", "airbench")
+        self._require_only("--residual", self.residual, self.name == "airbench", "airbench")
         self._require_only("--small-images", self.small_images, self.is_from_timm, "cnn or timm:NAME")
         self._require_only("--drop-path", self.drop_path > 0, self.is_from_timm, "cnn or timm:NAME")
         if self.weights is not None and self.weights not in spec.weights and not _is_file(self.weights):

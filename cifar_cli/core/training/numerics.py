@@ -247,7 +247,8 @@ def speed_key(
     parts = (
         f"{device_name(device)}, {torch.get_num_threads()} threads, torch {torch.__version__}",
         f"{model.name} {model.backbone if model.name == 'cnn' else ''} {model.img_size} px, {model.classes} classes",
-        f"width {model.width:g}, {'small images, ' * model.small_images}drop path {model.drop_path:g}",
+        f"width {model.width:g}, {'residual, ' * model.residual}{'small images, ' * model.small_images}"
+        f"drop path {model.drop_path:g}",
         f"{'trimmed' if model.trim_backbone else 'full'} patch {model.patch_size}, batch {recipe.batch}",
         f"{recipe.optimizer}, {'clipped, ' * (recipe.clip_norm is not None)}"
         f"{'averaged, ' * (recipe.ema_decay is not None)}{'frozen, ' * (recipe.freeze != 'none')}{STEP_VERSION}",

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.training.config import TrainConfig
 from cifar_cli.core.training.recipe import RECIPES, ZERO_IS_OFF, Recipe, recipe_of
 
@@ -36,9 +37,13 @@ def repeat_command(config: TrainConfig) -> str:
 def _words(config: TrainConfig) -> Iterator[str]:
     recipe, model = config.recipe, config.model
     yield from ("--model", model.name)
-    yield from _flags(model, skip=("name", "img_size", "trim_backbone"), defaults=ModelConfig(name=model.name))
+    yield from _flags(
+        model, skip=("name", "img_size", "trim_backbone", "residual"), defaults=ModelConfig(name=model.name)
+    )
     if not model.trim_backbone:
         yield "--full-backbone"
+    if model.residual != spec_of(model.name).parts.get(recipe.name, {}).get("residual", False):
+        yield "--residual" if model.residual else "--no-residual"
     yield from ("--recipe", recipe.name if recipe.name in RECIPES else next(iter(RECIPES)))
     yield from _flags(recipe, skip=("name",), defaults=_given_by_name(recipe, model))
     yield from _flags(config.data)

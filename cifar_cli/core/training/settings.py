@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cifar_cli.core.limits import MAX_CONFIG_BYTES
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.models.registry import spec_of
 from cifar_cli.core.plain import plain
 from cifar_cli.core.plain_yaml import parse_yaml
 from cifar_cli.core.regular import read_text
@@ -96,7 +97,10 @@ def layered(
         recipe = filed["recipe.name"]
     above = filed | {path: defaults[path] for path in flags if path in defaults} | assigned
     model = {"model.name": MODEL_OF_RECIPE[recipe]} if recipe in MODEL_OF_RECIPE else {}
-    fitting = recipe_of(recipe, model=(defaults | model | above).get("model.name"))
+    name = (defaults | model | above).get("model.name")
+    fitting = recipe_of(recipe, model=name)
+    if name is not None:
+        model |= {f"model.{part}": value for part, value in spec_of(name).parts.get(recipe, {}).items()}
     optimizer = above.get("recipe.optimizer", fitting.optimizer)
     head_first = above.get("recipe.head_first", fitting.head_first)  # which not every optimizer allows
     fitting = fitting.changed({"optimizer": optimizer, "head_first": head_first})

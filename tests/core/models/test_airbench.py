@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from cifar_cli.core.models.airbench import Airbench, whitening_kernels
+from cifar_cli.core.models.airbench import Airbench, ResidualBlock, whitening_kernels
 from cifar_cli.core.models.build import build_model, initialise_from_images
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import StepConfig
 from cifar_cli.core.training.muon import MuonSGD
 from cifar_cli.core.training.recipe import recipe_of
+from cifar_cli.core.training.repeat import repeat_command
+from cifar_cli.core.training.settings import layered
 from cifar_cli.core.training.step import TrainingStep
 from cifar_cli.errors import ConfigError, ModelError
+from tests.conftest import Cifar
 
 # Smooth noise: neighbouring pixels are alike, as in photographs.
 NOISE = torch.randn(256, 3, 20, 20, generator=torch.Generator().manual_seed(1))
@@ -61,6 +65,38 @@ def test_later_convolutions_begin_by_passing_their_input_on() -> None:
 def test_width_scales_the_channels(width: float, parameters: int) -> None:
     model = build_model(config(width=width))
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_a_residual_block_begins_as_its_shortcut_and_its_convolutions_learn() -> None:
+    model, plain = (build_model(config(residual=residual, width=0.25), seed=1) for residual in (True, False))
+    convolutions = [sum(isinstance(each, nn.Conv2d) for each in built.modules()) for built in (model, plain)]
+    assert convolutions == [10, 7]
+    images = torch.randn(4, 3, 32, 32)
+    model(images).sum().backward()
+    kernels = [each for name, each in model.named_parameters() if each.ndim == 4 and not name.startswith("whiten")]
+    assert all(kernel.grad is not None and bool(kernel.grad.abs().sum() > 0) for kernel in kernels)
+    block = model.get_submodule("blocks.1")
+    assert isinstance(block, ResidualBlock)
+    with torch.no_grad():
+        for batch_norm in (each for each in block.rest if isinstance(each, nn.BatchNorm2d)):
+            batch_norm.weight.zero_()
+    maps = torch.randn(2, 24, 16, 16)
+    torch.testing.assert_close(block(maps), nn.functional.gelu(block.first(maps)))
+
+
+@pytest.mark.parametrize(("words", "residual"), [([], True), (["--no-residual"], False)])
+def test_best_trains_residual_blocks_unless_the_user_says_otherwise(
+    cifar: Cifar, words: list[str], residual: bool
+) -> None:
+    asked = ("train", "--model", "airbench", "--recipe", "best", *words, "--print-config", "--json")
+    values = json.loads(cifar(*asked).stdout)
+    assert values["model.residual"]["value"] is residual
+    assert values["model.residual"]["from"] == (words[0] if words else "recipe best")
+    assert values["recipe.policy"]["value"] == "translate-alternate-cutout"
+    flags = {"recipe.name": "--recipe"} | dict.fromkeys(["model.residual"] if words else [], "--residual")
+    run = layered({"model.name": "airbench", "model.residual": False}, flags, recipe="best").config()
+    command = repeat_command(run)
+    assert ("--no-residual" in command, " --residual" in command) == (not residual, False)
 
 
 @pytest.mark.parametrize("side", [9, 28, 32, 65])
@@ -149,6 +185,7 @@ def test_bad_values_of_the_new_fields_are_refused(changes: dict[str, object], me
     [
         ("null", {"width": 2.0}, "null has no --width"),
         ("airbench", {"small_images": True}, "airbench has no --small-images"),
+        ("null", {"residual": True}, "null has no --residual"),
         ("hybrid", {"drop_path": 0.1}, "hybrid has no --drop-path"),
         ("airbench", {"width": 0.0}, "--width 0 is not between"),
         ("cnn", {"drop_path": 1.0}, "--drop-path 1 is not between"),

@@ -140,7 +140,13 @@ def test_the_choice_is_remembered_by_machine_model_and_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "change"), [("airbench", {"width": 2}), ("cnn", {"small_images": True}), ("cnn", {"drop_path": 0.1})]
+    ("name", "change"),
+    [
+        ("airbench", {"width": 2}),
+        ("airbench", {"residual": True}),
+        ("cnn", {"small_images": True}),
+        ("cnn", {"drop_path": 0.1}),
+    ],
 )
 def test_a_model_with_other_options_is_tried_anew(name: str, change: dict[str, Any]) -> None:
     steps = Scripted(**FOUR)

@@ -82,8 +82,8 @@ def lay_out(
         )
     if flat and by_folder and tables:
         found.notes.append(
-            f"{listed(f'{folder}/' for folder in flat)} are taken for classes; if they are splits, put class folders into "
-            "them, or pass --columns IMAGE,LABEL"
+            f"{listed(f'{folder}/' for folder in flat)} are taken for classes; if they are splits, put class folders "
+            "into them, or pass --columns IMAGE,LABEL"
         )
     _leave_out_strays(found, by_folder, strays, skip_bad=skip_bad)
     _assign_folders(found, by_folder, with_splits=with_splits)
