@@ -95,8 +95,11 @@ def cases(found: Any, pages: list[Path] = PAGES) -> list[Any]:
 
 def parse(words: list[str]) -> None:
     """Parse a command line as `cifar` does, without running the command. Raises what the parser raises."""
-    assert "--install-completion" not in words, "parsing it would change the shell of the user who runs the tests"
     group: Any = typer.main.get_command(app)
+    if "--install-completion" in words:  # parsing it would change the shell of the user who runs the tests
+        assert words == ["--install-completion"]
+        assert any("--install-completion" in param.opts for param in group.params)
+        return
     with suppress(typer.Exit):  # --help
         context = group.make_context("cifar", list(words))
         name, command, rest = group.resolve_command(context, list(words))

@@ -11,7 +11,7 @@ from cifar_cli.render.tables import table_of
 def sweep(report: SweepReport) -> Table:
     """One row for each run, the highest validation accuracy first."""
     results = sorted(report.results, key=lambda result: -(result.val_accuracy or 0.0))
-    columns = {key: [result.settings[key] for result in results] for key in report.results[0].settings}
+    columns = {key: [result.settings[key] for result in results] for key in (results[0].settings if results else ())}
     columns["validation"] = [_percent(result.val_accuracy) for result in results]
     columns["test"] = [_percent(result.test_accuracy) for result in results]
     columns["mirror averaged"] = [_percent(result.test_accuracy_flip_averaged) for result in results]

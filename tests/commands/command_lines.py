@@ -25,6 +25,7 @@ VALUES = {
     "HH:MM:SS": "00:20:00",
     "0,1,2": "0,1,2",
     "KEY=A,B": "lr=0.1,0.2",
+    "KEY=LOW:HIGH": "lr=0.1:0.2",
     "DIR": "folder",
     "RUN_DIR": "folder",
     "RUN_DIR|CHECKPOINT": "folder",

@@ -60,7 +60,21 @@ def test_a_key_is_an_option_s_flag_or_the_name_of_its_setting(key: str, flag: st
         (("--grid", "lr=0.1", "--", "--policy", "course", "--augment", "p.json"), "--policy and --augment"),
         (("--grid", "lr=0.1", "--", "--print-config"), "--print-config can't be passed to every run"),
         (("--grid", "lr=0.1", "--", "--run-dir", "x"), "--run-dir can't be passed to every run"),
-        ((), "a sweep needs --grid or --seeds"),
+        ((), "a sweep needs --grid, --search or --seeds"),
+        (("--search", "lr"), "--search lr is neither KEY=LOW:HIGH nor a list"),
+        (("--search", "lr=1"), "is neither KEY=LOW:HIGH nor a list"),
+        (("--search", "lr=0.1:0.01"), "is neither KEY=LOW:HIGH nor a list"),
+        (("--search", "lr=0.1:nan"), "is neither KEY=LOW:HIGH nor a list"),
+        (("--search", "lr=0.1:1:cube"), "is neither KEY=LOW:HIGH nor a list"),
+        (("--search", "patience=0.5:9:log"), "--patience takes whole numbers"),
+        (("--search", "batch=32:64.5"), "--batch takes whole numbers"),
+        (("--search", "lr=0:1:log"), "has no logarithm at 0"),
+        (("--search", "lr=-1:1"), "--lr -1 is not a positive number"),
+        (("--search", "rate=0.1:1"), "--search rate: cifar train has no option of that name"),
+        (("--search", "seed=1:9"), "a sweep sets --seed of its runs itself"),
+        (("--search", "lr=0.1:1", "--grid", "batch=32,64"), "--grid and --search contradict each other"),
+        (("--search", "lr=0.1:1", "--trials", "0"), "--trials 0 is not between"),
+        (("--grid", "lr=0.1,0.2", "--trials", "5"), "--trials has no effect without --search"),
     ],
 )
 def test_a_bad_sweep_is_refused_before_anything_is_trained(
@@ -70,6 +84,37 @@ def test_a_bad_sweep_is_refused_before_anything_is_trained(
     assert result.exit_code in (1, 2)
     assert message in " ".join(result.stderr.split())
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "whole", "ends"),
+    [
+        ("lr=1e-3:0.1:log", False, ("0.001", "0.1")),
+        ("recipe.batch=32:256", True, ("32", "256")),
+        ("patience=1:9:log", True, ("1", "9")),
+        ("label-smoothing=0:0.2", False, ("0", "0.2")),
+        ("policy=course,crop-flip", False, ("course", "crop-flip")),
+    ],
+)
+def test_a_range_is_searched_in_the_numbers_that_the_option_takes(
+    text: str, whole: bool, ends: tuple[str, ...]
+) -> None:
+    config = SweptOptions(search=[text], trials=3).config()
+    (option,) = config.searched
+    assert (option.whole, option.ends, config.trials) == (whole, ends, 3)
+
+
+@pytest.mark.slow
+def test_a_search_trains_and_shows_its_choices(cifar: Any, data_dir: Path, tmp_path: Path) -> None:
+    shared = ("--dataset", "shapes", "--data-dir", data_dir, "--max-epochs", 1, "--batch", 64, "--device", "cpu")
+    plain = ("--precision", 32, "--memory-format", "contiguous")
+    searched = ("--search", "lr=1e-3:1e-2:log", "--search", "policy=none,course", "--trials", 2)
+    result = cifar("sweep", *searched, "--sweep-dir", tmp_path / "sweep", "--json", "--", *shared, *plain)
+    assert result.exit_code == 0, result.stderr
+    trials = json.loads(result.stdout)["results"]
+    assert [trial["status"] for trial in trials] == ["done", "done"]
+    assert all(1e-3 <= float(trial["settings"]["lr"]) <= 1e-2 for trial in trials)
+    assert "trial 2 of 2" in result.stderr
 
 
 @pytest.mark.parametrize("line", re.findall("cifar sweep.*", SWEEP.epilog))

@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any, Protocol
 
 from filelock import FileLock, Timeout
@@ -116,39 +117,85 @@ class _Sweep:
         self.ends = None if config.budget_seconds is None else clock() + config.budget_seconds
         self.running: list[Process] = []
         self.failed: set[str] = set()
+        self.logged: dict[str, int] = {}
+        """Where in its log the last attempt of a run begins, in bytes."""
         self.stopping = False
 
     def run(self) -> SweepReport:
+        if self.config.searched:
+            return self._search()
         runs = self.config.runs()
         left = [run for run in runs if _scores(_directory(self.config, run)) is None]
+        with self._pool(lambda: runs) as pool:
+            for number, done in enumerate(pool.map(self._train, left), start=len(runs) - len(left) + 1):
+                self.on_note(f"{number} of {len(runs)}: {done}")
+                self._report(runs)
+        return self._report(runs)
+
+    def _search(self) -> SweepReport:
+        """Train with values that Optuna chooses, until there are as many trials as were asked for."""
+        from cifar_cli.core.workflow.search import Search
+
+        def accuracy_of(run: SweptRun) -> float | None:
+            scores = _scores(_directory(self.config, run))
+            return None if scores is None else float(scores["val_accuracy"])
+
+        search, turns, trials = Search(self.config, accuracy_of), Lock(), self.config.trials
+        busy: dict[str, Lock] = {}
+
+        def one(number: int) -> None:
+            with turns:
+                if self._is_over():
+                    return
+                trial = search.next()
+            for run in trial.runs:
+                with turns:
+                    own_turn = busy.setdefault(run.name, Lock())
+                with own_turn:  # of two equal trials at once, the second finds the first's run
+                    if accuracy_of(run) is None:
+                        done = self._train(run)
+                        self.on_note(f"trial {number} of {trials}: {done}")
+            with turns:
+                search.tell(trial)
+                self._report(search.runs)
+
+        with self._pool(lambda: search.runs) as pool:
+            list(pool.map(one, range(search.done + 1, trials + 1)))
+        return self._report(search.runs)
+
+    @contextmanager
+    def _pool(self, runs: Callable[[], Sequence[SweptRun]]) -> Iterator[ThreadPoolExecutor]:
+        """Threads that train. Ctrl-C interrupts what they train, and everything is saved. runs: of the report."""
         with ThreadPoolExecutor(self.at_once) as pool:
             try:
-                for number, done in enumerate(pool.map(self._train, left), start=len(runs) - len(left) + 1):
-                    self.on_note(f"{number} of {len(runs)}: {done}")
-                    self._report(runs)
+                yield pool
             except KeyboardInterrupt:
                 self.stopping = True
                 for process in list(self.running):
                     process.send_signal(signal.SIGINT)
                 pool.shutdown(cancel_futures=True)
-                self._report(runs)
+                self._report(runs())
                 raise Interrupted(
                     f"interrupted; finished runs are in {self.config.folder}",
                     remedy="repeat the same command to continue the sweep",
                 ) from None
-        return self._report(runs)
+
+    def _is_over(self) -> bool:
+        return self.stopping or self._seconds_left() == 0
 
     def _train(self, run: SweptRun) -> str:
         """Train one run on the next free GPU. Returns a sentence for the user."""
-        if self.stopping or self._seconds_left() == 0:
+        if self._is_over():
             return f"{run.name} waits: the budget is used up"
         gpu, directory = self.gpus.get(), _directory(self.config, run)
         if directory.last.is_file():
             words = ["--resume", str(directory.path), *self.config.resumed_words]
         else:
             words = _first_words(run, directory)
+        path = _log(self.config, run)
+        self.logged[run.name] = path.stat().st_size if path.is_file() else 0
         try:
-            with _log(self.config, run).open("a", encoding="utf-8") as log:
+            with path.open("a", encoding="utf-8") as log:
                 process = self.launch(words, gpu, log)
                 self.running.append(process)
                 status = self._wait(process)
@@ -176,9 +223,8 @@ class _Sweep:
         if (scores := _scores(directory)) is not None:
             return SweptResult(settings=run.settings, status="done", run_dir=directory.path, **scores)
         if run.name in self.failed:
-            return SweptResult(
-                settings=run.settings, status="failed", run_dir=directory.path, error=_error_in(_log(self.config, run))
-            )
+            error = _error_in(_log(self.config, run), self.logged.get(run.name, 0))
+            return SweptResult(settings=run.settings, status="failed", run_dir=directory.path, error=error)
         started = directory.path.is_dir()
         return SweptResult(
             settings=run.settings, status="interrupted" if started else "waiting", run_dir=directory.path
@@ -189,7 +235,7 @@ class _Sweep:
         results, path = tuple(self._result(run) for run in runs), self.config.folder / "sweep.csv"
         with replacing(path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow([*runs[0].settings, "status", *SCORES, "run_dir"])
+            writer.writerow([*(runs[0].settings if runs else ()), "status", *SCORES, "run_dir"])
             for result in results:
                 scores = [getattr(result, name) for name in SCORES]
                 writer.writerow([*result.settings.values(), result.status, *scores, result.run_dir])
@@ -244,9 +290,9 @@ def _require_same(config: SweepConfig) -> None:
         )
 
 
-def _error_in(path: Path) -> str | None:
-    """The last error that a log has, without its remedy; the last line of a log that has none, as of a traceback."""
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
+def _error_in(path: Path, start: int) -> str | None:
+    """The last error in a log from a byte on, without its remedy; the last line where there is none, as of a crash."""
+    lines = path.read_bytes()[start:].decode("utf-8", "replace").split("\n") if path.is_file() else []
     written = [line.strip() for line in lines if line.strip()]
     errors = [line.removeprefix("error: ") for line in written if line.startswith("error: ")]
     return next(reversed(errors or written), None)

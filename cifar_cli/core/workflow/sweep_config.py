@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,44 @@ class SweptOption:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SearchedOption:
+    """An option of `cifar train` whose value is searched in a range, or among some."""
+
+    key: str
+    flag: str
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    """Values are drawn by their logarithm."""
+    whole: bool = False
+    """The option takes whole numbers only."""
+    choices: tuple[str, ...] = ()
+    """In place of the range."""
+
+    def text(self, value: float | str) -> str:
+        """A value as it is passed to `cifar train`: four digits suffice, and leave a readable name."""
+        if isinstance(value, str) or self.whole:
+            return str(value)
+        rounded = f"{value:.4g}"
+        return rounded if self.low <= float(rounded) <= self.high else repr(value)
+
+    def value(self, text: str) -> float | int | str:
+        """The value that a text stands for. Raises ValueError for one that is no number."""
+        return text if self.choices else int(text) if self.whole else float(text)
+
+    def holds(self, text: str) -> bool:
+        """Whether a text is a value of this option. Raises ValueError for one that is no number."""
+        return text in self.choices if self.choices else self.low <= float(text) <= self.high
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """The values between which all others lie, or all of them."""
+        if self.choices:
+            return self.choices
+        return tuple(dict.fromkeys(self.text(int(end) if self.whole else end) for end in (self.low, self.high)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SweptRun:
     """One run of a sweep."""
 
@@ -49,6 +88,10 @@ class SweepConfig:
     folder: Path
     """Where the runs and the table are. Runs that are there already are not trained again."""
     options: tuple[SweptOption, ...]
+    searched: tuple[SearchedOption, ...] = ()
+    """In place of `options`: those whose values Optuna chooses."""
+    trials: int = 1
+    """How many combinations it chooses."""
     seeds: tuple[int, ...] = ()
     """Train each combination once with each of these; empty for the default seed."""
     words: tuple[str, ...] = ()
@@ -63,30 +106,43 @@ class SweepConfig:
     """After so long, the current runs are interrupted, with everything saved, and no further one begins."""
 
     def __post_init__(self) -> None:
-        if not self.options and not self.seeds:
-            raise ConfigError("a sweep needs --grid or --seeds", remedy="pass for example --grid lr=0.05,0.1")
-        keys = [option.flag for option in self.options]
+        if not (self.options or self.searched or self.seeds):
+            raise ConfigError("a sweep needs --grid, --search or --seeds", remedy="pass for example --grid lr=0.05,0.1")
+        if self.options and self.searched:
+            raise ConfigError(
+                "--grid and --search contradict each other",
+                remedy="pass the values of --grid to --search: it takes lists too",
+            )
+        kind = "--search" if self.searched else "--grid"
+        keys = [option.flag for option in self.options] + [option.flag for option in self.searched]
         if len(set(keys)) < len(keys):
-            raise ConfigError("--grid names an option twice", remedy="pass all of its values in one --grid")
+            raise ConfigError(f"{kind} names an option twice", remedy=f"pass all of its values in one {kind}")
+        if not 1 <= self.trials <= MOST_RUNS:
+            raise ConfigError(f"--trials {self.trials} is not between 1 and {MOST_RUNS:,}", remedy="pass --trials 20")
         if self.budget_seconds is not None and not self.budget_seconds > 0:
             raise ConfigError("--budget must be longer than 0 seconds", remedy="pass for example --budget 01:00:00")
-        count = max(len(self.seeds), 1) * math.prod(len(option.values) for option in self.options)
+        ends = math.prod(len(option.ends) for option in self.searched)  # which are checked before the first run
+        count = max(len(self.seeds), 1) * math.prod(len(option.values) for option in self.options) * ends
         if count > MOST_RUNS:
             raise ConfigError(f"the grid has {count:,} runs, more than {MOST_RUNS:,}", remedy="pass fewer values")
 
     def runs(self) -> tuple[SweptRun, ...]:
-        """All combinations; the last option changes first, and the seed before it."""
+        """All combinations; the last option changes first, and the seed before it. Of a search, those of the ends."""
+        keys = [*(option.key for option in self.options), *(option.key for option in self.searched)]
+        values = [*(option.values for option in self.options), *(option.ends for option in self.searched)]
+        combinations = (dict(zip(keys, chosen, strict=True)) for chosen in itertools.product(*values))
+        return tuple(run for settings in combinations for run in self.with_settings(settings))
+
+    def with_settings(self, settings: Mapping[str, str]) -> tuple[SweptRun, ...]:
+        """The runs with these values of the options, by key: one for each seed."""
+        flags = {option.key: option.flag for option in self.options}
+        flags |= {option.key: option.flag for option in self.searched}
+        words = [word for key, value in settings.items() for word in (flags[key], value)]
         runs = []
-        for values in itertools.product(*(option.values for option in self.options)):
-            for seed in self.seeds or (None,):
-                settings = {option.key: value for option, value in zip(self.options, values, strict=True)}
-                words = [
-                    word for option, value in zip(self.options, values, strict=True) for word in (option.flag, value)
-                ]
-                if seed is not None:
-                    settings["seed"] = str(seed)
-                    words += ["--seed", str(seed)]
-                runs.append(SweptRun(name=_folder_name(settings), settings=settings, words=(*self.words, *words)))
+        for seed in self.seeds or (None,):
+            of_seed = dict(settings) if seed is None else {**settings, "seed": str(seed)}
+            more = [] if seed is None else ["--seed", str(seed)]
+            runs.append(SweptRun(name=_folder_name(of_seed), settings=of_seed, words=(*self.words, *words, *more)))
         return tuple(runs)
 
 

@@ -48,6 +48,9 @@ class Trainings:
         self.signalled.set()
 
     def wait(self, timeout: float | None = None) -> int:
+        if self.outcome == "crash":
+            self.log.write("Traceback (most recent call last):\nRuntimeError: out of luck\n")
+            return 1
         if self.outcome == "fail":
             self.log.write("starting\nerror: it diverged\n  try: a lower rate\n")
             return 1
@@ -127,8 +130,8 @@ def test_a_failed_run_names_its_error_and_is_started_anew_beside_what_it_left(co
     report = run(config, Trainings("fail"))
     assert [result.status for result in report.results] == ["failed", "done", "done", "done"]
     assert report.results[0].error == "it diverged"
-    again = Trainings()
-    run(config, again)
+    again = Trainings("crash")
+    assert run(config, again).results[0].error == "RuntimeError: out of luck", "of this attempt, not of the one before"
     assert len(again.started) == 1
     assert "--resume" not in again.started[0][0]
     assert (config.folder / "lr=0.1,weight_decay=0.unfinished-1").is_dir()
@@ -166,7 +169,7 @@ def test_two_sweeps_at_once_in_a_folder_are_refused(config: SweepConfig) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"options": ()}, "needs --grid or --seeds"),
+        ({"options": ()}, "needs --grid, --search or --seeds"),
         ({"options": (RATES, RATES)}, "names an option twice"),
         ({"budget_seconds": 0.0}, "longer than 0 seconds"),
         ({"seeds": tuple(range(5000))}, "20,000 runs"),
