@@ -7,6 +7,7 @@ from itertools import chain
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 WARMUP = 10  # steps: with n averaged before, at most n / (n + WARMUP) of the average stays
 
@@ -64,12 +65,14 @@ class Average(nn.Module):
                 average.copy_(stays * average + (1 - stays) * value)
             else:
                 mixed.append((average, value))
-        if not mixed:
-            return
-        averages, values = map(list, zip(*mixed, strict=True))
-        if self._joins is None:  # not lerp, which makes NaN of a mask's infinities
-            torch._foreach_mul_(averages, stays)
-            torch._foreach_add_(averages, values, alpha=1 - stays)
-        else:
-            torch._foreach_mul_(averages, 1 - self._joins)
-            torch._foreach_add_(averages, torch._foreach_mul(values, self._joins))
+        for sharded in (True, False):  # one list can't hold parts of weights and whole buffers
+            alike = [pair for pair in mixed if isinstance(pair[0], DTensor) is sharded]
+            if not alike:
+                continue
+            averages, values = map(list, zip(*alike, strict=True))
+            if self._joins is None:  # not lerp, which makes NaN of a mask's infinities
+                torch._foreach_mul_(averages, stays)
+                torch._foreach_add_(averages, values, alpha=1 - stays)
+            else:
+                torch._foreach_mul_(averages, 1 - self._joins)
+                torch._foreach_add_(averages, torch._foreach_mul(values, self._joins))

@@ -28,6 +28,7 @@ from cifar_cli.core.choices import DeviceChoice
 from cifar_cli.core.data.loader import Batch, BatchLoader
 from cifar_cli.core.out_of_memory import is_out_of_memory
 from cifar_cli.core.training.failures import first_line
+from cifar_cli.core.training.heartbeat import SILENT_SECONDS, Heartbeat, Watch
 from cifar_cli.core.training.launch import (
     LEAVE_SECONDS,
     Helpers,
@@ -44,8 +45,8 @@ from cifar_cli.errors import CifarError, ResourceError
 
 STEP_SECONDS = 20.0  # a process that doesn't answer for so long within a step is taken for dead
 START_SECONDS = 300.0  # of rank 0's wait for the others, until they have imported torch from a slow disk
-# Of a wait of rank 0 for the others at the end of an evaluation, which they share evenly.
-LATE_SECONDS = 60.0
+# Of a wait of rank 0 for the others at the end of an evaluation: they share it evenly, and not all are equally fast.
+LATE_SECONDS = 600.0
 # That rank 0 serves the store after its end, for others that have not read its last word. They may look for it only
 # once gloo has given up.
 READ_SECONDS = STEP_SECONDS + 5.0
@@ -62,6 +63,14 @@ class Group(Ranks):
         self.rank, self.world_size, self.local_rank = place.rank, place.world_size, place.local_rank
         self._store, self._helpers, self._device_type = store, helpers, device_type
         self._counter, self._orders = itertools.count(), itertools.count()
+        self._alive = Heartbeat(store, self.rank)
+        try:
+            self._connect(store)
+        except BaseException:
+            self._alive.stop()
+            raise
+
+    def _connect(self, store: Store) -> None:
         self._meet_first()
         limit = timedelta(seconds=STEP_SECONDS)
         options: dict[str, Any] = {"rank": self.rank, "world_size": self.world_size, "timeout": limit}
@@ -70,7 +79,7 @@ class Group(Ranks):
             dist.init_process_group("gloo", store=PrefixStore("groups", store), **options)
         # Ray Train's group may use NCCL, which takes no tensors of the host, and waits for half an hour.
         self._host: Any = dist.group.WORLD if self._owns_world else dist.new_group(backend="gloo", timeout=limit)
-        backend = "nccl" if device_type == "cuda" else "gloo"
+        backend = "nccl" if self._device_type == "cuda" else "gloo"
         # Groups of their own, so that batch norm's messages and the gradients' can't be mistaken for each other.
         self._gradients, self._statistics = (dist.new_group(backend=backend, timeout=limit) for _ in range(2))
 
@@ -157,10 +166,14 @@ class Group(Ranks):
         """Wait for a key of the store. Raises CifarError when a process fails in the meantime."""
         # Polled, because torch's own wait prints a warning whenever its time is up.
         end, pause = time.monotonic() + limit_seconds, 0.0005
+        # The others look at rank 0 alone, so that the store isn't asked by each about each.
+        watch = Watch(self._store, range(1, self.world_size) if self.is_first else range(1))
         try:
             while not self._store.check([key]):
                 if self._store.check([FAILURE]) or self._dead():
                     raise self._failure()
+                if (rank := watch.silent()) is not None:
+                    raise self._lost(rank)
                 if time.monotonic() > end:
                     raise LostProcessError(
                         "another process of this run ended or can't be reached: "
@@ -170,6 +183,16 @@ class Group(Ranks):
                 pause = min(2 * pause, POLL_SECONDS)
         except dist.DistError:
             raise self._failure() from None
+
+    def _lost(self, rank: int) -> CifarError:
+        """The error for a process that gives no sign of life. Rank 0 tells it to the others."""
+        lost = LostProcessError(
+            f"process {rank} of {self.world_size} ended, hangs, or can't be reached: it gave no sign of life for "
+            f"{SILENT_SECONDS:g} seconds"
+        )
+        if self.is_first and not self._store.check([FAILURE]):
+            self._store.set(FAILURE, pickle.dumps(_in_words(lost)))  # type: ignore[arg-type]
+        return lost
 
     def explained(self, error: Exception) -> Exception:
         if isinstance(error, CifarError) or is_out_of_memory(error) or not is_broken_connection(error):
@@ -197,6 +220,7 @@ class Group(Ranks):
         lost = isinstance(error, LostProcessError)
         if not lost:
             self._wait_until_all_left()
+        self._alive.stop()
         if self._helpers is not None:
             self._helpers.end(wait_seconds=0.0 if lost else LEAVE_SECONDS)
 

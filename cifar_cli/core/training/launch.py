@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -65,7 +66,14 @@ def requeued_on_time_limit(requeue: bool) -> Iterator[None]:
     Raises what the block raises; the remedy says whether the job was requeued. requeue: False does nothing.
     """
     try:
-        yield
+        try:
+            yield
+        except KeyboardInterrupt as early:  # before the run has begun, which then handles the signal itself
+            if early.args[:1] != (getattr(signal, "SIGUSR1", None),):
+                raise
+            stopped = Interrupted("interrupted outside of the training")
+            stopped.before_time_limit, stopped.exit_code = True, 128 + signal.SIGTERM
+            raise stopped from early
     except Interrupted as error:
         if requeue and error.before_time_limit and place_of(os.environ).rank == 0:
             job = os.environ["SLURM_JOB_ID"]

@@ -61,9 +61,8 @@ def ranks_of(asked: TrainConfig | ResumeConfig) -> AbstractContextManager[Ranks]
             device = run_config(asked.run_dir).device
         return joined(devices=asked.devices or 1, num_nodes=asked.num_nodes or 1, device=device)
     config = run_config(asked.run_dir)
-    return joined(
-        devices=asked.devices or config.devices, num_nodes=asked.num_nodes or config.num_nodes, device=config.device
-    )
+    # A run of several nodes goes on with a single process, or the devices of this one, where no launcher starts more.
+    return joined(devices=asked.devices or config.devices, num_nodes=asked.num_nodes or 1, device=config.device)
 
 
 def serve(ranks: Ranks, *, seams: Seams = REAL) -> list[TrainResult]:

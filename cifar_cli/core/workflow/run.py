@@ -14,6 +14,7 @@ from statistics import fmean
 from cifar_cli.core.counting.config import SummaryConfig
 from cifar_cli.core.counting.results import ModelSummary
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+from cifar_cli.core.training.group import this_place
 from cifar_cli.core.training.growth import growth_of
 from cifar_cli.core.training.listeners import SILENT, Listeners
 from cifar_cli.core.training.loop import REAL, Seams, fit
@@ -38,7 +39,8 @@ def train_and_report(request: TrainRequest, listeners: Listeners = SILENT, *, se
     Raises what `prepare` and `fit` raise, and CheckpointError before anything is trained when the run directory of a
     seed is taken.
     """
-    run_dirs = _run_dirs(request.config, request.seeds)
+    # Of several processes rank 0 alone writes, and the lock of a directory is for one.
+    run_dirs = _run_dirs(request.config, request.seeds) if this_place().rank == 0 else {}
     with ranks_of(request.config) as ranks:
         if ranks.is_first:
             results = _train_all(request, run_dirs, listeners, seams, ranks)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from cifar_cli.core.data.config import Normalisation
 from cifar_cli.core.data.store import open_store
 from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.training import group
+from cifar_cli.core.training import group, loop
 from cifar_cli.core.training.batches import eval_loader
 from cifar_cli.core.training.config import ResumeConfig, StepConfig, TrainConfig
 from cifar_cli.core.training.group import joined
@@ -148,6 +150,43 @@ def run_on_a_slow_disk(asked: Any) -> Outcome:
         return run(asked)
     finally:
         torch.save, group.STEP_SECONDS = original, limit
+
+
+def run_stopped_in_its_validation(asked: Any, *, rank: int) -> tuple[Outcome, float]:
+    """One process is stopped for 40 seconds in the validation, so that it gives no sign of life.
+
+    Returns what a process saw, and for how many seconds it waited.
+    """
+    original, began = loop.validate, [time.monotonic()]
+
+    def scored_late(*args: Any, **options: Any) -> Any:
+        began[0] = time.monotonic()
+        if int(os.environ["RANK"]) == rank:
+            subprocess.Popen(["sh", "-c", f"sleep 40; kill -CONT {os.getpid()}"])
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return original(*args, **options)
+
+    loop.validate = scored_late  # type: ignore[assignment]
+    try:
+        return run(asked), time.monotonic() - began[0]
+    finally:
+        loop.validate = original
+
+
+def run_slow_in_its_validation(asked: Any, *, rank: int, seconds: float) -> Outcome:
+    """One process takes longer than the others for its part of a validation."""
+    original = loop.validate
+
+    def scored_late(*args: Any, **options: Any) -> Any:
+        if int(os.environ["RANK"]) == rank:
+            time.sleep(seconds)
+        return original(*args, **options)
+
+    loop.validate = scored_late  # type: ignore[assignment]
+    try:
+        return run(asked)
+    finally:
+        loop.validate = original
 
 
 def run_at_speeds(asked: TrainConfig, *, seconds: tuple[float, ...]) -> tuple[int, int, float]:

@@ -144,6 +144,19 @@ def test_one_process_of_several_requeues_the_job(scontrol: Path, monkeypatch: py
     assert not scontrol.exists()
 
 
+@pytest.mark.parametrize("requeue", [True, False])
+def test_the_signal_before_the_time_limit_is_answered_during_the_start_up(scontrol: Path, requeue: bool) -> None:
+    with (
+        pytest.raises(Interrupted, match="interrupted outside of the training") as caught,
+        requeued_on_time_limit(requeue),
+    ):
+        raise KeyboardInterrupt(signal.SIGUSR1)  # as `start.py` turns it into one
+    assert caught.value.exit_code == 143
+    assert scontrol.exists() is requeue
+    with pytest.raises(KeyboardInterrupt), requeued_on_time_limit(requeue):
+        raise KeyboardInterrupt(signal.SIGINT)
+
+
 def test_a_cancelled_job_is_not_requeued(config_of: ConfigOf, tmp_path: Path, scontrol: Path) -> None:
     with pytest.raises(Interrupted) as caught, requeued_on_time_limit(True):
         train(config_of(tmp_path / "run"), seams=stopping_at(3, by=signal.SIGTERM))

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training import group
+from cifar_cli.core.training import train as train_module
+from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.core.training.group import joined
 from cifar_cli.core.training.launch import (
     Place,
@@ -18,6 +21,7 @@ from cifar_cli.core.training.launch import (
     started_count,
     tasks_per_node,
 )
+from cifar_cli.core.training.train import ranks_of
 from cifar_cli.errors import ConfigError, ResourceError
 
 TORCHRUN = {
@@ -146,6 +150,13 @@ def test_several_nodes_need_a_launcher() -> None:
     with pytest.raises(ConfigError, match="--num-nodes 2 needs") as caught:
         require_agreement(Place(), devices=2, num_nodes=2)
     assert "torchrun or srun" in str(caught.value)
+
+
+def test_a_run_of_several_nodes_goes_on_on_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = TrainConfig(model=ModelConfig(name="null"), num_nodes=2, device="cpu")
+    monkeypatch.setattr(train_module, "run_config", lambda run_dir: begun)
+    with ranks_of(ResumeConfig(run_dir=tmp_path)) as ranks:
+        assert ranks.world_size == 1
 
 
 def test_wrong_tasks_are_refused_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,16 @@ import pytest
 
 from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
+from cifar_cli.core.training.heartbeat import SILENT_SECONDS
 from tests.core.training.crew import Crew
 from tests.core.training.rank_tasks import (
     run,
     run_at_speeds,
     run_on_a_full_disk,
     run_on_a_slow_disk,
+    run_slow_in_its_validation,
     run_spoiled,
+    run_stopped_in_its_validation,
     run_with_signal,
 )
 from tests.core.training.same_run import STEPS
@@ -73,6 +76,21 @@ def test_a_disk_of_rank_0_that_is_slower_than_a_step_may_be_ends_no_run(
     two = crew(run_on_a_slow_disk, config(tmp_path / "run", epochs=1, checkpoint_seconds=0.01))
     assert [(part.error, len(part.losses)) for part in two] == [(None, STEPS)] * 2
     assert (tmp_path / "run/checkpoints/best.ckpt").is_file()
+
+
+def test_a_process_without_a_sign_of_life_ends_the_others_in_their_evaluation(
+    config: ConfigOf, tmp_path: Path, crew: Crew
+) -> None:
+    """Not rank 0, which serves the store: where it is killed, the others' connections break at once."""
+    (outcome, seconds), _ = crew(run_stopped_in_its_validation, config(tmp_path / "run", epochs=1), rank=1)
+    assert "process 1 of 2 ended, hangs, or can't be reached" in str(outcome.error)
+    assert 15 < seconds < 35
+
+
+def test_a_process_that_is_slower_in_an_evaluation_is_waited_for(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
+    """For longer than one may be silent."""
+    two = crew(run_slow_in_its_validation, config(tmp_path / "run", epochs=1), rank=1, seconds=SILENT_SECONDS + 10)
+    assert [part.error for part in two] == [None, None]
 
 
 def test_a_finished_run_is_finished_in_all_processes(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cifar_cli.core.choices import OptimizerName
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.config import ResumeConfig, TrainConfig
 from cifar_cli.errors import ConfigError
@@ -47,10 +48,13 @@ def test_a_run_is_that_of_one_process(
     assert_same_run(several, one, tolerance=tolerance)
 
 
-def test_a_run_goes_on_with_other_numbers_of_processes(config: ConfigOf, tmp_path: Path, crew: Crew) -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])  # torch has no fused kernel for sharded SGD
+def test_a_run_goes_on_with_other_numbers_of_processes(
+    config: ConfigOf, tmp_path: Path, crew: Crew, optimizer: OptimizerName
+) -> None:
     def averaged(name: str) -> TrainConfig:
         made = config(tmp_path / name, epochs=3, batch=67, strategy="fsdp")
-        return replace(made, recipe=replace(made.recipe, ema_decay=0.8))
+        return replace(made, recipe=replace(made.recipe, optimizer=optimizer, ema_decay=0.8))
 
     whole, resumed = run(averaged("whole"), double=True), ResumeConfig(run_dir=tmp_path / "cut")
     parts = [
