@@ -9,7 +9,8 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from cifar_cli.core.choices import OptimizerName
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.out_of_memory import is_out_of_memory
 from cifar_cli.core.training.config import StepConfig, TrainConfig
-from cifar_cli.core.training.numerics import speed_key
+from cifar_cli.core.training.numerics import TRIAL_RATES, speed_key
 from cifar_cli.core.training.remembered import remember, remembered
 from cifar_cli.core.training.schedule import set_rate
 from cifar_cli.core.training.step import TrainingStep
@@ -43,41 +44,47 @@ def cuda_graph(function: Callable[[], None]) -> Callable[[], None]:
 
 
 class CapturedStep:
-    """Calls a training step, and from the second batch of the first one's shape on replays it.
+    """Calls a training step, and from the second batch of each shape on replays it.
 
-    Its images and labels are copied to where the graph reads them; a batch of another shape takes the plain step. The
-    optimizer must be made for it (`StepConfig.captured`), and neither it nor the model may be loaded anew afterwards.
+    Images and labels are copied to where the graph of their shape reads them. The optimizer must be made for it
+    (`StepConfig.captured`), and neither it nor the model may be loaded anew afterwards.
     """
 
     def __init__(self, step: TrainingStep, capture: Capture = cuda_graph) -> None:
         self._step, self._capture = step, capture
-        self._batch: tuple[Tensor, Tensor] | None = None
-        self._made: tuple[Tensor, Tensor] | None = None
-        self._replay: Callable[[], None] | None = None
+        self._graphs: dict[torch.Size, _Graph] = {}
 
     def __call__(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-        """As the step. The logits hold until the next call."""
-        if self._batch is None:  # the first step makes the optimizer's state and chooses kernels
-            self._batch = torch.empty_like(images_BCHW), torch.empty_like(labels_B)
+        """As the step. The logits hold until the next call with images of this shape."""
+        graph = self._graphs.get(images_BCHW.shape)
+        if graph is None:  # the first step makes the optimizer's state and chooses kernels
+            self._graphs[images_BCHW.shape] = _Graph(torch.empty_like(images_BCHW), torch.empty_like(labels_B))
             return self._step(images_BCHW, labels_B)
-        if self._batch[0].shape != images_BCHW.shape:
-            return self._step(images_BCHW, labels_B)
-        self._batch[0].copy_(images_BCHW)
-        self._batch[1].copy_(labels_B)
-        if self._replay is None:
+        graph.images_BCHW.copy_(images_BCHW)
+        graph.labels_B.copy_(labels_B)
+        if graph.replay is None:
             on_stage, self._step.on_stage = self._step.on_stage, lambda stage: None
-            self._replay = self._capture(self._run)
+            graph.replay = self._capture(partial(self._run, graph))
             self._step.on_stage = on_stage
         self._step.on_stage("forward")  # all of the step: nothing tells its stages apart
-        self._replay()
+        graph.replay()
         self._step.count()
-        assert self._made is not None
-        loss, logits_BK = self._made
+        assert graph.made is not None
+        loss, logits_BK = graph.made
         return loss.clone(), logits_BK
 
-    def _run(self) -> None:
-        assert self._batch is not None
-        self._made = self._step.run(*self._batch)
+    def _run(self, graph: _Graph) -> None:
+        graph.made = self._step.run(graph.images_BCHW, graph.labels_B)
+
+
+@dataclass(eq=False, slots=True)
+class _Graph:
+    """The graph for batches of one shape: what it reads and what it makes."""
+
+    images_BCHW: Tensor
+    labels_B: Tensor
+    made: tuple[Tensor, Tensor] | None = None
+    replay: Callable[[], None] | None = None
 
 
 def choose_capture(
@@ -158,7 +165,9 @@ def _tried(
 
     The batches and the learning rates differ, so that a graph that replays old ones is noticed.
     """
-    asked: StepConfig = replace(config.step_config(), captured=True)
+    # Small rates, as in the trials of precisions: with a recipe's, random labels tell rounding from faults no more.
+    rate = TRIAL_RATES[config.recipe.optimizer]
+    asked: StepConfig = replace(config.step_config(), captured=True, learning_rate=rate, bias_lr=None, head_lr=None)
     copied = training_form(copy.deepcopy(model), asked.memory_format).to(device).train()
     step = TrainingStep(copied, asked, device_type=device.type)
     step.train()

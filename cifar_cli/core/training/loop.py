@@ -272,10 +272,11 @@ class Loop:
     def _step_for(self, images_BCHW: Tensor) -> TrainingStep | CapturedStep:
         """The captured step where there is one.
 
-        A graph can't be told that weights and optimizer were taken back, so it begins after the plan; and it holds
-        images of the full side.
+        A graph can't be told that weights and optimizer were taken back, so it begins after the plan. The rest of an
+        epoch, which is fewer images, isn't worth one.
         """
-        if self.captured is not None and self.planner.is_decided and images_BCHW.shape[-1] == self.growth.full:
+        whole = len(images_BCHW) == self.config.recipe.batch
+        if self.captured is not None and self.planner.is_decided and whole:
             return self.captured
         return self.step
 

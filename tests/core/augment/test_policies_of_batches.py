@@ -148,16 +148,17 @@ def test_mixup_is_that_of_torchvision_for_the_same_share():
     assert 0 <= kept <= 1
 
 
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 40)])
 @pytest.mark.parametrize(("across", "down", "kept"), [(0.5, 0.5, 0.5), (0.0, 0.99, 0.1), (0.3, 0.8, 0.95)])
-def test_cutmix_is_that_of_torchvision_for_the_same_rectangle(across, down, kept):
-    images, labels = torch.rand(16, 3, 32, 32), torch.arange(16) % 10
-    half = int(0.5 * (1 - kept) ** 0.5 * 32)
-    x, y = int(across * 32), int(down * 32)
-    box = (max(x - half, 0), max(y - half, 0), min(x + half, 32), min(y + half, 32))
+def test_cutmix_is_that_of_torchvision_for_the_same_rectangle(across, down, kept, height, width):
+    images, labels = torch.rand(16, 3, height, width), torch.arange(16) % 10
+    half_x, half_y = (int(0.5 * (1 - kept) ** 0.5 * side) for side in (width, height))
+    x, y = int(across * width), int(down * height)
+    box = (max(x - half_x, 0), max(y - half_y, 0), min(x + half_x, width), min(y + half_y, height))
     mixed, share = cut_mixed(images, images.roll(1, 0), kept, across=across, down=down)
     params = {"labels": labels, "box": box, "batch_size": 16}
     assert torch.equal(mixed, v2.CutMix(num_classes=10).transform(images, params))
-    assert share == 1 - (box[2] - box[0]) * (box[3] - box[1]) / 1024
+    assert share == 1 - (box[2] - box[0]) * (box[3] - box[1]) / (height * width)
 
 
 @pytest.mark.parametrize("name", ["mixup", "cutmix"])

@@ -77,8 +77,8 @@ def test_captured_steps_are_the_plain_ones(optimizer: OptimizerName) -> None:
     plain, step, recorded = make_step(optimizer, captured=False), make_step(optimizer, captured=True), Recorded()
     expected, found = losses_of(plain, plain), losses_of(step, CapturedStep(step, recorded))
     torch.testing.assert_close(found, expected, atol=1e-7, rtol=0)  # a rate on the device is a float32
-    assert recorded.captured == 1
-    assert recorded.replayed == 2 * (STEPS - 1) - 1, "all but the first step and the rests"
+    assert recorded.captured == 2, "a graph for whole batches, and one for the rests"
+    assert recorded.replayed == 2 * STEPS - 2, "all but the first of each"
     assert plain.average is not None
     assert step.average is not None
     assert int(step.average.n_averaged) == int(plain.average.n_averaged) == 2 * STEPS

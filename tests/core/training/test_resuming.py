@@ -125,7 +125,7 @@ def test_draws_of_every_generator_are_repeated_after_an_interruption_whatever_va
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
+@pytest.mark.parametrize("optimizer", ["sgd", "muon", "muon-sgd"])
 def test_a_schedule_and_averaged_weights_survive_an_interruption(
     config_of: ConfigOf, tmp_path: Path, optimizer: str
 ) -> None:

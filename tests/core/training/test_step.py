@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import get_args
 
 import numpy as np
@@ -12,7 +13,7 @@ from cifar_cli.core.models.build import build_model
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.models.training_form import training_form
 from cifar_cli.core.training.config import StepConfig
-from cifar_cli.core.training.muon import Muon, orthogonalised
+from cifar_cli.core.training.muon import SGD_MOMENTUM, Muon, MuonSGD, orthogonalised
 from cifar_cli.core.training.recipe import RECIPES
 from cifar_cli.core.training.schedule import rate_share
 from cifar_cli.core.training.step import (
@@ -145,6 +146,65 @@ def test_muon_orthogonalises_all_but_the_last_matrix_and_its_state_survives_savi
     assert again.param_groups[0]["lr"] == 0.02
     key = hidden["params"][0]
     assert torch.equal(again.state[key]["momentum"], optimizer.state[key]["momentum"])
+
+
+class Small(torch.nn.Module):
+    """A hidden matrix and a last layer, with a bias each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.last = torch.nn.Linear(24, 16), torch.nn.Linear(16, 5)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.last(self.hidden(values).relu())
+        return scores
+
+
+def after_steps(make: Callable[[Small], list[torch.optim.Optimizer]]) -> Small:
+    """The model after three steps, each on its own gradients."""
+    torch.manual_seed(0)
+    model, values = Small(), torch.randn(3, 64, 24)  # gradients of full rank: rounding is blown up where there is none
+    optimizers = make(model)
+    for batch in values:
+        model.zero_grad()
+        model(batch).square().sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    return model
+
+
+def test_muon_updates_matrices_as_torch_s_muon_does() -> None:
+    ours = after_steps(lambda model: [Muon(model, lr=0.02, weight_decay=0.1)])
+    theirs = after_steps(
+        lambda model: [
+            torch.optim.Muon([model.hidden.weight], lr=0.02, weight_decay=0.1, momentum=0.95, nesterov=True),
+            torch.optim.Adam([model.last.weight, model.last.bias, model.hidden.bias], lr=0.002),
+        ]
+    )
+    moved = (theirs.hidden.weight - after_steps(lambda model: []).hidden.weight).abs().mean()
+    # Both iterate in bfloat16, and round in another order.
+    torch.testing.assert_close(ours.hidden.weight, theirs.hidden.weight, atol=0.15 * float(moved), rtol=0)
+    for name in ("last.weight", "last.bias", "hidden.bias"):
+        torch.testing.assert_close(ours.get_parameter(name), theirs.get_parameter(name), atol=5e-5, rtol=1e-4)
+
+
+def test_muon_sgd_updates_the_rest_as_torch_s_sgd_does_and_keeps_the_norm_of_kernels() -> None:
+    def scaled(model: Small) -> Small:
+        with torch.no_grad():  # to the norm that is kept, so that both see the same gradients
+            model.hidden.weight.mul_(16**0.5 / model.hidden.weight.norm())
+        return model
+
+    options = {"momentum": SGD_MOMENTUM, "nesterov": True}
+    ours = after_steps(lambda model: [MuonSGD(scaled(model), lr=1e-9, weight_decay=0.0, bias_lr=0.003, head_lr=0.002)])
+    theirs = after_steps(
+        lambda model: [
+            torch.optim.SGD([scaled(model).hidden.bias, model.last.bias], lr=0.003, **options),
+            torch.optim.SGD([model.last.weight], lr=0.002, **options),
+        ]
+    )
+    assert float(ours.hidden.weight.norm()) == pytest.approx(16**0.5, rel=1e-5)
+    for name in ("last.weight", "last.bias", "hidden.bias"):
+        torch.testing.assert_close(ours.get_parameter(name), theirs.get_parameter(name), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
