@@ -158,6 +158,10 @@ def profile_memory(
     refuse_without(ctx, "strategy", "devices")
     refuse_beside(ctx, "evaluate", ("optimizer", "strategy"), "is a forward pass")
     refuse_without(ctx, "margin", "find_max_batch", "gpu", "memory_bytes")
+    if hardware.devices == 1 and hardware.strategy != "auto":
+        raise UsageError("--strategy has no effect with --devices 1", remedy="leave it out, or pass more --devices")
+    if search.measure and hardware.chosen_device() == "cpu":
+        refuse_beside(ctx, "measure", ("risk",), "runs on the CPU, where nothing is allowed for")
     refuse_foreign_parts(ctx, models.names())
     request = _request(models, step, hardware, search)
     from cifar_cli.core.memory.profile import profile

@@ -19,6 +19,8 @@ NO_EFFECT: list[tuple[tuple[str, ...], str]] = [
     (("profile-memory", "--multiple-of", "8"), "--multiple-of has no effect without --find-max-batch"),
     (("profile-memory", "--margin", "5%"), "--margin has no effect without --find-max-batch"),
     (("profile-memory", "--strategy", "fsdp"), "--strategy has no effect without --devices"),
+    (("profile-memory", "--devices", "1", "--strategy", "fsdp"), "--strategy has no effect with --devices 1"),
+    (("profile-memory", "--measure", "--device", "cpu", "--risk", "even"), "and --risk has no effect"),
     (("profile-memory", "-m", "null", "--backbone", "resnet18"), "null has no --backbone"),
     (("summarize", "-m", "null", "--patch-size", "4"), "null has no --patch-size"),
     (("summarize", "-m", "null,cnn", "--trim-backbone"), "null and cnn have no --trim-backbone"),

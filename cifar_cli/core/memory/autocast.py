@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial, reduce
@@ -73,6 +74,24 @@ def cuda_autocast_on_meta() -> Iterator[None]:
             entered.enter_context(patch.object(owner, name, named(getattr(owner, name))))
         entered.enter_context(patch.object(torch, "clear_autocast_cache", _forget(torch.clear_autocast_cache)))
         entered.enter_context(torch._C._IncludeDispatchKeyGuard(_KEY))
+        entered.enter_context(_timm_as_on_cuda())
+        yield
+
+
+@contextlib.contextmanager
+def _timm_as_on_cuda() -> Iterator[None]:
+    """timm's efficientvit computes its attention in float32 within autocast, but not on meta tensors."""
+    module = sys.modules.get("timm.models.efficientvit_mit")
+    if module is None:
+        yield
+        return
+    attention = module.LiteMLA._attn
+
+    def in_float32(*args: Any) -> Any:
+        with torch.autocast("cuda", enabled=False):
+            return attention(*args)
+
+    with patch.object(module.LiteMLA, "_attn", in_float32):
         yield
 
 

@@ -11,10 +11,12 @@ from cifar_cli.core.choices import DeviceChoice
 from cifar_cli.core.memory.config import GIB, MemoryConfig
 from cifar_cli.core.memory.estimate import MOST, Tracer, memory_remedy, require_weights_fit
 from cifar_cli.core.memory.gpus import Gpu
+from cifar_cli.core.memory.host import limited_to_available
 from cifar_cli.core.memory.measure import Machine, host_peaks, if_traceable, max_batch_on_gpu, this_machine
 from cifar_cli.core.memory.real_steps import RunSteps, try_steps
 from cifar_cli.core.memory.results import BatchChoice, BatchSpeed, knee_of
 from cifar_cli.core.models.config import ModelConfig
+from cifar_cli.core.out_of_memory import is_out_of_memory
 from cifar_cli.core.progress import OnProgress, Progress, silent
 from cifar_cli.core.training.config import StepConfig
 from cifar_cli.core.training.numerics import offered_precisions
@@ -97,9 +99,19 @@ def _on_host(tracer: Tracer, usable: int, run_steps: RunSteps, *, most: int) -> 
 
     def speed(batch: int) -> float:
         tracer.on_progress(Progress(task=f"timing {config.model.label}", detail=f"batch {batch}"))
-        return run_steps(config, batch, device="cpu")
+        try:
+            with limited_to_available():
+                return run_steps(config, batch, device="cpu")
+        except Exception as error:  # a model may raise anything
+            if not is_out_of_memory(error):
+                raise
+            raise ResourceError(
+                f"{batch:,} images of {config.model.label} don't fit into the memory of this machine",
+                remedy=memory_remedy(config, offered_precisions(torch.device("cpu"))[-1]),
+            ) from error
 
-    return _chosen(time_sizes(sizes, speed), sizes)
+    speeds = time_sizes(sizes, speed)
+    return _chosen(speeds, sizes if tracer.failure is None else [timed.batch for timed in speeds])
 
 
 def _chosen(speeds: list[BatchSpeed], sizes: list[int]) -> BatchChoice:
@@ -125,14 +137,22 @@ def _chosen(speeds: list[BatchSpeed], sizes: list[int]) -> BatchChoice:
 def time_sizes(
     sizes: list[int], speed: Callable[[int], float], *, clock: Callable[[], float] = time.monotonic
 ) -> list[BatchSpeed]:
-    """Time sizes in ascending order, until larger ones are no faster or would take too long."""
+    """Time sizes in ascending order, until larger ones are no faster, would take too long, or don't fit.
+
+    Raises ResourceError where the first doesn't fit.
+    """
     start, flat = clock(), 0
     timed: list[BatchSpeed] = []
     for size in sizes:
         best = max((known.images_per_second for known in timed), default=0.0)
         if timed and clock() - start + _STEPS_A_SIZE * size / timed[-1].images_per_second > HOST_SECONDS:
             break
-        timed.append(BatchSpeed(batch=size, images_per_second=speed(size)))
+        try:
+            timed.append(BatchSpeed(batch=size, images_per_second=speed(size)))
+        except ResourceError:
+            if not timed:
+                raise
+            break
         flat = 0 if timed[-1].images_per_second > best else flat + 1
         if flat == _FLAT:
             break

@@ -124,6 +124,8 @@ def find_max_batch(
     guess = int((capacity - WORKSPACE_BYTES - fixed) / max(slope, 1.0)) // multiple_of
     predicted = largest_that(should_run, guess=guess, most=most)
     best = largest_that(runs, guess=predicted, most=most) * multiple_of
+    if best < tracer.least_batch:  # the least batch runs, and no multiple from there on
+        best = 0
     if best:
         peak = tracer.peak(best, capacity_bytes=capacity, risk=risk)
     else:

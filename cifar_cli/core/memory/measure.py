@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -115,7 +115,7 @@ def if_traceable(tracer: Tracer, predict: Callable[[], _Found]) -> _Found | None
     try:
         return predict()
     except ModelError as error:
-        tracer.failure = str(error)
+        tracer.failure = error.what
         return None
 
 
@@ -184,6 +184,8 @@ def measure_max_batch(
     """
     searching = Searching(_NotBelow(runner, tracer.least_batch), most=most, multiple_of=multiple_of)
     found = searching.find(guess)
+    if found.batch < tracer.least_batch:  # the least batch runs, and no multiple from there on
+        found = replace(found, batch=0, proof=None)
     if found.proof is None:
         _require_short_of_memory(tracer.config, found)
     smallest = min(found.trials, key=lambda trial: trial.batch, default=BatchTrial(batch=0, kind="out of memory"))

@@ -25,7 +25,7 @@ from cifar_cli.core.memory.real_steps import measure
 from cifar_cli.core.memory.remedies import what_would_help
 from cifar_cli.core.memory.results import FitCheck, HelpReport, MaxBatch, MemoryReport, PeakMemory
 from cifar_cli.core.progress import OnProgress, silent
-from cifar_cli.core.training.numerics import offered_precisions
+from cifar_cli.core.training.numerics import offered_precisions, require_precision
 from cifar_cli.errors import ConfigError, ResourceError
 
 
@@ -54,6 +54,8 @@ def profile(
     untraced: dict[str, None] = {}
     for asked, (precision, alike) in product(request.configs, _by_precision(request, cards, on_host)):
         step = replace(asked.step, precision=precision or asked.step.precision)
+        if on_host:
+            require_precision(step.precision, torch.device("cpu"))
         config = replace(asked, step=step, backend="cpu" if on_host else asked.backend)
         tracer = Tracer(config, on_progress=on_progress)
         if request.names_memory and not request.what_would_help and len(request.configs) == 1:
@@ -70,7 +72,8 @@ def profile(
             checked = list(_checks(request, tracer, alike))
             checks.extend(checked)
             if request.what_would_help:
-                helps.extend(what_would_help(tracer, check, request.risk) for check in checked)
+                halves = {card.name: card.precision for card in alike}
+                helps.extend(what_would_help(tracer, check, request.risk, half=halves[check.gpu]) for check in checked)
     # Cards with different precisions are traced one after the other; they are shown in the order asked for.
     order = [(config.model.label, card.name) for config, card in product(request.configs, cards)]
     checks.sort(key=lambda check: order.index((check.model, check.gpu)))

@@ -9,7 +9,6 @@ from typing import Any
 from cifar_cli.core.choices import Precision
 from cifar_cli.core.memory.config import MemoryConfig, Risk
 from cifar_cli.core.memory.estimate import Tracer, check_fit
-from cifar_cli.core.memory.gpus import precision_on
 from cifar_cli.core.memory.results import FitCheck, HelpReport, Remedy
 from cifar_cli.core.models.config import RectangularConfig
 from cifar_cli.errors import CifarError
@@ -22,14 +21,15 @@ Ladder = Sequence[tuple[str, dict[str, Any]]]
 """Changes of one kind, the smallest first: the options to add to the command, and the fields of MemoryConfig."""
 
 
-def what_would_help(tracer: Tracer, check: FitCheck, risk: Risk) -> HelpReport:
+def what_would_help(tracer: Tracer, check: FitCheck, risk: Risk, *, half: Precision = "bf16") -> HelpReport:
     """Rank the changes by the memory they save on the card of the check. A batch that fits needs none.
 
-    tracer: of the step that was checked. risk: that of the check.
+    tracer: of the step that was checked. risk: that of the check. half: the 16-bit precision of the card; "32" if
+    it has none.
     """
     remedies: list[Remedy] = []
     not_possible: list[str] = []
-    for ladder in () if check.fits else ladders(tracer.config, check.batch, precision_on(check.gpu)):
+    for ladder in () if check.fits else ladders(tracer.config, check.batch, half):
         try:
             remedies.append(_first_that_fits(ladder, tracer, check, risk))
         except CifarError as error:
@@ -61,6 +61,8 @@ def ladders(config: MemoryConfig, batch: int, half: Precision = "bf16") -> Itera
     most = batch // config.devices
     if parts := [parts for parts in PARTS if config.accumulate < parts <= most]:
         yield [(f"--accumulate {count}", {"accumulate": count}) for count in parts]
+    if config.devices > 1 and not config.shards:
+        yield [("--strategy fsdp", {"strategy": "fsdp"})]
     if config.devices == 1 and (gpus := [count for count in GPUS if count * config.accumulate <= batch]):
         yield [(f"--devices {count} --strategy fsdp", {"devices": count, "strategy": "fsdp"}) for count in gpus]
 

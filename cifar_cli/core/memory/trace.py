@@ -30,6 +30,7 @@ from cifar_cli.core.memory.recorder import Category, Recorder, Trace
 from cifar_cli.core.memory.several_gpus import several_gpus, shared_between_gpus
 from cifar_cli.core.memory.variants import run_step, with_checkpoints
 from cifar_cli.core.models.training_form import training_form
+from cifar_cli.core.out_of_memory import is_out_of_memory
 from cifar_cli.core.training.sharded import own_part
 from cifar_cli.core.training.step import AUTOCAST_DTYPES, TrainingStep, make_optimizer
 from cifar_cli.errors import CifarError, ModelError
@@ -155,7 +156,16 @@ def trace_steps(
         raise
     except Exception as error:  # a model may raise anything on tensors without data
         raise _untraceable(model, batch, config, error, step_type, recorder.failed_in) from error
-    recorder.measure_scratch()
+    try:
+        recorder.measure_scratch()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"an operator of {config.model.label} with {batch:,} images at {config.model.pixels} pixels takes more "
+            "memory than this machine has free",
+            remedy="pass a smaller --img-size, or --measure with a smaller --batch",
+        ) from error
     return recorder.trace
 
 

@@ -72,6 +72,26 @@ def test_a_result_has_the_type_that_autocast_gives_it_on_cuda(operation: Callabl
     assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
 
 
+def test_the_attention_of_timm_s_efficientvit_is_in_float32_as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm leaves autocast's exception out on tensors without data."""
+    from timm.models.efficientvit_mit import LiteMLA
+
+    seen: list[torch.dtype] = []
+    attention = LiteMLA._attn
+
+    def recorded(layer: Any, query: Tensor, key: Tensor, value: Tensor) -> Any:
+        seen.append((key.float().transpose(-1, -2) @ value.float()).dtype)
+        return attention(layer, query, key, value)
+
+    monkeypatch.setattr(LiteMLA, "_attn", recorded)
+    with torch.device("meta"):
+        layer = LiteMLA(16, 16)
+    with tensors_of("cuda"), torch.autocast("meta", dtype=BF16):
+        assert layer(torch.empty(2, 16, 8, 8, device="meta")).dtype == BF16
+    assert seen == [torch.float32]
+    assert LiteMLA._attn is recorded
+
+
 def test_the_lists_are_those_of_the_dispatcher() -> None:
     listed = {f"aten::{name.removesuffix('.default')}" for names in autocast_lists().values() for name in names}
     known = {
