@@ -54,6 +54,37 @@ def test_numbers_of_rows_are_not_taken_for_names_of_images(tmp_path: Path, heade
         assert made.classes[label] == ("even" if number % 2 == 0 else "odd")
 
 
+def test_a_column_of_a_few_numbers_is_not_taken_for_names_of_images(tmp_path: Path) -> None:
+    for number in range(20):
+        put(tmp_path, f"imgs/{number}.png", number)
+    rows = [f"{number},{number % 2},{'odd' if number % 2 else 'even'}" for number in range(20)]
+    (tmp_path / "labels.csv").write_text("\n".join(["index,class_id,label", *rows]))
+    made = imported(tmp_path)
+    assert made.classes == ("even", "odd")
+    assert len(made.train_images) + len(made.test_images) == 20
+
+
+def test_labelled_images_keep_the_split_that_their_folder_names(tmp_path: Path) -> None:
+    for number in range(10):
+        put(tmp_path, f"train_images/a{number}.png", number)
+        put(tmp_path, f"test_images/b{number}.png", 50 + number)
+    rows = [f"{letter}{number},{'mild' if number % 2 else 'severe'}" for letter in "ab" for number in range(10)]
+    (tmp_path / "labels.csv").write_text("\n".join(["id_code,diagnosis", *rows]))
+    made = imported(tmp_path)
+    assert (len(made.train_images), len(made.test_images)) == (10, 10)
+    assert "no test images are given" not in made.notes
+
+
+def test_a_folder_of_images_with_the_name_of_that_of_the_datasets_is_read(
+    cifar: Cifar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes_of(tmp_path / "pets" / "data", "cat", "dog", images=3)
+    monkeypatch.chdir(tmp_path / "pets")
+    made = cifar("download", "--dataset", "pets", "--from", ".", "--json")
+    assert made.exit_code == 0, made.stderr
+    assert json.loads(made.stdout)["classes"] == ["cat", "dog"]
+
+
 @pytest.mark.parametrize("title", ["diagnosis", "label"])
 def test_a_table_labels_images_of_folders_that_are_named_as_splits(tmp_path: Path, title: str) -> None:
     for number in range(10):

@@ -87,8 +87,8 @@ def lay_out(
         )
     _leave_out_strays(found, by_folder, strays, skip_bad=skip_bad)
     _assign_folders(found, by_folder, with_splits=with_splits)
-    if with_splits:
-        _split_labelled(found, parts)
+    if with_splits or (flat and not by_folder):
+        _split_labelled(found, parts, flat)
     if by_folder:
         folders = [PurePosixPath(name).parts for name in names if name.endswith("/")]
         _note_empty(found, (part[top:] for part in folders if part[:top] == prefix), with_splits)
@@ -230,12 +230,14 @@ def _assign_folders(found: Found, parts: Mapping[str, tuple[str, ...]], *, with_
         )
 
 
-def _split_labelled(found: Found, parts: Mapping[str, tuple[str, ...]]) -> None:
+def _split_labelled(found: Found, parts: Mapping[str, tuple[str, ...]], flat: Mapping[str, Split]) -> None:
     """Give images that a CSV file labels the split of their folder, if the images come from several of them.
 
-    A single one, such as train/ in Kaggle's competitions, only holds all images that have labels.
+    A single one, such as train/ in Kaggle's competitions, only holds all images that have labels. flat: folders whose
+    names mean a split, such as train_images.
     """
-    by_folder = {name: SPLIT_NAMES.get(parts[name][0].lower()) for name in found.class_of if len(parts[name]) > 1}
+    named: dict[str, Split] = {**SPLIT_NAMES, **{folder.lower(): split for folder, split in flat.items()}}
+    by_folder = {name: named.get(parts[name][0].lower()) for name in found.class_of if len(parts[name]) > 1}
     if len({split for split in by_folder.values() if split}) > 1:
         found.split_of = {name: split for name, split in by_folder.items() if split} | found.split_of
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cifar_cli.core.data.config import STORE_SUFFIX
 from cifar_cli.core.data.sources.archive import CutShort, clean_name, read_members
 from cifar_cli.core.data.sources.kinds import hidden_part, is_hidden
 from cifar_cli.core.data.sources.zip_archive import is_zip, open_zip
@@ -42,12 +43,12 @@ class Entry:
 def entries(path: Path, *, skip_bad: bool = False, without: Path | None = None) -> Iterator[Entry]:
     """Everything in a folder, a zip or a tar archive, in an order that doesn't change; hidden ones once each.
 
-    skip_bad: a tar archive that ends too early ends with an entry that says so. without: the absolute path of a folder
-    that is passed over.
+    skip_bad: a tar archive that ends too early ends with an entry that says so. without: the absolute path of the
+    folder of the datasets, which is passed over unless it holds no dataset but a user's files.
     Raises DataError for an archive that is damaged or unsafe to read.
     """
     if path.is_dir():
-        found = _in_folder(path, without)
+        found = _in_folder(path, without if without is not None and _is_of_datasets(without) else None)
     else:
         found = _in_zip(path) if is_zip(path) else _in_tar(path, skip_bad=skip_bad)
     seen: set[str] = set()
@@ -132,6 +133,15 @@ def is_run(folder: Path) -> bool:
     with suppress(OSError):
         return (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir()
     return False
+
+
+def _is_of_datasets(folder: Path) -> bool:
+    """Whether a folder holds datasets, or nothing but what an import begins with."""
+    try:
+        names = [child.name for child in os.scandir(folder) if not is_hidden(child.name)]
+    except OSError:
+        return False
+    return not names or any(name.endswith(STORE_SUFFIX) for name in names)
 
 
 def _broken(link: Path) -> str | None:

@@ -222,12 +222,19 @@ def _image_column(
     if not candidates:
         _, images = _images_named(rows, len(titles), names, split, folder)
         candidates = [column for column, named in images.items() if 2 * len(named) >= len(names)]
-    sample = rows[1 : 1 + SAMPLED_ROWS]
+    sample, most = rows[1 : 1 + SAMPLED_ROWS], max((len(images[column]) for column in candidates), default=0)
 
-    def rank(column: int) -> tuple[bool, bool, bool, int]:
+    def rank(column: int) -> tuple[bool, bool, bool, bool, int]:
         with_suffix = sum(is_image(row[column].strip()) for row in sample if column < len(row))
         numbered = not titles[column] or _ROW_NUMBERS.fullmatch(titles[column]) is not None
-        return titles[column] not in LABEL_COLUMNS, 2 * with_suffix > len(sample), not numbered, len(images[column])
+        many = 2 * len(images[column]) >= most
+        return (
+            titles[column] not in LABEL_COLUMNS,
+            2 * with_suffix > len(sample),
+            many,
+            not numbered,
+            len(images[column]),
+        )
 
     return max(candidates, key=rank, default=None)
 
