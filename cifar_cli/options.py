@@ -152,7 +152,7 @@ class ArchitectureOptions:
     width: float = 1.0
     """Multiply the channels of airbench by this number."""
     residual: Annotated[bool, Option("--residual/--no-residual")] = False
-    """Give each block of airbench a third convolution, around a shortcut."""
+    """Give each block of airbench a third convolution, around a shortcut, as --recipe best does in cifar train."""
     small_images: bool = False
     """Give the first convolution of cnn or timm:NAME a stride of 1, which keeps the details of images of about 32
     pixels and takes about four times the time."""

@@ -126,7 +126,12 @@ def _preview(config: PreviewConfig, data: DataConfig, *, run: Path | None) -> tu
     with progress_shown() as on_progress:
         store = open_dataset(data, on_progress=on_progress) if run is None else _dataset_of(run, data)
     shown = store.train.at_side(config.img_size or store.default_side)
-    return preview(config, shown.images_NHWC, shown.labels_N, store.classes), store.name
+    result = preview(config, shown.images_NHWC, shown.labels_N, store.classes)
+    if store.encoded and any(step.name == "RandomResizedCrop" for step in result.steps):
+        from cifar_cli.render import console
+
+        console.note("the crops shown here are of the middle of each photograph; training crops the whole picture")
+    return result, store.name
 
 
 def _dataset_of(run: Path, data: DataConfig) -> Store:

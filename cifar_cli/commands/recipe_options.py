@@ -18,7 +18,7 @@ OVERRIDES = {
         "--lr",
         "--learning-rate",
         metavar="RATE",
-        show_default="the recipe's; course: 1e-3 for null and airbench, 1e-4 for other models",
+        show_default="the recipe's; course: 1e-3 for null, airbench and own models, 1e-4 for others",
         help="Set the highest learning rate of the schedule.",
     ),
     "batch": BATCH(

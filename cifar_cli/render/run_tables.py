@@ -28,10 +28,13 @@ def runs(found: RunList, *, width: int) -> list[RenderableType]:
         "time": ["" if run.train_seconds is None else duration(run.train_seconds) for run in found.runs],
         "state": [run.state for run in found.runs],
     }
+    left_out = []
     for dispensable in ("model", "data", "state"):
         if _width(columns) > width:
             columns.pop(dispensable)
-    return [table_of(columns, words=("run", "model", "data", "state"), whole=("run",))]
+            left_out.append(dispensable)
+    caption = f"not shown at this width: {', '.join(left_out)}" if left_out else None
+    return [table_of(columns, words=("run", "model", "data", "state"), whole=("run",), caption=caption)]
 
 
 def _width(columns: Mapping[str, Sequence[str | Text]]) -> int:

@@ -146,6 +146,7 @@ def test_photographs_are_shown_as_training_sees_them(tmp_path):
         done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "x.png")])
         assert done.exit_code == 0, done.output
         assert json.loads(done.stdout)["steps"][0]["parameters"]["side"] == side
+        assert "the crops shown here are of the middle of each photograph" in " ".join(done.stderr.split())
 
 
 def test_the_policy_of_a_recipe_is_shown(run):

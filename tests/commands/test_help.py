@@ -128,7 +128,7 @@ def test_the_learning_rates_named_as_the_default_are_those_of_the_models() -> No
     assert rates == {"null": 1e-3, "cnn": 1e-4, "hybrid": 1e-4, "airbench": 1e-3}
     assert all(recipe.learning_rate for name, recipe in RECIPES.items() if name != "course")
     (option,) = (param for param in commands()["train"].params if param.name == "learning_rate")
-    assert option.show_default == "the recipe's; course: 1e-3 for null and airbench, 1e-4 for other models"
+    assert option.show_default == "the recipe's; course: 1e-3 for null, airbench and own models, 1e-4 for others"
 
 
 def test_the_weights_named_as_the_default_are_those_of_the_models() -> None:

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from cifar_cli.core.models.config import ModelConfig
@@ -58,7 +59,7 @@ def build(config: ModelConfig) -> nn.Module:
     except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
         raise _unbuildable(name, config, error) from error
     if config.small_images:
-        _keep_details(model, name)
+        _keep_details(model, name, config)
     return model
 
 
@@ -69,10 +70,11 @@ def _unbuildable(name: str, config: ModelConfig, error: Exception) -> ModelError
     )
 
 
-def _keep_details(model: nn.Module, name: str) -> None:
+def _keep_details(model: nn.Module, name: str, config: ModelConfig) -> None:
     """Give the first convolution a stride of 1, so that images of 32 pixels keep their details.
 
-    The weights stay the same. Raises ModelError for a model that starts with something else, such as patches.
+    The weights stay the same. Raises ModelError for a model that starts with something else, such as patches, or whose
+    later layers are made for maps of one size.
     """
     first = strided_first_convolution(model)
     if first is None:
@@ -81,6 +83,18 @@ def _keep_details(model: nn.Module, name: str) -> None:
             remedy="leave --small-images out",
         )
     first.stride = (1, 1)
+    training, weight = model.training, first.weight
+    if weight.is_meta:  # of a model that is counted or traced, which then fails by itself
+        return
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, *config.sides, device=weight.device, dtype=weight.dtype))
+    except Exception as error:  # timm's models raise anything
+        raise ModelError(
+            f"timm's {name} has layers for maps of one size, which --small-images changes",
+            remedy="leave --small-images out",
+        ) from error
+    model.train(training)
 
 
 def strided_first_convolution(model: nn.Module) -> nn.Conv2d | None:

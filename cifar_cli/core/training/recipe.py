@@ -40,7 +40,8 @@ class Recipe:
     warmup: float = 0.0
     """Share of the run in which the learning rate rises."""
     weight_decay: float = 0.0
-    """Of matrices and kernels; decoupled from the gradient with adamw and muon."""
+    """Of matrices and kernels; decoupled from the gradient with adamw and muon. With muon-sgd of all but the kernels,
+    which keep their norm."""
     clip_norm: float | None = None
     """L2 norm that gradients are clipped to; None for no clipping."""
     label_smoothing: float = 0.0

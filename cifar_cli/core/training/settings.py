@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cifar_cli.core.limits import MAX_CONFIG_BYTES
 from cifar_cli.core.models.config import ModelConfig
-from cifar_cli.core.models.registry import spec_of
+from cifar_cli.core.models.registry import MODELS, spec_of
 from cifar_cli.core.plain import plain
 from cifar_cli.core.plain_yaml import parse_yaml
 from cifar_cli.core.regular import read_text
@@ -24,6 +24,8 @@ from cifar_cli.errors import ConfigError
 FOLLOW_THE_DATASET = ("model.classes", "model.img_size", "normalisation")
 NOT_SET = (*FOLLOW_THE_DATASET, "run_dir")  # of a file: a run that is repeated gets a directory of its own
 DEFAULT = "default"
+PARTS_OF_RECIPES = {f"model.{part}" for spec in MODELS.values() for parts in spec.parts.values() for part in parts}
+"""What a recipe may set of a model."""
 NOTED = {"data", "device"}  # a run notes both beside its settings
 _OFF = object()
 
@@ -91,6 +93,7 @@ def layered(
     recipe = assigned.get("recipe.name", recipe)
     if "recipe.policy" in flags:
         filed.pop("augment_file", None)  # a policy's file would replace the policy that was asked for
+    of_file = filed.get("recipe.name"), filed.get("model.name")
     if "recipe.name" in flags or "recipe.name" in assigned:
         filed = {path: value for path, value in filed.items() if not path.startswith("recipe.")}
     elif filed.get("recipe.name") in RECIPES:
@@ -101,6 +104,10 @@ def layered(
     fitting = recipe_of(recipe, model=name)
     if name is not None:
         model |= {f"model.{part}": value for part, value in spec_of(name).parts.get(recipe, {}).items()}
+        if None not in of_file and of_file != (recipe, name):  # the file has the parts of another recipe or model
+            filed = {path: value for path, value in filed.items() if path not in PARTS_OF_RECIPES}
+        elif "model.width" in filed:  # all of a model, perhaps of a version that had fewer parts
+            model = {path: value for path, value in model.items() if path == "model.name" or path in filed}
     optimizer = above.get("recipe.optimizer", fitting.optimizer)
     head_first = above.get("recipe.head_first", fitting.head_first)  # which not every optimizer allows
     fitting = fitting.changed({"optimizer": optimizer, "head_first": head_first})

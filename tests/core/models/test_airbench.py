@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,6 +98,37 @@ def test_best_trains_residual_blocks_unless_the_user_says_otherwise(
     run = layered({"model.name": "airbench", "model.residual": False}, flags, recipe="best").config()
     command = repeat_command(run)
     assert ("--no-residual" in command, " --residual" in command) == (not residual, False)
+
+
+FILES = {
+    "best": "model: {name: airbench, width: 1.0, residual: true}\nrecipe: {name: best}",
+    "fast": "model: {name: airbench, width: 1.0, residual: false}\nrecipe: {name: fast}",
+    "of an earlier version": "model: {name: airbench, width: 1.0}\nrecipe: {name: best}",
+    "by hand": "model: {name: airbench}\nrecipe: {name: best}",
+    "without residual": "model: {name: airbench, width: 1.0, residual: false}\nrecipe: {name: best}",
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "words", "residual"),
+    [
+        ("best", [], True),
+        ("best", ["--recipe", "fast"], False),
+        ("best", ["--model", "null"], False),
+        ("best", ["--no-residual"], False),
+        ("fast", ["--recipe", "best"], True),
+        ("of an earlier version", [], False),
+        ("by hand", [], True),
+        ("without residual", [], False),
+    ],
+)
+def test_the_blocks_of_a_file_are_kept_unless_recipe_or_model_change(
+    cifar: Cifar, tmp_path: Path, file: str, words: list[str], residual: bool
+) -> None:
+    (tmp_path / "c.yaml").write_text(FILES[file])
+    result = cifar("train", "--config", tmp_path / "c.yaml", *words, "--print-config", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["model.residual"]["value"] is residual
 
 
 @pytest.mark.parametrize("side", [9, 28, 32, 65])
@@ -207,7 +239,10 @@ def test_small_images_keep_four_times_the_pixels_and_the_weights() -> None:
     assert cut.state_dict().keys() == plain.state_dict().keys()
 
 
-@pytest.mark.parametrize(("backbone", "flag"), [("vit_tiny_patch16_224", "small_images"), ("vgg11", "drop_path")])
+@pytest.mark.parametrize(
+    ("backbone", "flag"),
+    [("vit_tiny_patch16_224", "small_images"), ("levit_128s", "small_images"), ("vgg11", "drop_path")],
+)
 def test_timm_models_without_such_a_part_are_refused(backbone: str, flag: str) -> None:
     value: object = True if flag == "small_images" else 0.1
     wanted = ModelConfig(name="cnn", weights="none", backbone=backbone, img_size=32, **{flag: value})  # type: ignore[arg-type]

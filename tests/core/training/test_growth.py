@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cifar_cli.core.models.config import ModelConfig
 from cifar_cli.core.training.checkpoint import read_checkpoint
 from cifar_cli.core.training.config import TrainConfig
-from cifar_cli.core.training.growth import FULL_FROM, Growth, shrunk
+from cifar_cli.core.training.growth import FULL_FROM, Growth, require_growth, shrunk
 from cifar_cli.core.training.loop import Seams
 from cifar_cli.core.training.remembered import cache_file
 from cifar_cli.core.training.train import resume, train
@@ -84,6 +84,19 @@ def test_the_cost_of_a_part_of_a_run_is_that_of_its_steps(scale: float) -> None:
         assert growth.cost_until(part / 1200) == pytest.approx(sum(weights[:part]) / 1200, abs=1e-3)
 
 
+@pytest.mark.parametrize("error", [IndexError, KeyError, RuntimeError, NotImplementedError])
+def test_a_model_that_fails_on_smaller_images_is_named_whatever_it_raises(error: type[Exception]) -> None:
+    class Picky(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if images.shape[-1] < 32:
+                raise error(7)
+            return images
+
+    with pytest.raises(ConfigError, match=r"--initial-scale 0\.75 begins with images of 24 pixels") as caught:
+        require_growth(Picky(), Growth(full=32, initial_scale=0.75))
+    assert "--initial-scale 1" in str(caught.value.remedy)
+
+
 def test_steps_that_are_only_measured_begin_with_the_full_side_and_show_all() -> None:
     growth = Growth(full=32, initial_scale=0.625)
     assert [growth.side_for(step, steps=9, planned=False) for step in range(9)] == [32, 32, 28, 28, 24, 24, 20, 20, 32]
@@ -136,7 +149,7 @@ def test_a_model_that_reads_one_size_only_is_refused(growing: ConfigOf, tmp_path
     config = replace(growing("run"), model=ModelConfig(name="null"))
     with pytest.raises(ConfigError, match="begins with images of 20 pixels, which the model can't read") as caught:
         train(config)
-    assert caught.value.remedy == "leave it out, or train a model that pools over its whole input, such as airbench"
+    assert caught.value.remedy == "pass --initial-scale 1, or a larger --img-size"
     assert not (tmp_path / "run").exists()
 
 
