@@ -63,7 +63,7 @@ def filled(words: list[str]) -> list[list[str]]:
 
 
 # The command itself, in the background with variables before it, or started by torchrun or srun.
-COMMAND = re.compile(r"(?:\w+=\S+ )*(?:srun |torchrun .* -m )?(?:cifar|cifar_cli) (.*?)(?: &)?")
+COMMAND = re.compile(r"(?:\w+=\S+ )*(?:srun (?:--\S+ )*|torchrun .* -m )?(?:cifar|cifar_cli) (.*?)(?: &)?")
 
 
 def commands(page: Path, lines_of: Callable[[str], list[str]] = code_lines) -> list[str]:
@@ -77,7 +77,7 @@ def test_a_command_is_found_behind_variables_and_a_launcher(tmp_path: Path) -> N
     lines = (
         "A=0 cifar train --seed $ID &",
         "torchrun --nnodes 2 -m cifar_cli train",
-        "srun cifar train",
+        "srun --kill-on-bad-exit=1 cifar train",
         "see cifar x",
     )
     page.write_text("\n".join(("```", *lines, "```")), encoding="utf-8")
