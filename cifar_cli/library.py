@@ -170,12 +170,11 @@ def summarize(
     from cifar_cli.core.counting.config import SummaryConfig
     from cifar_cli.core.counting.summary import summarize as run
 
-    counted = ModelConfig(
-        name=model,
+    counted = _without_weights(
+        model,
+        img_size,
         classes=classes,
-        img_size=img_size,
         backbone=backbone,
-        weights="none",
         patch_size=patch_size,
         trim_backbone=trim_backbone,
         width=width,
@@ -224,13 +223,11 @@ def profile_memory(
     from cifar_cli.core.memory.profile import profile
     from cifar_cli.core.training.config import StepConfig
 
-    height, columns = (img_size, img_size) if isinstance(img_size, int) else img_size
-    traced = ModelConfig(
-        name=model,
+    traced = _without_weights(
+        model,
+        img_size,
         classes=classes,
-        img_size=height,
         backbone=backbone,
-        weights="none",
         patch_size=patch_size,
         trim_backbone=trim_backbone,
         width=width,
@@ -238,7 +235,7 @@ def profile_memory(
         small_images=small_images,
     )
     config = MemoryConfig(
-        model=traced if height == columns else RectangularConfig(**asdict(traced), img_width=columns),
+        model=traced,
         step=step or StepConfig(),
         evaluate=evaluate,
         accumulate=accumulate,
@@ -274,3 +271,10 @@ def open_dataset(name: str = "cifar10", *, data_dir: PathLike | None = None, on_
 
     folder = Path(data_dir or os.environ.get(DATA_DIR) or "data")
     return run(DataConfig(dataset=name, data_dir=folder), on_progress=on_progress)
+
+
+def _without_weights(model: str, img_size: int | tuple[int, int], **parts: Any) -> ModelConfig:
+    """A model to count or trace. img_size: pixels of a side, or (rows, columns). parts: other fields of ModelConfig."""
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    config = ModelConfig(name=model, img_size=height, weights="none", **parts)
+    return config if width == height else RectangularConfig(**asdict(config), img_width=width)

@@ -195,8 +195,8 @@ def profile_memory(
 
 def _exit_if_none_fits(report: MemoryReport) -> None:
     none_fits = report.fits and not any(check.fits for check in report.fits)
-    run = [found for found in report.largest if found.method == "measure"]
-    none_found = report.largest and not any(found.max_batch for found in run or report.largest)
+    measured = [found for found in report.largest if found.method == "measure"]
+    none_found = report.largest and not any(found.max_batch for found in measured or report.largest)
     if none_fits or none_found:
         raise typer.Exit(1)
 

@@ -180,11 +180,12 @@ def settings_of(
 
 def _refuse_idle_workers(ctx: typer.Context, config: TrainConfig) -> None:
     """Raise UsageError for --workers where no processes make the batches, as they do of image files."""
+    if "workers" not in typed(ctx) or config.pipeline == "albumentations":
+        return
     from cifar_cli.core.data.store import read_header
 
     store = config.data.store_path
-    used = config.pipeline == "albumentations" or (store.is_file() and read_header(store).summary.encoded)
-    if "workers" in typed(ctx) and not used:
+    if not (store.is_file() and read_header(store).summary.encoded):
         raise UsageError(
             f"{typed(ctx)['workers']} applies to image files and to the albumentations pipeline only",
             remedy="leave it out, or pass --pipeline albumentations",

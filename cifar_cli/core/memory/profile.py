@@ -66,9 +66,8 @@ def profile(
             peaks.extend(_peaks(request, tracer, machine))
         if tracer.failure is not None:
             untraced[f"nothing is predicted, and steps run all the same: {tracer.failure}"] = None
-        if request.find_max_batch:
-            continue
-        if (request.names_memory or request.what_would_help) and not (on_host or request.measure):
+        estimates = not (request.find_max_batch or on_host or request.measure)
+        if (request.names_memory or request.what_would_help) and estimates:
             checked = list(_checks(request, tracer, alike))
             checks.extend(checked)
             if request.what_would_help:

@@ -71,6 +71,7 @@ class Group(Ranks):
             raise
 
     def _connect(self, store: Store) -> None:
+        """Wait for the others, and make the groups for messages. Raises ResourceError where some don't come."""
         self._meet_first()
         limit = timedelta(seconds=STEP_SECONDS)
         options: dict[str, Any] = {"rank": self.rank, "world_size": self.world_size, "timeout": limit}

@@ -102,12 +102,12 @@ def layered(
     model = {"model.name": MODEL_OF_RECIPE[recipe]} if recipe in MODEL_OF_RECIPE else {}
     name = (defaults | model | above).get("model.name")
     fitting = recipe_of(recipe, model=name)
-    if name is not None:
-        model |= {f"model.{part}": value for part, value in spec_of(name).parts.get(recipe, {}).items()}
-        if None not in of_file and of_file != (recipe, name):  # the file has the parts of another recipe or model
-            filed = {path: value for path, value in filed.items() if path not in PARTS_OF_RECIPES}
-        elif "model.width" in filed:  # all of a model, perhaps of a version that had fewer parts
-            model = {path: value for path, value in model.items() if path == "model.name" or path in filed}
+    if None not in of_file and of_file != (recipe, name):  # the file has the parts of another recipe or model
+        filed = {path: value for path, value in filed.items() if path not in PARTS_OF_RECIPES}
+        model |= _parts(name, recipe)
+    else:  # a file with all of a model may be of a version that had fewer parts
+        complete = "model.width" in filed
+        model |= {path: value for path, value in _parts(name, recipe).items() if path in filed or not complete}
     optimizer = above.get("recipe.optimizer", fitting.optimizer)
     head_first = above.get("recipe.head_first", fitting.head_first)  # which not every optimizer allows
     fitting = fitting.changed({"optimizer": optimizer, "head_first": head_first})
@@ -135,6 +135,12 @@ def layered(
         origins={path: origins[path] for path in order},
         recipe=f"recipe {recipe}",
     )
+
+
+def _parts(name: str | None, recipe: str) -> Values:
+    """What a recipe sets of a model, by path. Raises ModelError for an unknown model."""
+    parts = {} if name is None else spec_of(name).parts.get(recipe, {})
+    return {f"model.{part}": value for part, value in parts.items()}
 
 
 @cache
